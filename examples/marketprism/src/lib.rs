@@ -1,0 +1,1 @@
+//! The example's target services: real databases, real reports.

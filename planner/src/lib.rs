@@ -1,0 +1,1 @@
+//! Turns schedules into dispatched runs.

@@ -1,0 +1,1 @@
+//! Everything Cronfleet says to NATS: names, topology, typed stores.

@@ -1,0 +1,1 @@
+//! A harness with real nats-servers, and specs that read as the promises.

@@ -1,0 +1,1 @@
+//! Claims runs, executes them, records what came of it.
