@@ -1,1 +1,27 @@
-//! The words of Cronfleet: schedules, slots, tasks, runs, their states, and the clock.
+//! The words of Cronfleet, and every decision that needs nothing but values: schedules, slots, tasks, runs,
+//! the one transition table, retries, limits, and the clock that all processes ask.
+//!
+//! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
+
+pub mod calendar;
+pub mod clock;
+pub mod cron;
+pub mod definitions;
+pub mod hash;
+pub mod human_duration;
+pub mod limits;
+pub mod names;
+pub mod queue;
+pub mod retry;
+pub mod run;
+pub mod run_record;
+pub mod run_state;
+pub mod schedule;
+pub mod slot;
+pub mod suggest;
+pub mod target;
+pub mod task;
+pub mod when;
+
+/// An instant in UTC; on the wire RFC 3339.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

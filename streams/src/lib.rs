@@ -1,1 +1,85 @@
-//! Everything Cronfleet says to NATS: names, topology, typed stores.
+//! Everything Cronfleet says to NATS. The only crate that knows a subject, a stream or a bucket.
+//!
+//! Three rules hold everywhere in here:
+//!
+//! - **A write that timed out is unknown**, never guessed: [`WriteError::Unknown`] means that it may have happened,
+//!   and the caller repeats it idempotently or reads it back.
+//! - **A read that decides something goes to the stream's leader** ([`bucket::Bucket::get`]), or its decision is
+//!   protected by a compare-and-set.
+//! - **An ack proves nothing**: a stale one succeeds too. Only the ledger decides who owns an attempt.
+
+pub mod bucket;
+pub mod catalog;
+pub mod connect;
+pub mod control;
+pub mod dead;
+pub mod delivery;
+pub mod error;
+pub mod headers;
+pub mod leases;
+pub mod ledger;
+pub mod members;
+pub mod names;
+pub mod queue_depth;
+pub mod requests;
+pub mod responder;
+pub mod results;
+pub mod schedules;
+pub mod tasks;
+pub mod topology;
+mod write;
+
+use std::sync::Arc;
+
+use async_nats::{Client, jetstream};
+use shared::clock::SharedClock;
+
+pub use bytes::Bytes;
+pub use connect::{ConnectError, ConnectSettings};
+pub use error::{ReadError, WriteError};
+pub use names::{Namespace, Names};
+
+/// A connection to the fleet: cheap to clone, and the way to every store.
+#[derive(Clone)]
+pub struct Streams {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    jetstream: jetstream::Context,
+    names: Names,
+    clock: SharedClock,
+}
+
+impl Streams {
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.inner.jetstream
+    }
+
+    /// The names of this fleet on the wire.
+    pub fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    /// The clock this connection was given.
+    pub fn clock(&self) -> &SharedClock {
+        &self.inner.clock
+    }
+
+    /// Whether the connection to a server stands at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.inner.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Sends what is buffered and closes the connection.
+    pub async fn close(&self) {
+        // Draining unsubscribes first; whatever cannot be sent any more is lost with the connection anyway.
+        let _ = self.inner.client.flush().await;
+        let _ = self.inner.client.drain().await;
+    }
+}

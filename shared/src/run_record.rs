@@ -1,0 +1,316 @@
+//! The record of a run: what the ledger keeps, the result subjects carry and `describe run -o json` shows.
+//!
+//! Absent means not applicable. Every change goes through [`RunRecord::apply`], which asks the one transition table.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Timestamp, limits,
+    names::{ActionName, MemberId, Name, QueueName, TargetName},
+    run::RunId,
+    run_state::{IllegalTransition, RunEvent, RunState},
+    slot::Slot,
+};
+
+/// Why a run is in its state, where the state alone does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The schedule's previous run had not ended.
+    SkippedOverlap,
+    /// The slot passed while nobody could dispatch it, and the schedule's policy does not run it late.
+    SkippedMissed,
+    /// The schedule's calendar leaves this day out.
+    SkippedCalendar,
+    /// The task or its subject cannot be understood.
+    Malformed,
+    /// There is no such schedule, target or command.
+    Unknown,
+    /// The target's health check failed before the attempt.
+    Precheck,
+    /// All attempts were used up.
+    AttemptsExhausted,
+    /// The error was one that another attempt would not mend.
+    Permanent,
+    /// The attempt took longer than its timeout.
+    Timeout,
+    /// The worker was lost in the middle of the attempt.
+    Lost,
+    /// The worker was stopping and handed the run back.
+    Drained,
+    /// The run waited longer than it may.
+    Expired,
+    /// An operator stopped it.
+    ByOperator,
+}
+
+/// What kind of thing went wrong in an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The task cannot be understood.
+    Malformed,
+    /// The target is not known to the fleet, or not of the execution the task asks for.
+    UnknownTarget,
+    /// The target's health check failed.
+    Precheck,
+    /// The target could not be reached.
+    Unreachable,
+    /// The target answered with an error.
+    Target,
+    /// The attempt ran out of time.
+    Timeout,
+    /// The answer was larger than is read.
+    ResponseTooLarge,
+    /// The command is not on the worker's allow-list.
+    CommandNotAllowed,
+    /// The command could not be started, or ended with an error.
+    Command,
+    /// The worker was lost.
+    Lost,
+    /// Something in the worker itself.
+    Internal,
+}
+
+/// What went wrong, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunError {
+    /// What kind of thing.
+    pub kind: ErrorKind,
+    /// The value, the rule and the repair.
+    pub message: String,
+}
+
+impl RunError {
+    /// An error; its message is cut to what a record keeps.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: cut(message.into(), limits::ERROR_BYTES_MAX) }
+    }
+}
+
+/// The record of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunRecord {
+    /// `<name>.<key>`.
+    pub id: RunId,
+    /// The schedule it is a run of; absent for ad-hoc runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub schedule: Option<Name>,
+    /// The queue it travels on.
+    pub queue: QueueName,
+    /// Its state.
+    pub status: RunState,
+    /// Why it is in that state, where the state does not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Reason>,
+    /// The instant it was due; absent for ad-hoc runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub slot: Option<Timestamp>,
+    /// Whether it was dispatched noticeably after its slot.
+    #[serde(default)]
+    pub late: bool,
+    /// The attempt it is in or ended with, from 1; 0 before the first.
+    #[serde(default)]
+    pub attempt: u32,
+    /// The attempt's fencing number: grows with every claim, so that a target can refuse a stale one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fence: Option<u64>,
+    /// The worker of the latest attempt.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub worker: Option<MemberId>,
+    /// The service it acts on; absent for commands.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target_service: Option<TargetName>,
+    /// What the service is asked to do, or the command's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action: Option<ActionName>,
+    /// When the record was made.
+    pub created_at: Timestamp,
+    /// When the latest attempt began.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub started_at: Option<Timestamp>,
+    /// When it came to its end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub finished_at: Option<Timestamp>,
+    /// Not before this moment will the next attempt be made.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// How long the latest attempt took, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub duration_ms: Option<u64>,
+    /// What the target answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub output: Option<serde_json::Value>,
+    /// What went wrong in the latest attempt.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<RunError>,
+    /// The trace that follows the run through all services: 32 hex digits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trace_id: Option<String>,
+    /// The revision of the schedule's definition it was made from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub definition_revision: Option<u64>,
+}
+
+impl RunRecord {
+    /// A record of a run that waits for a worker.
+    pub fn pending(id: RunId, queue: QueueName, at: Timestamp) -> Self {
+        Self {
+            id,
+            schedule: None,
+            queue,
+            status: RunState::Pending,
+            reason: None,
+            slot: None,
+            late: false,
+            attempt: 0,
+            fence: None,
+            worker: None,
+            target_service: None,
+            action: None,
+            created_at: at,
+            started_at: None,
+            finished_at: None,
+            next_attempt_at: None,
+            duration_ms: None,
+            output: None,
+            error: None,
+            trace_id: None,
+            definition_revision: None,
+        }
+    }
+
+    /// A record of a schedule's run at a slot.
+    pub fn planned(schedule: &Name, slot: Slot, queue: QueueName, at: Timestamp) -> Self {
+        let late = at - slot.instant() > chrono_duration(limits::LATE_AFTER);
+        Self {
+            schedule: Some(schedule.clone()),
+            slot: Some(slot.instant()),
+            late,
+            ..Self::pending(RunId::planned(schedule, slot), queue, at)
+        }
+    }
+
+    /// The record after an event, or that the event cannot happen. Fields of the past are cleared, dates are set.
+    pub fn apply(&self, event: RunEvent, at: Timestamp) -> Result<RunRecord, IllegalTransition> {
+        let status = self.status.next(event)?;
+        let mut next = RunRecord { status, reason: None, next_attempt_at: None, ..self.clone() };
+        if event == RunEvent::Started {
+            next.attempt += 1;
+            next.started_at = Some(at);
+            next.finished_at = None;
+            next.duration_ms = None;
+            next.error = None;
+            next.output = None;
+            next.fence = None;
+        } else if self.status == RunState::Running {
+            next.duration_ms =
+                self.started_at.map(|started| (at - started).num_milliseconds().max(0).unsigned_abs());
+        }
+        if event == RunEvent::Interrupted {
+            next.attempt = next.attempt.saturating_sub(1);
+            next.reason = Some(Reason::Drained);
+            next.worker = None;
+        }
+        if status.is_final() {
+            next.finished_at = Some(at);
+        }
+        Ok(next)
+    }
+
+    /// The same record with a reason.
+    #[must_use]
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// The same record with an error.
+    #[must_use]
+    pub fn with_error(mut self, error: RunError) -> Self {
+        self.error = Some(error);
+        self
+    }
+
+    /// How long after its slot the run was dispatched or will be.
+    pub fn lateness(&self) -> Option<Duration> {
+        (self.created_at - self.slot?).to_std().ok()
+    }
+}
+
+/// An output as a record keeps it: whole if it fits, otherwise its beginning, marked as cut.
+pub fn bounded_output(output: serde_json::Value) -> serde_json::Value {
+    let text = output.to_string();
+    if text.len() <= limits::OUTPUT_BYTES_MAX {
+        return output;
+    }
+    let bytes = text.len();
+    serde_json::json!({ "truncated": true, "bytes": bytes, "beginning": cut(text, limits::OUTPUT_BYTES_MAX / 2) })
+}
+
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8()));
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+fn chrono_duration(duration: Duration) -> chrono::TimeDelta {
+    chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("instant")
+    }
+
+    fn pending() -> RunRecord {
+        RunRecord::pending("reindex.4711".parse().expect("id"), QueueName::default_queue(), at("2026-11-24T02:00:00Z"))
+    }
+
+    #[test]
+    fn a_handed_back_run_keeps_its_attempts_and_a_failed_one_spends_them() {
+        let started = pending().apply(RunEvent::Started, at("2026-11-24T02:00:01Z")).expect("starts");
+        assert_eq!(started.attempt, 1);
+        let drained = started.apply(RunEvent::Interrupted, at("2026-11-24T02:00:02Z")).expect("interrupted");
+        assert_eq!((drained.attempt, drained.status, drained.reason), (0, RunState::Pending, Some(Reason::Drained)));
+        let failed = started.apply(RunEvent::FailedWithRetry, at("2026-11-24T02:00:03.500Z")).expect("fails");
+        assert_eq!((failed.attempt, failed.duration_ms, failed.finished_at), (1, Some(2500), None));
+        let second = failed.apply(RunEvent::Started, at("2026-11-24T02:00:09Z")).expect("starts again");
+        assert_eq!((second.attempt, second.duration_ms), (2, None));
+    }
+
+    #[test]
+    fn absent_means_not_applicable() {
+        let json = serde_json::to_value(pending()).expect("json");
+        let keys: Vec<&str> = json.as_object().expect("object").keys().map(String::as_str).collect();
+        assert_eq!(keys.len(), 6, "{keys:?}");
+        assert_eq!(json["created_at"], "2026-11-24T02:00:00Z");
+        assert_eq!(serde_json::from_value::<RunRecord>(json).expect("reads"), pending());
+    }
+
+    #[test]
+    fn a_planned_run_that_comes_late_says_so() {
+        let name: Name = "nightly".parse().expect("name");
+        let slot = Slot::at(at("2026-11-24T02:00:00Z"));
+        let queue = QueueName::default_queue;
+        assert!(!RunRecord::planned(&name, slot, queue(), at("2026-11-24T02:00:05Z")).late);
+        assert!(RunRecord::planned(&name, slot, queue(), at("2026-11-24T02:00:06Z")).late);
+    }
+
+    #[test]
+    fn an_output_that_is_too_long_is_cut_and_says_so() {
+        let long = bounded_output(serde_json::json!("é".repeat(limits::OUTPUT_BYTES_MAX)));
+        assert_eq!(long["truncated"], true);
+        assert!(long.to_string().len() <= limits::OUTPUT_BYTES_MAX);
+        assert!(RunError::new(ErrorKind::Target, "é".repeat(9_999)).message.len() <= limits::ERROR_BYTES_MAX);
+    }
+}

@@ -1,0 +1,258 @@
+//! A schedule: a named recipe of when, what, and the policies between.
+
+use chrono::SubsecRound;
+use chrono_tz::Tz;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Timestamp,
+    cron::{CronError, CronExpr, DstPolicy, ZoneError, parse_zone},
+    human_duration::HumanDuration,
+    limits,
+    names::{CalendarName, Name, QueueName},
+    slot::Slot,
+    task::Task,
+    when::{IntervalError, When},
+};
+
+/// What happens at a slot while the schedule's previous run has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlap {
+    /// The slot is skipped, and its record says so. Never two at once.
+    #[default]
+    Skip,
+    /// Both run.
+    Allow,
+}
+
+/// What happens to slots that passed while nobody could dispatch them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Missed {
+    /// The newest within `catch_up` runs once, marked late; the others are recorded as skipped.
+    #[default]
+    Latest,
+    /// None runs; all are recorded as skipped.
+    Skip,
+    /// Those within `catch_up` run, oldest first, at most 100; the others are recorded as skipped.
+    All,
+}
+
+/// A schedule that can be planned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ScheduleFields", into = "ScheduleFields")]
+pub struct Schedule {
+    /// A sentence for the people who look after it.
+    pub description: Option<String>,
+    /// When it is due.
+    pub when: When,
+    /// The zone its cron lines are read in.
+    pub timezone: Tz,
+    /// What happens where that zone's clocks change.
+    pub dst: DstPolicy,
+    /// What happens while the previous run has not ended.
+    pub overlap: Overlap,
+    /// What happens to slots that were missed.
+    pub missed: Missed,
+    /// How late a missed slot may still run.
+    pub catch_up: std::time::Duration,
+    /// Days on which it may run.
+    pub calendar: Option<CalendarName>,
+    /// The queue its runs travel on.
+    pub queue: QueueName,
+    /// What is done.
+    pub task: Task,
+}
+
+/// One cron line or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CronLines {
+    /// One line.
+    One(String),
+    /// Several: the schedule is due at every slot of any of them.
+    Several(Vec<String>),
+}
+
+/// A schedule as it is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Schedule")]
+pub struct ScheduleFields {
+    /// A sentence for the people who look after it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub description: Option<String>,
+    /// When it is due, as Unix cron writes it: 5 fields, 6 with seconds first, 7 with the year last; or a list of
+    /// such lines. One of `cron`, `every` and `at`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cron: Option<CronLines>,
+    /// The distance between two slots, counted from midnight UTC of 1970-01-01.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub every: Option<HumanDuration>,
+    /// With `every`: by how much its slots are shifted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub phase: Option<HumanDuration>,
+    /// The one instant at which it is due (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub at: Option<Timestamp>,
+    /// The IANA zone its cron lines are read in. Default UTC.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timezone: Option<String>,
+    /// What happens where that zone's clocks change.
+    #[serde(skip_serializing_if = "is_default", default)]
+    pub dst: DstPolicy,
+    /// What happens at a slot while the previous run has not ended. Default skip.
+    #[serde(default)]
+    pub overlap: Overlap,
+    /// What happens to slots that passed while nobody could dispatch them. Default latest.
+    #[serde(default)]
+    pub missed: Missed,
+    /// How late a missed slot may still run. Default 1h.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub catch_up: Option<HumanDuration>,
+    /// The calendar whose days it may run on. Default: every day.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub calendar: Option<CalendarName>,
+    /// The queue its runs travel on. Default `default`.
+    #[serde(default = "QueueName::default_queue")]
+    pub queue: QueueName,
+    /// What is done.
+    pub task: Task,
+}
+
+fn is_default(dst: &DstPolicy) -> bool {
+    *dst == DstPolicy::default()
+}
+
+/// A schedule that cannot be planned.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ScheduleError {
+    /// None of the three ways, or more than one.
+    #[error("a schedule has exactly one of `cron`, `every` and `at`; this one has {0}")]
+    When(&'static str),
+    /// A line that cannot be planned.
+    #[error(transparent)]
+    Cron(#[from] CronError),
+    /// Too many lines, or none.
+    #[error("cron has {0} lines; 1 to {max} are allowed", max = limits::CRON_LINES_MAX)]
+    Lines(usize),
+    /// An interval that cannot be kept.
+    #[error(transparent)]
+    Interval(#[from] IntervalError),
+    /// A phase without an interval.
+    #[error("phase is for schedules with `every`: leave it out")]
+    Phase,
+    /// A zone nobody knows.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// Longer than anybody would call catching up.
+    #[error("catch_up is {0}; at most {max} is allowed", max = HumanDuration(limits::CATCH_UP_MAX))]
+    CatchUp(HumanDuration),
+}
+
+impl TryFrom<ScheduleFields> for Schedule {
+    type Error = ScheduleError;
+    fn try_from(fields: ScheduleFields) -> Result<Self, ScheduleError> {
+        if fields.phase.is_some() && fields.every.is_none() {
+            return Err(ScheduleError::Phase);
+        }
+        let when = match (fields.cron, fields.every, fields.at) {
+            (Some(lines), None, None) => When::Cron(parse_lines(lines)?),
+            (None, Some(every), None) => When::every(every.0, fields.phase.unwrap_or_default().0)?,
+            (None, None, Some(at)) => When::At(at.trunc_subsecs(0)),
+            (None, None, None) => return Err(ScheduleError::When("none")),
+            _ => return Err(ScheduleError::When("more than one")),
+        };
+        let catch_up = fields.catch_up.unwrap_or(HumanDuration(limits::CATCH_UP_DEFAULT));
+        if catch_up.0 > limits::CATCH_UP_MAX {
+            return Err(ScheduleError::CatchUp(catch_up));
+        }
+        Ok(Self {
+            description: fields.description,
+            when,
+            timezone: fields.timezone.as_deref().map_or(Ok(Tz::UTC), parse_zone)?,
+            dst: fields.dst,
+            overlap: fields.overlap,
+            missed: fields.missed,
+            catch_up: catch_up.0,
+            calendar: fields.calendar,
+            queue: fields.queue,
+            task: fields.task,
+        })
+    }
+}
+
+fn parse_lines(lines: CronLines) -> Result<Vec<CronExpr>, ScheduleError> {
+    let lines = match lines {
+        CronLines::One(line) => vec![line],
+        CronLines::Several(lines) => lines,
+    };
+    if !(1..=limits::CRON_LINES_MAX).contains(&lines.len()) {
+        return Err(ScheduleError::Lines(lines.len()));
+    }
+    Ok(lines.iter().map(|line| line.parse()).collect::<Result<_, CronError>>()?)
+}
+
+impl From<Schedule> for ScheduleFields {
+    fn from(schedule: Schedule) -> Self {
+        let mut fields = Self {
+            description: schedule.description,
+            cron: None,
+            every: None,
+            phase: None,
+            at: None,
+            timezone: (schedule.timezone != Tz::UTC).then(|| schedule.timezone.name().to_owned()),
+            dst: schedule.dst,
+            overlap: schedule.overlap,
+            missed: schedule.missed,
+            catch_up: Some(HumanDuration(schedule.catch_up)),
+            calendar: schedule.calendar,
+            queue: schedule.queue,
+            task: schedule.task,
+        };
+        match schedule.when {
+            When::Cron(lines) if lines.len() == 1 => fields.cron = Some(CronLines::One(lines[0].to_string())),
+            When::Cron(lines) => {
+                fields.cron = Some(CronLines::Several(lines.iter().map(ToString::to_string).collect()));
+            }
+            When::Every { interval, phase } => {
+                fields.every = Some(HumanDuration(interval));
+                fields.phase = (!phase.is_zero()).then_some(HumanDuration(phase));
+            }
+            When::At(at) => fields.at = Some(at),
+        }
+        fields
+    }
+}
+
+impl Schedule {
+    /// The schedule under its name: `H` in its cron lines is spread by the name, the same on every machine.
+    #[must_use]
+    pub fn named(mut self, name: &Name) -> Self {
+        if let When::Cron(lines) = self.when {
+            self.when = When::Cron(lines.into_iter().map(|line| line.with_seed(name.as_str())).collect());
+        }
+        self
+    }
+
+    /// The first slot strictly after an instant.
+    pub fn next_after(&self, after: Timestamp) -> Option<Slot> {
+        self.when.next_after(after, self.timezone, self.dst).map(Slot::at)
+    }
+
+    /// The slots strictly after an instant, in order.
+    pub fn slots_after(&self, after: Timestamp) -> impl Iterator<Item = Slot> + '_ {
+        std::iter::successors(self.next_after(after), |slot| self.next_after(slot.instant()))
+    }
+}
+
+impl JsonSchema for Schedule {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        ScheduleFields::schema_name()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        ScheduleFields::json_schema(generator)
+    }
+}

@@ -1,0 +1,343 @@
+//! A task: what to do. Planned runs carry it from their schedule, ad-hoc ones in their message.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    human_duration::HumanDuration,
+    limits,
+    names::{ActionName, Name, TargetName},
+    retry::{RetryError, RetryPolicy},
+    suggest::explain_unknown,
+    target::{Address, Target},
+};
+
+/// How a task is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Execution {
+    /// A request to the target's URL.
+    Http,
+    /// A request to the target's subject.
+    Message,
+    /// A command that the worker's own settings allow.
+    Local,
+}
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// A target is asked for an action.
+    Service {
+        /// Who is asked.
+        target: TargetName,
+        /// For what.
+        action: ActionName,
+        /// How, if the task insists; otherwise the target's address says.
+        execution: Option<Execution>,
+    },
+    /// A command from the worker's allow-list is run.
+    Command {
+        /// Its name on the allow-list.
+        name: ActionName,
+        /// Its arguments, handed over as they are: no shell reads them.
+        arguments: Vec<String>,
+    },
+}
+
+/// What happens to a run whose worker was lost in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// It is tried again: the target may see it twice, with the same idempotency key.
+    #[default]
+    AtLeastOnce,
+    /// It ends FAILED with reason `lost`: for targets that cannot bear a repeat.
+    AtMostOnce,
+}
+
+/// A task that can be executed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "TaskFields", into = "TaskFields")]
+pub struct Task {
+    /// What is done.
+    pub work: Work,
+    /// The name the target is told; the run's own name if absent.
+    pub task_name: Option<Name>,
+    /// What the target is handed.
+    pub parameters: Map<String, Value>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How often, and how far apart, it is tried.
+    pub retry: RetryPolicy,
+    /// What happens when its worker is lost.
+    pub delivery: Delivery,
+}
+
+/// A task as it is written, in a file or in an ad-hoc message.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Task")]
+pub struct TaskFields {
+    /// The name the target is told. Default: the schedule's or the run's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub task_name: Option<Name>,
+    /// The target that is asked; with `action`. Not with `command`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target_service: Option<TargetName>,
+    /// What the target is asked to do.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action: Option<ActionName>,
+    /// What the target is handed.
+    #[serde(skip_serializing_if = "Map::is_empty", default)]
+    pub parameters: Map<String, Value>,
+    /// `http` or `message` must agree with the target's address and may be left out; `local` goes with `command`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub execution: Option<Execution>,
+    /// The name of a command on the worker's allow-list, and its arguments. No shell reads them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[schemars(length(max = 128))]
+    pub command: Vec<String>,
+    /// How long one attempt may take: up to 24h, default 5m.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout: Option<HumanDuration>,
+    /// How often, and how far apart, it is tried.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// What happens to a run whose worker was lost in the middle of it.
+    #[serde(skip_serializing_if = "is_default", default)]
+    pub delivery: Delivery,
+}
+
+fn is_default(delivery: &Delivery) -> bool {
+    *delivery == Delivery::default()
+}
+
+/// A task that cannot be executed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TaskError {
+    /// Not JSON, cut off, of the wrong shape, or with fields nobody knows.
+    #[error("the task is not valid JSON of a task: {0}")]
+    Json(String),
+    /// Larger than a message should carry.
+    #[error("the task has {bytes} bytes; at most {max} are allowed: pass a reference instead of the data", max = limits::TASK_BYTES_MAX)]
+    TooLarge {
+        /// How large it is.
+        bytes: usize,
+    },
+    /// Neither a service nor a command, or both.
+    #[error("a task has either `target_service` and `action`, or `command`; this one has {0}")]
+    Work(&'static str),
+    /// The execution does not fit what is to be done.
+    #[error("execution {execution:?} does not go with {with}; {repair}")]
+    Execution {
+        /// What was asked for.
+        execution: Execution,
+        /// What it does not go with.
+        with: &'static str,
+        /// What to write instead.
+        repair: &'static str,
+    },
+    /// A command that cannot be handed to the operating system.
+    #[error("command {0}")]
+    Command(String),
+    /// No time at all, or more than a day.
+    #[error("timeout is {0}; it is more than 0s and at most {max}", max = HumanDuration(limits::TIMEOUT_MAX))]
+    Timeout(HumanDuration),
+    /// A retry policy that cannot be kept.
+    #[error(transparent)]
+    Retry(#[from] RetryError),
+}
+
+impl TryFrom<TaskFields> for Task {
+    type Error = TaskError;
+    fn try_from(fields: TaskFields) -> Result<Self, TaskError> {
+        let work = work_of(&fields)?;
+        let timeout = fields.timeout.unwrap_or(HumanDuration(limits::TIMEOUT_DEFAULT));
+        if timeout.0.is_zero() || timeout.0 > limits::TIMEOUT_MAX {
+            return Err(TaskError::Timeout(timeout));
+        }
+        fields.retry.check()?;
+        Ok(Self {
+            work,
+            task_name: fields.task_name,
+            parameters: fields.parameters,
+            timeout: timeout.0,
+            retry: fields.retry,
+            delivery: fields.delivery,
+        })
+    }
+}
+
+fn work_of(fields: &TaskFields) -> Result<Work, TaskError> {
+    match (&fields.target_service, &fields.action, fields.command.split_first()) {
+        (Some(target), Some(action), None) => {
+            if fields.execution == Some(Execution::Local) {
+                return Err(TaskError::Execution {
+                    execution: Execution::Local,
+                    with: "`target_service`",
+                    repair: "leave it out, or write `command`",
+                });
+            }
+            Ok(Work::Service { target: target.clone(), action: action.clone(), execution: fields.execution })
+        }
+        (None, None, Some((name, arguments))) => {
+            if let Some(execution @ (Execution::Http | Execution::Message)) = fields.execution {
+                return Err(TaskError::Execution { execution, with: "`command`", repair: "write local, or leave it out" });
+            }
+            if arguments.len() > limits::COMMAND_ARGUMENTS_MAX {
+                return Err(TaskError::Command(format!(
+                    "has {} arguments; at most {} are allowed: pass parameters, which the command reads from its input",
+                    arguments.len(),
+                    limits::COMMAND_ARGUMENTS_MAX
+                )));
+            }
+            if let Some(argument) = arguments.iter().find(|argument| argument.contains('\0')) {
+                return Err(TaskError::Command(format!("argument {argument:?} holds a NUL byte: remove it")));
+            }
+            let name = name.parse().map_err(|error| TaskError::Command(format!(
+                "{error}; the first word names a command on the worker's allow-list, it is not a path"
+            )))?;
+            Ok(Work::Command { name, arguments: arguments.to_vec() })
+        }
+        (None, None, None) => Err(TaskError::Work("neither")),
+        (Some(_), None, None) => Err(TaskError::Work("no `action`")),
+        (None, Some(_), None) => Err(TaskError::Work("no `target_service`")),
+        _ => Err(TaskError::Work("both")),
+    }
+}
+
+impl From<Task> for TaskFields {
+    fn from(task: Task) -> Self {
+        let fields = Self {
+            task_name: task.task_name,
+            parameters: task.parameters,
+            timeout: Some(HumanDuration(task.timeout)),
+            retry: task.retry,
+            delivery: task.delivery,
+            ..Self::default()
+        };
+        match task.work {
+            Work::Service { target, action, execution } => {
+                Self { target_service: Some(target), action: Some(action), execution, ..fields }
+            }
+            Work::Command { name, arguments } => {
+                let command = std::iter::once(name.to_string()).chain(arguments).collect();
+                Self { execution: Some(Execution::Local), command, ..fields }
+            }
+        }
+    }
+}
+
+impl Task {
+    /// Reads a task from a message or a command line.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, TaskError> {
+        if bytes.len() > limits::TASK_BYTES_MAX {
+            return Err(TaskError::TooLarge { bytes: bytes.len() });
+        }
+        let fields: TaskFields =
+            serde_json::from_slice(bytes).map_err(|error| TaskError::Json(explain_unknown(&error.to_string())))?;
+        fields.try_into()
+    }
+
+    /// The service it acts on; none for a command.
+    pub fn target(&self) -> Option<&TargetName> {
+        match &self.work {
+            Work::Service { target, .. } => Some(target),
+            Work::Command { .. } => None,
+        }
+    }
+
+    /// What is asked for: the action, or the command's name.
+    pub fn action(&self) -> &ActionName {
+        match &self.work {
+            Work::Service { action, .. } | Work::Command { name: action, .. } => action,
+        }
+    }
+
+    /// Refuses a task that insists on another way than the target's.
+    pub fn check_target(&self, target: &Target) -> Result<(), TaskError> {
+        let Work::Service { execution: Some(execution), .. } = &self.work else { return Ok(()) };
+        match (execution, &target.address) {
+            (Execution::Http, Address::Message(_)) => Err(TaskError::Execution {
+                execution: *execution,
+                with: "a target with `message`",
+                repair: "write message, or leave it out",
+            }),
+            (Execution::Message, Address::Http(_)) => Err(TaskError::Execution {
+                execution: *execution,
+                with: "a target with `http`",
+                repair: "write http, or leave it out",
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl JsonSchema for Task {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        TaskFields::schema_name()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        TaskFields::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_origins_own_dictionary_is_a_task() {
+        let task = Task::from_json(
+            br#"{"task_name":"daily_data_archive","target_service":"data-storage-service","action":"archive_hot_data",
+                 "parameters":{"cutoff_date":"7_days_ago","batch_size":10000}}"#,
+        )
+        .expect("a task");
+        assert_eq!(task.action().as_str(), "archive_hot_data");
+        assert_eq!(task.retry.attempts, limits::ATTEMPTS_DEFAULT);
+        let again = Task::from_json(serde_json::to_string(&task).expect("json").as_bytes());
+        assert_eq!(again, Ok(task));
+    }
+
+    #[test]
+    fn what_is_no_task_is_refused_with_the_repair() {
+        for (json, part) in [
+            (r#"{"target_service":"#, "EOF"),
+            ("", "EOF"),
+            ("[1]", "invalid type"),
+            (r"{}", "neither"),
+            (r#"{"target_service":"a"}"#, "no `action`"),
+            (r#"{"target_service":"a","action":"b","command":["c"]}"#, "both"),
+            (r#"{"target_service":"a","action":"b","parametres":{}}"#, "did you mean `parameters`?"),
+            (r#"{"target_service":"a.b","action":"c"}"#, "only A-Z"),
+            (r#"{"command":["/bin/sh","-c","x"]}"#, "not a path"),
+            (r#"{"command":["tool","a\u0000b"]}"#, "NUL"),
+            (r#"{"command":["tool"],"execution":"http"}"#, "write local"),
+            (r#"{"target_service":"a","action":"b","execution":"local"}"#, "write `command`"),
+            (r#"{"target_service":"a","action":"b","timeout":"25h"}"#, "at most 1day"),
+            (r#"{"target_service":"a","action":"b","timeout":"0s"}"#, "more than 0s"),
+            (r#"{"target_service":"a","action":"b","timeout":"5 parsecs"}"#, "number with its unit"),
+            (r#"{"target_service":"a","action":"b","retry":{"attempts":0}}"#, "retry.attempts is 0"),
+            (r#"{"target_service":"a","action":"b","action":"c"}"#, "duplicate field"),
+        ] {
+            let message = Task::from_json(json.as_bytes()).expect_err(json).to_string();
+            assert!(message.contains(part), "{json}: {message}");
+        }
+        let large = format!(r#"{{"parameters":{{"x":"{}"}}}}"#, "y".repeat(limits::TASK_BYTES_MAX));
+        assert!(Task::from_json(large.as_bytes()).expect_err("large").to_string().contains("pass a reference"));
+        let deep = format!(r#"{{"parameters":{{"x":{}{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert!(Task::from_json(deep.as_bytes()).is_err(), "nesting has its bound");
+    }
+
+    #[test]
+    fn a_task_that_insists_on_another_way_than_its_targets_is_refused() {
+        let task = Task::from_json(br#"{"target_service":"a","action":"b","execution":"http"}"#).expect("task");
+        let target = |json: &str| serde_json::from_str::<Target>(json).expect("target");
+        assert!(task.check_target(&target(r#"{"message":"svc.a"}"#)).is_err());
+        assert!(task.check_target(&target(r#"{"http":"http://a"}"#)).is_ok());
+    }
+}

@@ -1,0 +1,218 @@
+//! A key-value bucket as we use it: compare-and-set writes, leader reads, watches that heal themselves.
+//!
+//! Not async-nats' own store for reads and writes: its `get` may answer from any replica, and its conflicts on three
+//! replicas come back as "other". The stream behind it is the ordinary one, so `nats kv` shows it.
+
+use async_nats::jetstream::{consumer, kv, stream};
+use bytes::Bytes;
+use chrono::DateTime;
+use futures::{Stream, StreamExt};
+use shared::Timestamp;
+
+use crate::{
+    ReadError, Streams, WriteError,
+    headers::{self, Headers},
+    names::{bucket_prefix, bucket_stream},
+};
+
+/// A value as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored<T> {
+    /// The value.
+    pub value: T,
+    /// Its revision: what a compare-and-set must name.
+    pub revision: u64,
+    /// When the server stored it.
+    pub stored_at: Timestamp,
+}
+
+/// What a watch saw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The key, without the bucket.
+    pub key: String,
+    /// The new value; none if the key was deleted.
+    pub value: Option<Bytes>,
+    /// The revision of this change.
+    pub revision: u64,
+    /// When the server stored it.
+    pub stored_at: Timestamp,
+    /// Whether everything that was there when the watch began has been seen, this change included.
+    pub is_current: bool,
+}
+
+/// A bucket. Cheap to clone.
+#[derive(Clone)]
+pub struct Bucket {
+    streams: Streams,
+    name: String,
+}
+
+impl Streams {
+    pub(crate) fn bucket(&self, name: String) -> Bucket {
+        Bucket { streams: self.clone(), name }
+    }
+}
+
+impl Bucket {
+    fn subject(&self, key: &str) -> String {
+        format!("{}{key}", bucket_prefix(&self.name))
+    }
+
+    /// Writes a key that must not exist. Conflict if it does.
+    pub async fn create(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
+        self.update(key, value, 0).await
+    }
+
+    /// Writes a key over exactly this revision. Conflict if it is another.
+    pub async fn update(&self, key: &str, value: Bytes, revision: u64) -> Result<u64, WriteError> {
+        let headers = Headers::new().with_number(headers::EXPECTED_LAST_SUBJECT_SEQUENCE, revision);
+        self.streams.write(&self.subject(key), headers, value).await
+    }
+
+    /// Writes a key over whatever is there: for what has one writer, or where the last one shall win.
+    pub async fn put(&self, key: &str, value: Bytes) -> Result<u64, WriteError> {
+        self.streams.write(&self.subject(key), Headers::new(), value).await
+    }
+
+    /// Marks a key as deleted, over exactly this revision. Its history stays.
+    pub async fn delete(&self, key: &str, revision: u64) -> Result<u64, WriteError> {
+        let headers = Headers::new()
+            .with(headers::KV_OPERATION, "DEL")?
+            .with_number(headers::EXPECTED_LAST_SUBJECT_SEQUENCE, revision);
+        self.streams.write(&self.subject(key), headers, Bytes::new()).await
+    }
+
+    /// Reads a key from the stream's leader. A deleted key is `Ok(None)`; so is one that never was.
+    pub async fn get(&self, key: &str) -> Result<Option<Stored<Bytes>>, ReadError> {
+        Ok(self.get_with_deleted(key).await?.filter(|stored| stored.value.is_some()).and_then(|stored| {
+            Some(Stored { value: stored.value?, revision: stored.revision, stored_at: stored.stored_at })
+        }))
+    }
+
+    /// Reads a key from the stream's leader, and tells a deleted key (value none) from one that never was.
+    ///
+    /// Whoever writes over a deletion must name its revision: zero would be a conflict.
+    pub async fn get_with_deleted(&self, key: &str) -> Result<Option<Stored<Option<Bytes>>>, ReadError> {
+        let stream = self.stream().await?;
+        match stream.get_last_raw_message_by_subject(&self.subject(key)).await {
+            Ok(message) => {
+                let deleted = headers::value(Some(&message.headers), headers::KV_OPERATION).is_some();
+                Ok(Some(Stored {
+                    value: (!deleted).then_some(message.payload),
+                    revision: message.sequence,
+                    stored_at: timestamp(message.time.unix_timestamp_nanos()),
+                }))
+            }
+            Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(ReadError::unavailable(format!("{} {key}", self.name), error)),
+        }
+    }
+
+    async fn stream(&self) -> Result<stream::Stream<()>, ReadError> {
+        self.streams
+            .jetstream()
+            .get_stream_no_info(bucket_stream(&self.name))
+            .await
+            .map_err(|error| ReadError::unavailable(self.name.clone(), error))
+    }
+
+    async fn store(&self) -> Result<kv::Store, ReadError> {
+        self.streams.jetstream().get_key_value(&self.name).await.map_err(|error| match error.kind() {
+            async_nats::jetstream::context::KeyValueErrorKind::GetBucket => {
+                ReadError::Missing { what: format!("bucket {}", self.name) }
+            }
+            _ => ReadError::unavailable(self.name.clone(), error),
+        })
+    }
+
+    /// How many messages the bucket holds: zero means that a watch will see nothing until something is written.
+    pub async fn is_empty(&self) -> Result<bool, ReadError> {
+        let stream = self
+            .streams
+            .jetstream()
+            .get_stream(bucket_stream(&self.name))
+            .await
+            .map_err(|error| ReadError::unavailable(self.name.clone(), error))?;
+        Ok(stream.cached_info().state.messages == 0)
+    }
+
+    /// Everything that is there now, then every change, for keys that match (`>` for all).
+    ///
+    /// The stream ends with an error when the watch is lost; watch again then, with a wait between.
+    pub async fn watch(
+        &self,
+        filter: &str,
+    ) -> Result<impl Stream<Item = Result<Change, ReadError>> + Send + Unpin + use<>, ReadError> {
+        let watch = self
+            .store()
+            .await?
+            .watch_with_history(filter)
+            .await
+            .map_err(|error| ReadError::unavailable(format!("watch of {}", self.name), error))?;
+        let name = self.name.clone();
+        Ok(Box::pin(watch.map(move |entry| {
+            entry.map(change_of).map_err(|error| ReadError::unavailable(format!("watch of {name}"), error))
+        })))
+    }
+
+    /// All keys and values that match, as they are now. Of one moment only if nobody writes meanwhile.
+    pub async fn list(&self, filter: &str) -> Result<Vec<Change>, ReadError> {
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
+        let config = consumer::push::OrderedConfig {
+            deliver_subject: self.streams.client().new_inbox(),
+            filter_subject: self.subject(filter),
+            deliver_policy: consumer::DeliverPolicy::LastPerSubject,
+            ..Default::default()
+        };
+        let stream = self.stream().await?;
+        let consumer = stream.create_consumer(config).await.map_err(|error| unavailable(&error))?;
+        let mut expected = consumer.cached_info().num_pending;
+        let mut messages = consumer.messages().await.map_err(|error| unavailable(&error))?;
+        let mut found = Vec::new();
+        while expected > 0 {
+            let Some(message) = messages.next().await else { break };
+            let message = message.map_err(|error| unavailable(&error))?;
+            let info = message.info().map_err(|error| unavailable(&error))?;
+            // What is written meanwhile comes too, or replaces what was to come: the server's count decides.
+            expected = info.pending.min(expected - 1);
+            let key = message.subject.strip_prefix(&bucket_prefix(&self.name)).unwrap_or_default();
+            if headers::value(message.headers.as_ref(), headers::KV_OPERATION).is_none() {
+                found.push(Change {
+                    key: key.to_owned(),
+                    revision: info.stream_sequence,
+                    stored_at: timestamp(info.published.unix_timestamp_nanos()),
+                    is_current: expected == 0,
+                    value: Some(message.payload.clone()),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// All versions of one key, deletions included, oldest first.
+    pub async fn history(&self, key: &str) -> Result<Vec<Change>, ReadError> {
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(format!("history of {key}"), error);
+        let mut entries = self.store().await?.history(key).await.map_err(|error| unavailable(&error))?;
+        let mut versions = Vec::new();
+        while let Some(entry) = entries.next().await {
+            versions.push(change_of(entry.map_err(|error| unavailable(&error))?));
+        }
+        Ok(versions)
+    }
+}
+
+fn change_of(entry: kv::Entry) -> Change {
+    Change {
+        key: entry.key,
+        value: (entry.operation == kv::Operation::Put).then_some(entry.value),
+        revision: entry.revision,
+        stored_at: timestamp(entry.created.unix_timestamp_nanos()),
+        is_current: entry.delta == 0,
+    }
+}
+
+pub(crate) fn timestamp(nanos: i128) -> Timestamp {
+    // Until the year 2262; a server does not store messages from later.
+    DateTime::from_timestamp_nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
+}

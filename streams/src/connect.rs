@@ -1,0 +1,198 @@
+//! Connecting, and refusing servers that cannot keep the promises.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{Client, ConnectOptions, jetstream};
+use shared::clock::SharedClock;
+
+use crate::{Inner, Names, Namespace, Streams};
+
+/// The oldest server that is supported: earlier ones lose per-subject limits under load and refuse schedules wrongly.
+pub const SERVER_VERSION_MIN: (u32, u32, u32) = (2, 14, 5);
+
+/// Between two attempts to reach a server again.
+const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How to reach NATS. The usual `NATS_*` variables fill it; see the command line's help.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectSettings {
+    /// Server addresses, separated by commas.
+    pub url: String,
+    /// The prefix of all names of the fleet.
+    pub namespace: Namespace,
+    /// How this connection shows up at the server.
+    pub client_name: String,
+    /// A file with user credentials.
+    pub credentials: Option<PathBuf>,
+    /// An nkey seed.
+    pub nkey: Option<String>,
+    /// A user, with a password.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<String>,
+    /// A token.
+    pub token: Option<String>,
+    /// Certificates of authorities to trust.
+    pub ca: Option<PathBuf>,
+    /// The client's own certificate, with its key.
+    pub certificate: Option<PathBuf>,
+    /// The key of the client's certificate.
+    pub key: Option<PathBuf>,
+    /// Go on trying when no server answers at first; otherwise that is an error.
+    pub wait_for_server: bool,
+}
+
+/// Why there is no connection to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers, or not with what we know.
+    #[error("cannot connect to NATS at {url}: {detail}; is the server running, and are the credentials right?")]
+    Unreachable {
+        /// The addresses tried.
+        url: String,
+        /// The client's words.
+        detail: String,
+    },
+    /// A server too old.
+    #[error(
+        "nats-server at {url} is {found}; {min_major}.{min_minor}.{min_patch} or newer is needed: upgrade it",
+        min_major = SERVER_VERSION_MIN.0, min_minor = SERVER_VERSION_MIN.1, min_patch = SERVER_VERSION_MIN.2
+    )]
+    TooOld {
+        /// The addresses tried.
+        url: String,
+        /// Its version.
+        found: String,
+    },
+    /// A server without JetStream, or an account without.
+    #[error("nats-server at {url} has no JetStream for this account ({detail}); start it with `-js`, or enable JetStream for the account")]
+    NoJetStream {
+        /// The addresses tried.
+        url: String,
+        /// The server's words.
+        detail: String,
+    },
+    /// A certificate or credentials file that cannot be read.
+    #[error("{what} {path}: {source}")]
+    File {
+        /// What the file was for.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// A user without a password.
+    #[error("a user is given without a password; set both NATS_USER and NATS_PASSWORD, or neither")]
+    HalfUser,
+}
+
+impl Streams {
+    /// Connects and checks that the server can keep the promises.
+    pub async fn connect(settings: &ConnectSettings, clock: SharedClock) -> Result<Self, ConnectError> {
+        let client = connect_client(settings).await?;
+        check_version(&settings.url, &client.server_info().version)?;
+        let jetstream = jetstream::new(client.clone());
+        jetstream.query_account().await.map_err(|error| ConnectError::NoJetStream {
+            url: shown(&settings.url),
+            detail: error.to_string(),
+        })?;
+        let names = Names::new(settings.namespace.clone());
+        Ok(Self { inner: Arc::new(Inner { client, jetstream, names, clock }) })
+    }
+}
+
+async fn connect_client(settings: &ConnectSettings) -> Result<Client, ConnectError> {
+    let mut options = ConnectOptions::new()
+        .name(&settings.client_name)
+        .custom_inbox_prefix(format!("_INBOX_{}", settings.namespace))
+        .reconnect_delay_callback(|attempt| {
+            // Quick at first: a restarted server is back within a second. Never a hot loop.
+            Duration::from_millis(50 * (attempt as u64).min(40)).min(RECONNECT_WAIT_MAX)
+        })
+        .event_callback(|event| async move { tracing::info!(%event, "NATS connection") });
+    if settings.wait_for_server {
+        options = options.retry_on_initial_connect();
+    }
+    if let Some(path) = &settings.credentials {
+        options = options
+            .credentials_file(path)
+            .await
+            .map_err(|source| ConnectError::File { what: "credentials", path: path.clone(), source })?;
+    }
+    if let Some(seed) = &settings.nkey {
+        options = options.nkey(seed.clone());
+    }
+    options = match (&settings.user, &settings.password) {
+        (Some(user), Some(password)) => options.user_and_password(user.clone(), password.clone()),
+        (None, None) => options,
+        _ => return Err(ConnectError::HalfUser),
+    };
+    if let Some(token) = &settings.token {
+        options = options.token(token.clone());
+    }
+    if let Some(path) = &settings.ca {
+        options = options.add_root_certificates(path.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    let servers: Vec<&str> = settings.url.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+    let unreachable = |detail: String| ConnectError::Unreachable { url: shown(&settings.url), detail };
+    let client = options.connect(servers).await.map_err(|error| unreachable(error.to_string()))?;
+    if settings.wait_for_server {
+        // `retry_on_initial_connect` returns at once; a flush returns when there is somebody to talk to.
+        client.flush().await.map_err(|error| unreachable(error.to_string()))?;
+    }
+    Ok(client)
+}
+
+/// An address without the password that may be in it.
+fn shown(url: &str) -> String {
+    url.split(',')
+        .map(|one| match one.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+            Some((scheme, Some((_, host)))) => format!("{scheme}://***@{host}"),
+            _ => one.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn check_version(url: &str, found: &str) -> Result<(), ConnectError> {
+    let numbers: Vec<u32> = found
+        .split(['.', '-', '+'])
+        .take(3)
+        .map(|part| part.parse().unwrap_or(0))
+        .chain(std::iter::repeat(0))
+        .take(3)
+        .collect();
+    if (numbers[0], numbers[1], numbers[2]) < SERVER_VERSION_MIN {
+        return Err(ConnectError::TooOld { url: shown(url), found: found.to_owned() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_too_old_are_refused_and_newer_ones_are_not() {
+        for (version, ok) in [
+            ("2.14.4", false),
+            ("2.14.5", true),
+            ("2.15.0-RC.1", true),
+            ("2.15.1", true),
+            ("3.0.0", true),
+            ("2.9.25", false),
+            ("", false),
+        ] {
+            assert_eq!(check_version("nats://x", version).is_ok(), ok, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        assert_eq!(shown("nats://a:secret@h:4222,nats://b:4222"), "nats://***@h:4222,nats://b:4222");
+    }
+}

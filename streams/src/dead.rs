@@ -1,0 +1,46 @@
+//! The dead letters: tasks that will not be tried again, whole, with what went wrong.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use shared::{run_record::RunRecord, task::Task};
+
+use crate::{Streams, WriteError, headers::Headers};
+
+/// A task that will not be tried again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The run, as it ended.
+    pub run: RunRecord,
+    /// The task, if it could be understood.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub task: Option<Task>,
+    /// The message as it came, if it could not: as text, cut to a bound, with what is no text replaced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub raw: Option<String>,
+    /// The subject it came on.
+    pub subject: String,
+}
+
+impl Streams {
+    /// Stores a dead letter under its run. Storing the same again replaces it, so this may be repeated.
+    pub async fn bury(&self, letter: &DeadLetter) -> Result<(), WriteError> {
+        let subject = self.names().dead(&letter.run.queue, &letter.run.id);
+        let bytes = Bytes::from(serde_json::to_vec(letter).unwrap_or_default());
+        self.write(&subject, Headers::new(), bytes).await.map(|_| ())
+    }
+
+    /// The dead letter of a run, if there is one.
+    pub async fn dead_letter(&self, run: &RunRecord) -> Result<Option<DeadLetter>, crate::ReadError> {
+        let name = self.names().dead_stream();
+        let unavailable = |error: &dyn std::fmt::Display| crate::ReadError::unavailable(name.clone(), error);
+        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
+        let subject = self.names().dead(&run.queue, &run.id);
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(serde_json::from_slice(&message.payload).ok()),
+            Err(error) => match error.kind() {
+                async_nats::jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                _ => Err(unavailable(&error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Headers, built so that nothing a user wrote can break a message.
+//!
+//! `HeaderMap::insert` panics on CR or LF in raw text, so values are parsed first and refused with an error.
+
+use async_nats::header::{HeaderMap, HeaderValue};
+
+use crate::WriteError;
+
+/// The run a message is about. Trusted on `due` subjects only.
+pub const RUN: &str = "Cronfleet-Run";
+/// The ledger revision of the record a planner made, so that the first claim is one write.
+pub const REVISION: &str = "Cronfleet-Revision";
+/// The attempt's number, from 1.
+pub const ATTEMPT: &str = "Cronfleet-Attempt";
+/// The attempt's fencing number; grows with every claim.
+pub const FENCE: &str = "Cronfleet-Fence";
+/// The slot of a planned run, RFC 3339.
+pub const SLOT: &str = "Cronfleet-Slot";
+/// The same for every attempt of a run, so that a target can drop repeats.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// Who asked for something, in the audit.
+pub const BY: &str = "Cronfleet-By";
+
+pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(crate) const KV_OPERATION: &str = "KV-Operation";
+pub(crate) const SERVICE_ERROR: &str = "Nats-Service-Error";
+pub(crate) const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
+
+/// Headers under construction.
+#[derive(Debug, Clone, Default)]
+pub struct Headers(HeaderMap);
+
+impl Headers {
+    /// No headers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one header more; a value with a line break is refused.
+    pub fn with(mut self, name: &'static str, value: &str) -> Result<Self, WriteError> {
+        let parsed: HeaderValue =
+            value.parse().map_err(|_| WriteError::Header { name, value: value.to_owned() })?;
+        #[expect(clippy::disallowed_methods, reason = "the value was parsed above, so it holds no line break")]
+        self.0.insert(name, parsed);
+        Ok(self)
+    }
+
+    /// With a header that is a number.
+    #[must_use]
+    pub fn with_number(mut self, name: &'static str, value: u64) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "digits hold no line break")]
+        self.0.insert(name, HeaderValue::from(value));
+        self
+    }
+
+    pub(crate) fn into_map(self) -> HeaderMap {
+        self.0
+    }
+}
+
+/// A header's value, if it is there.
+pub(crate) fn value<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'a str> {
+    headers?.get(name).map(HeaderValue::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_break_in_a_value_is_an_error_and_no_panic() {
+        for value in ["a\r\nNats-Rollup: all", "a\nb", "a\rb"] {
+            assert!(matches!(Headers::new().with(BY, value), Err(WriteError::Header { .. })), "{value:?}");
+        }
+        assert!(Headers::new().with(BY, "Zoë 运维").is_ok());
+    }
+}

@@ -1,0 +1,156 @@
+//! The ledger: the record of every run, and what makes each of them unique.
+//!
+//! One write does three jobs. The bucket's stream republishes itself, so a change of state is at once the record, the
+//! history of the run, and the message on its result subject.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::{run::RunId, run_record::RunRecord};
+
+use crate::{
+    ReadError, Streams, WriteError,
+    bucket::{Bucket, Change, Stored},
+};
+
+/// How often an ambiguous write is read back or repeated before the caller is told.
+const WRITE_ATTEMPTS_MAX: u32 = 5;
+const WRITE_RETRY_WAIT: Duration = Duration::from_millis(200);
+
+/// The ledger.
+#[derive(Clone)]
+pub struct Ledger {
+    streams: Streams,
+    bucket: Bucket,
+}
+
+/// What came of creating a record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Creation {
+    /// It is ours, under this revision.
+    Created(u64),
+    /// The run was there already.
+    Exists(Box<Stored<RunRecord>>),
+}
+
+/// What came of writing over a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// It is stored, under this revision.
+    Stored(u64),
+    /// Somebody else wrote it since: what we know of the run is stale.
+    Stale,
+}
+
+impl Streams {
+    /// The ledger.
+    pub fn ledger(&self) -> Ledger {
+        Ledger { streams: self.clone(), bucket: self.bucket(self.names().runs_bucket()) }
+    }
+}
+
+impl Ledger {
+    /// Reads a record from the leader. The fence of a running attempt is the revision of its claim.
+    pub async fn get(&self, run: &RunId) -> Result<Option<Stored<RunRecord>>, ReadError> {
+        let Some(stored) = self.bucket.get(&run.to_string()).await? else { return Ok(None) };
+        parse(&run.to_string(), &stored.value, stored.revision)
+            .map(|value| Some(Stored { value, revision: stored.revision, stored_at: stored.stored_at }))
+    }
+
+    /// Creates the record of a run, once: whoever comes second gets the record that is there.
+    ///
+    /// A write whose answer was lost is read back: if what is there is exactly what was written, it is ours.
+    pub async fn create(&self, record: &RunRecord) -> Result<Creation, WriteError> {
+        let key = record.id.to_string();
+        let mut error = match self.bucket.create(&key, encode(record)).await {
+            Ok(revision) => return Ok(Creation::Created(revision)),
+            Err(error) => error,
+        };
+        for _ in 0..WRITE_ATTEMPTS_MAX {
+            // Ours only after a lost answer: a plain conflict means that it was there before.
+            let answer_was_lost = matches!(error, WriteError::Unknown { .. });
+            if !answer_was_lost && !matches!(error, WriteError::Conflict { .. }) {
+                return Err(error);
+            }
+            match self.get(&record.id).await {
+                Ok(Some(stored)) if answer_was_lost && stored.value == *record => {
+                    return Ok(Creation::Created(stored.revision));
+                }
+                Ok(Some(stored)) => return Ok(Creation::Exists(Box::new(stored))),
+                Ok(None) => match self.bucket.create(&key, encode(record)).await {
+                    Ok(revision) => return Ok(Creation::Created(revision)),
+                    Err(again) => error = again,
+                },
+                Err(ReadError::Corrupt { detail, .. }) => {
+                    return Err(WriteError::Refused { what: key, code: 0, detail });
+                }
+                Err(_) => self.streams.clock().sleep(WRITE_RETRY_WAIT).await,
+            }
+        }
+        Err(error)
+    }
+
+    /// Writes a record over exactly this revision.
+    ///
+    /// A write whose answer was lost is read back and repeated, a bounded number of times; then it is `Unknown`.
+    pub async fn update(&self, record: &RunRecord, revision: u64) -> Result<Update, WriteError> {
+        let key = record.id.to_string();
+        let mut answer_was_lost = false;
+        for attempt in 1..=WRITE_ATTEMPTS_MAX {
+            match self.bucket.update(&key, encode(record), revision).await {
+                Ok(stored) => return Ok(Update::Stored(stored)),
+                Err(WriteError::Conflict { .. }) if !answer_was_lost => {
+                    // On three replicas a conflict may also mean "another write is on its way": the leader knows.
+                    return self.is_it_ours(record, revision, false).await;
+                }
+                Err(WriteError::Conflict { .. }) => return self.is_it_ours(record, revision, true).await,
+                Err(WriteError::Unknown { .. } | WriteError::NoStream { .. }) if attempt < WRITE_ATTEMPTS_MAX => {
+                    answer_was_lost = true;
+                    self.streams.clock().sleep(WRITE_RETRY_WAIT * attempt).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(WriteError::Unknown { what: key })
+    }
+
+    async fn is_it_ours(&self, record: &RunRecord, over: u64, answer_was_lost: bool) -> Result<Update, WriteError> {
+        let what = || record.id.to_string();
+        match self.get(&record.id).await {
+            Ok(Some(stored)) if answer_was_lost && stored.value == *record => Ok(Update::Stored(stored.revision)),
+            // Still the revision we wanted to write over: the conflict was with a write that did not get through.
+            Ok(Some(stored)) if stored.revision == over => Err(WriteError::Unknown { what: what() }),
+            Ok(_) => Ok(Update::Stale),
+            Err(_) => Err(WriteError::Unknown { what: what() }),
+        }
+    }
+
+    /// All versions of a record, oldest first: the run's life.
+    pub async fn history(&self, run: &RunId) -> Result<Vec<Stored<RunRecord>>, ReadError> {
+        self.bucket.history(&run.to_string()).await?.into_iter().map(stored_of).collect()
+    }
+
+    /// The records of all runs, or of one name. For people; what decides something reads one run.
+    pub async fn list(&self, filter: &str) -> Result<Vec<Stored<RunRecord>>, ReadError> {
+        // A record nobody understands must not hide the others.
+        Ok(self.bucket.list(filter).await?.into_iter().filter_map(|change| stored_of(change).ok()).collect())
+    }
+}
+
+fn stored_of(change: Change) -> Result<Stored<RunRecord>, ReadError> {
+    let value = parse(&change.key, &change.value.unwrap_or_default(), change.revision)?;
+    Ok(Stored { value, revision: change.revision, stored_at: change.stored_at })
+}
+
+fn encode(record: &RunRecord) -> Bytes {
+    // A record holds strings, numbers and JSON values only, which always encode.
+    Bytes::from(serde_json::to_vec(record).unwrap_or_default())
+}
+
+fn parse(key: &str, bytes: &[u8], revision: u64) -> Result<RunRecord, ReadError> {
+    serde_json::from_slice(bytes).map_err(|error| ReadError::Corrupt {
+        what: format!("run {key}"),
+        revision,
+        detail: error.to_string(),
+    })
+}

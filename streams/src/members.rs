@@ -1,0 +1,149 @@
+//! The members: which planners and workers are alive, and what they do. Each writes only of itself.
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use serde::{Deserialize, Serialize};
+use shared::{
+    Timestamp,
+    names::{MemberId, QueueName},
+    run::RunId,
+};
+
+use crate::{ReadError, Streams, WriteError, bucket::Bucket, names::keys};
+
+/// A planner or worker, as it describes itself at each heartbeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Member {
+    /// A planner.
+    Planner(PlannerStatus),
+    /// A worker.
+    Worker(WorkerStatus),
+}
+
+/// What a planner does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannerStatus {
+    /// Its id.
+    pub id: MemberId,
+    /// The program's version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The partitions it holds.
+    pub partitions: Vec<u16>,
+    /// Schedules it knows.
+    pub schedules: usize,
+    /// Schedules whose definition cannot be understood.
+    pub invalid: Vec<String>,
+    /// How long after its slot the latest run was dispatched, in milliseconds.
+    pub lateness_ms: Option<u64>,
+    /// It is about to end: others should not count on it.
+    #[serde(default)]
+    pub stopping: bool,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its id.
+    pub id: MemberId,
+    /// The program's version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The queues it serves.
+    pub queues: Vec<QueueName>,
+    /// Runs it executes at once, per queue.
+    pub places: u16,
+    /// The runs it executes now, with their attempts.
+    pub running: Vec<(RunId, u32)>,
+    /// It finishes what it has and fetches no more.
+    pub draining: bool,
+}
+
+impl Member {
+    /// Its id.
+    pub fn id(&self) -> &MemberId {
+        match self {
+            Member::Planner(planner) => &planner.id,
+            Member::Worker(worker) => &worker.id,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Member::Planner(_) => "planner",
+            Member::Worker(_) => "worker",
+        }
+    }
+}
+
+/// The members of a fleet.
+#[derive(Clone)]
+pub struct Members {
+    bucket: Bucket,
+}
+
+impl Streams {
+    /// The members.
+    pub fn members(&self) -> Members {
+        Members { bucket: self.bucket(self.names().members_bucket()) }
+    }
+}
+
+impl Members {
+    /// Says that this member is alive.
+    pub async fn heartbeat(&self, member: &Member) -> Result<(), WriteError> {
+        let bytes = Bytes::from(serde_json::to_vec(member).unwrap_or_default());
+        self.bucket.put(&keys::member(member.kind(), member.id()), bytes).await.map(|_| ())
+    }
+
+    /// Says that this member is gone, instead of letting its entry run out.
+    pub async fn leave(&self, member: &Member) -> Result<(), WriteError> {
+        let key = keys::member(member.kind(), member.id());
+        let stored = self.bucket.get(&key).await.map_err(|_| WriteError::Unknown { what: key.clone() })?;
+        match stored {
+            Some(stored) => self.bucket.delete(&key, stored.revision).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// One worker's word about itself, from the leader; none if it has been silent too long.
+    pub async fn worker(&self, id: &MemberId) -> Result<Option<WorkerStatus>, ReadError> {
+        let stored = self.bucket.get(&keys::member("worker", id)).await?;
+        match stored.and_then(|stored| serde_json::from_slice(&stored.value).ok()) {
+            Some(Member::Worker(worker)) => Ok(Some(worker)),
+            _ => Ok(None),
+        }
+    }
+
+    /// All that are alive.
+    pub async fn list(&self) -> Result<Vec<Member>, ReadError> {
+        let changes = self.bucket.list(">").await?;
+        Ok(changes.iter().filter_map(|change| serde_json::from_slice(change.value.as_ref()?).ok()).collect())
+    }
+
+    /// Planners as they come, report and go: the id, and its word, or none when it left.
+    ///
+    /// Whoever dies does not say so: the watcher must notice the silence.
+    pub async fn watch_planners(
+        &self,
+    ) -> Result<
+        impl Stream<Item = Result<(MemberId, Option<PlannerStatus>), ReadError>> + Send + Unpin + use<>,
+        ReadError,
+    > {
+        let changes = self.bucket.watch("planner.*").await?;
+        Ok(Box::pin(changes.filter_map(|change| async {
+            let change = match change {
+                Ok(change) => change,
+                Err(error) => return Some(Err(error)),
+            };
+            let id: MemberId = change.key.strip_prefix("planner.")?.parse().ok()?;
+            match change.value.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                Some(Member::Planner(planner)) => Some(Ok((id, Some(planner)))),
+                _ => Some(Ok((id, None))),
+            }
+        })))
+    }
+}

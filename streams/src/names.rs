@@ -1,0 +1,257 @@
+//! Every name on the wire, in one place. `<ns>` is the namespace, by default `cronfleet`.
+//!
+//! | name | kind | subject or key | written by | read by |
+//! |---|---|---|---|---|
+//! | `<ns>_TASKS` | stream, work queue | `<ns>.due.<queue>.<name>.<key>` | planners | workers |
+//! | | | `<ns>.tasks.<queue>.<name>.<key>` | anybody allowed to submit | workers |
+//! | `<ns>_TASKS/<queue>` | durable pull consumer | both subjects of the queue | `init`, `apply` | workers |
+//! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers | operators |
+//! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
+//! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
+//! | `<ns>_runs` | bucket: the ledger | `<name>.<key>` | planners, workers | everybody |
+//! | | republished | `<ns>.results.<name>.<key>` | the server | dashboards |
+//! | `<ns>_schedules` | bucket | `<partition>.<name>` | operators | planners |
+//! | `<ns>_catalog` | bucket | `target.<name>` `queue.<name>` `calendar.<name>` | operators | everybody |
+//! | `<ns>_planner` | bucket | `lease.<partition>` `cursor.<partition>` | planners | planners |
+//! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
+//!
+//! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
+//! the server refuses a second message there until the first is acknowledged.
+//!
+//! A queue has its own subjects in the stream, so a submission to a queue nobody declared is refused at once
+//! ("no responders") instead of waiting for a worker that will never come.
+
+use std::{fmt, str::FromStr};
+
+use shared::{
+    names::{CalendarName, MemberId, Name, NameError, QueueName, RunKey, TargetName},
+    run::RunId,
+};
+
+/// The prefix of all names of one fleet, so that several can share a NATS account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace(Name);
+
+impl Default for Namespace {
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "the literal is a name; a test below would fail otherwise")]
+        Self("cronfleet".parse().expect("a name"))
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a task message comes from, which decides how far its words are trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A planner: its headers name the run.
+    Due,
+    /// Anybody: only the subject names the run, and its headers are a stranger's words.
+    AdHoc,
+}
+
+/// The key that stands for "the one live run of this schedule" in a `due` subject.
+const LOCK_KEY: &str = "_";
+
+/// The names of one fleet. Functions take types, so a subject cannot be built from text that is no name.
+#[derive(Debug, Clone)]
+pub struct Names {
+    ns: Namespace,
+}
+
+impl Names {
+    /// The names under this namespace.
+    pub fn new(ns: Namespace) -> Self {
+        Self { ns }
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.ns
+    }
+
+    pub(crate) fn tasks_stream(&self) -> String {
+        format!("{}_TASKS", self.ns)
+    }
+
+    pub(crate) fn dead_stream(&self) -> String {
+        format!("{}_DEAD", self.ns)
+    }
+
+    pub(crate) fn control_stream(&self) -> String {
+        format!("{}_CONTROL", self.ns)
+    }
+
+    pub(crate) fn runs_bucket(&self) -> String {
+        format!("{}_runs", self.ns)
+    }
+
+    pub(crate) fn schedules_bucket(&self) -> String {
+        format!("{}_schedules", self.ns)
+    }
+
+    pub(crate) fn catalog_bucket(&self) -> String {
+        format!("{}_catalog", self.ns)
+    }
+
+    pub(crate) fn planner_bucket(&self) -> String {
+        format!("{}_planner", self.ns)
+    }
+
+    pub(crate) fn members_bucket(&self) -> String {
+        format!("{}_members", self.ns)
+    }
+
+    /// The subject of a run that may overlap with others of its schedule.
+    pub(crate) fn due(&self, queue: &QueueName, run: &RunId) -> String {
+        format!("{}.due.{queue}.{run}", self.ns)
+    }
+
+    /// The subject that only one live run of a schedule can hold.
+    pub(crate) fn due_lock(&self, queue: &QueueName, schedule: &Name) -> String {
+        format!("{}.due.{queue}.{schedule}.{LOCK_KEY}", self.ns)
+    }
+
+    /// The subject anybody submits a task to.
+    pub fn task(&self, queue: &QueueName, run: &RunId) -> String {
+        format!("{}.tasks.{queue}.{run}", self.ns)
+    }
+
+    /// The two filters of a queue: what its consumer reads and what the stream accepts for it.
+    pub(crate) fn queue_filters(&self, queue: &QueueName) -> [String; 2] {
+        [format!("{}.due.{queue}.*.*", self.ns), format!("{}.tasks.{queue}.*.*", self.ns)]
+    }
+
+    /// Takes a task subject apart: its origin, and its queue, name and key as they were written.
+    pub(crate) fn parse_task<'a>(&self, subject: &'a str) -> Option<(Origin, &'a str, &'a str, &'a str)> {
+        let rest = subject.strip_prefix(&self.ns.to_string())?.strip_prefix('.')?;
+        let mut tokens = rest.splitn(4, '.');
+        let origin = match tokens.next()? {
+            "due" => Origin::Due,
+            "tasks" => Origin::AdHoc,
+            _ => return None,
+        };
+        Some((origin, tokens.next()?, tokens.next()?, tokens.next()?))
+    }
+
+    /// Whether a key is one of ours and not for callers.
+    pub fn is_reserved_key(key: &RunKey) -> bool {
+        key.as_str().starts_with('_') || shared::slot::Slot::is_slot_key(key)
+    }
+
+    pub(crate) fn dead(&self, queue: &QueueName, run: &RunId) -> String {
+        format!("{}.dead.{queue}.{run}", self.ns)
+    }
+
+    pub(crate) fn dead_all(&self) -> String {
+        format!("{}.dead.*.*.*", self.ns)
+    }
+
+    pub(crate) fn control_all(&self) -> String {
+        format!("{}.control.>", self.ns)
+    }
+
+    pub(crate) fn trigger(&self, run: &RunId) -> String {
+        format!("{}.control.trigger.{run}", self.ns)
+    }
+
+    pub(crate) fn triggers(&self) -> String {
+        format!("{}.control.trigger.*.*", self.ns)
+    }
+
+    /// The subject on which every change of a run comes out.
+    pub fn result(&self, run: &RunId) -> String {
+        format!("{}.results.{run}", self.ns)
+    }
+
+    /// All results, or those of one name.
+    pub fn results(&self, name: Option<&Name>) -> String {
+        match name {
+            Some(name) => format!("{}.results.{name}.*", self.ns),
+            None => format!("{}.results.>", self.ns),
+        }
+    }
+}
+
+/// The durable consumer through which planners share control messages.
+pub(crate) const CONTROL_CONSUMER: &str = "planner";
+
+/// The stream behind a bucket.
+pub(crate) fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// The subject prefix of a bucket's keys, with its trailing dot.
+pub(crate) fn bucket_prefix(bucket: &str) -> String {
+    format!("$KV.{bucket}.")
+}
+
+/// Keys of the buckets.
+pub(crate) mod keys {
+    use super::{CalendarName, MemberId, Name, QueueName, TargetName};
+    use shared::hash::partition_of;
+
+    pub(crate) fn schedule(name: &Name) -> String {
+        format!("{}.{name}", partition_of(name.as_str()))
+    }
+
+    pub(crate) fn target(name: &TargetName) -> String {
+        format!("target.{name}")
+    }
+
+    pub(crate) fn queue(name: &QueueName) -> String {
+        format!("queue.{name}")
+    }
+
+    pub(crate) fn calendar(name: &CalendarName) -> String {
+        format!("calendar.{name}")
+    }
+
+    pub(crate) fn lease(partition: u16) -> String {
+        format!("lease.{partition}")
+    }
+
+    pub(crate) fn cursor(partition: u16) -> String {
+        format!("cursor.{partition}")
+    }
+
+    pub(crate) fn member(kind: &str, id: &MemberId) -> String {
+        format!("{kind}.{id}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_subject_is_taken_apart_as_it_was_put_together() {
+        let names = Names::new(Namespace::default());
+        let queue = QueueName::default_queue();
+        let run: RunId = "reindex.4711".parse().expect("id");
+        let (origin, q, name, key) = names.parse_task("cronfleet.tasks.default.reindex.4711").expect("parsed");
+        assert_eq!((origin, q, name, key), (Origin::AdHoc, "default", "reindex", "4711"));
+        assert_eq!(names.task(&queue, &run), "cronfleet.tasks.default.reindex.4711");
+        let lock = names.due_lock(&queue, &run.name);
+        assert_eq!(names.parse_task(&lock), Some((Origin::Due, "default", "reindex", "_")));
+        assert_eq!(names.parse_task("other.tasks.default.reindex.4711"), None);
+    }
+
+    #[test]
+    fn keys_that_planners_use_are_not_for_callers() {
+        for (key, reserved) in [("_", true), ("_x", true), ("20261124T020000Z", true), ("4711", false)] {
+            assert_eq!(Names::is_reserved_key(&key.parse().expect("key")), reserved, "{key}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Requests to targets that are reached by NATS messages.
+
+use std::time::Duration;
+
+use async_nats::{Request, client::RequestErrorKind};
+use bytes::Bytes;
+
+use crate::{
+    Streams,
+    headers::{self, Headers},
+};
+
+/// Why a request has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Nobody listens there.
+    #[error("nobody listens on {0}; is the service running?")]
+    NoResponders(String),
+    /// No answer in time.
+    #[error("no answer on {subject} within {wait:?}")]
+    TimedOut {
+        /// Where it was sent.
+        subject: String,
+        /// How long the answer was waited for.
+        wait: Duration,
+    },
+    /// The service answered with an error (`Nats-Service-Error`, ADR-32).
+    #[error("the service answered {code}: {message}")]
+    Service {
+        /// Its code, like an HTTP status.
+        code: u16,
+        /// Its words.
+        message: String,
+    },
+    /// It could not be sent.
+    #[error("the request to {subject} could not be sent: {detail}")]
+    Send {
+        /// Where it was to go.
+        subject: String,
+        /// What went wrong.
+        detail: String,
+    },
+    /// This subject is the server's or the fleet's own.
+    #[error("{0} is not a subject of a target: the server's and the fleet's own subjects are closed to tasks")]
+    Forbidden(String),
+}
+
+impl Streams {
+    /// Sends a request and returns the answer's payload.
+    pub async fn request(
+        &self,
+        subject: &str,
+        headers: Headers,
+        payload: Bytes,
+        wait: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let own = format!("{}.", self.names().namespace());
+        if subject.starts_with('$') || subject.starts_with("_INBOX") || subject.starts_with(&own) {
+            return Err(RequestError::Forbidden(subject.to_owned()));
+        }
+        let request = Request::new().headers(headers.into_map()).payload(payload).timeout(Some(wait));
+        let message = self.client().send_request(subject.to_owned(), request).await.map_err(|error| {
+            let subject = subject.to_owned();
+            match error.kind() {
+                RequestErrorKind::NoResponders => RequestError::NoResponders(subject),
+                RequestErrorKind::TimedOut => RequestError::TimedOut { subject, wait },
+                _ => RequestError::Send { subject, detail: error.to_string() },
+            }
+        })?;
+        let header = |name| headers::value(message.headers.as_ref(), name);
+        match (header(headers::SERVICE_ERROR_CODE), header(headers::SERVICE_ERROR)) {
+            (None, None) => Ok(message.payload),
+            (code, message) => Err(RequestError::Service {
+                code: code.and_then(|code| code.parse().ok()).unwrap_or(500),
+                message: message.unwrap_or("(no message)").to_owned(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The schedules bucket: definitions as planners plan them. Its history is the audit, the diff and the rollback.
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use shared::{Timestamp, names::Name, schedule::Schedule};
+
+use crate::{
+    ReadError, Streams, WriteError,
+    bucket::{Bucket, Change, Stored},
+    names::keys,
+};
+
+/// The schedules of a fleet.
+#[derive(Clone)]
+pub struct Schedules {
+    bucket: Bucket,
+}
+
+/// A version of a schedule's definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version {
+    /// The schedule.
+    pub name: Name,
+    /// What it says; `Err` if it cannot be understood, which concerns this schedule and no other.
+    pub definition: Result<Option<Schedule>, String>,
+    /// Its revision.
+    pub revision: u64,
+    /// From when on it is in force.
+    pub since: Timestamp,
+    /// Whether everything that was there when the watch began has been seen, this version included.
+    pub is_current: bool,
+}
+
+/// What an `apply` did, or would do, to one definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It was not there.
+    Created,
+    /// It was there, and other.
+    Changed,
+    /// It was there just so.
+    Unchanged,
+}
+
+impl Streams {
+    /// The schedules.
+    pub fn schedules(&self) -> Schedules {
+        Schedules { bucket: self.bucket(self.names().schedules_bucket()) }
+    }
+}
+
+impl Schedules {
+    /// Reads one from the leader.
+    pub async fn get(&self, name: &Name) -> Result<Option<Stored<Schedule>>, ReadError> {
+        let Some(stored) = self.bucket.get(&keys::schedule(name)).await? else { return Ok(None) };
+        let schedule = read(name, &stored.value).map_err(|detail| ReadError::Corrupt {
+            what: format!("schedule {name}"),
+            revision: stored.revision,
+            detail,
+        })?;
+        Ok(Some(Stored { value: schedule, revision: stored.revision, stored_at: stored.stored_at }))
+    }
+
+    /// Writes one if it differs from what is there; over exactly what was read, so no change is lost.
+    pub async fn apply(&self, name: &Name, schedule: &Schedule) -> Result<Applied, WriteError> {
+        let key = keys::schedule(name);
+        let bytes = Bytes::from(serde_json::to_vec(schedule).unwrap_or_default());
+        let before = self.bucket.get_with_deleted(&key).await.map_err(|_| WriteError::Unknown { what: key.clone() })?;
+        let applied = match &before {
+            Some(stored) if stored.value.as_ref() == Some(&bytes) => return Ok(Applied::Unchanged),
+            Some(Stored { value: Some(_), .. }) => Applied::Changed,
+            _ => Applied::Created,
+        };
+        self.bucket.update(&key, bytes, before.map_or(0, |stored| stored.revision)).await?;
+        Ok(applied)
+    }
+
+    /// Deletes one; its history and its runs stay. Whether it was there.
+    pub async fn delete(&self, name: &Name) -> Result<bool, WriteError> {
+        let key = keys::schedule(name);
+        let stored = self.bucket.get(&key).await.map_err(|_| WriteError::Unknown { what: key.clone() })?;
+        let Some(stored) = stored else { return Ok(false) };
+        self.bucket.delete(&key, stored.revision).await?;
+        Ok(true)
+    }
+
+    /// All that are there now.
+    pub async fn list(&self) -> Result<Vec<Version>, ReadError> {
+        Ok(self.bucket.list(">").await?.into_iter().filter_map(version_of).collect())
+    }
+
+    /// All versions of one, oldest first.
+    pub async fn history(&self, name: &Name) -> Result<Vec<Version>, ReadError> {
+        Ok(self.bucket.history(&keys::schedule(name)).await?.into_iter().filter_map(version_of).collect())
+    }
+
+    /// Whether there is nothing, not even a deletion: a watch will be silent until something is written.
+    pub async fn is_empty(&self) -> Result<bool, ReadError> {
+        self.bucket.is_empty().await
+    }
+
+    /// All that are there now, then every change. Ends with an error when it is lost.
+    pub async fn watch(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Version, ReadError>> + Send + Unpin + use<>, ReadError> {
+        let changes = self.bucket.watch(">").await?;
+        // A key that is no schedule's is a stranger's writing: it has no name to show it under, so it is only logged.
+        Ok(Box::pin(changes.filter_map(|change| async { change.map(version_of).transpose() })))
+    }
+}
+
+fn read(name: &Name, bytes: &[u8]) -> Result<Schedule, String> {
+    let schedule: Schedule = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok(schedule.named(name))
+}
+
+fn version_of(change: Change) -> Option<Version> {
+    let name = change.key.split_once('.').and_then(|(_, name)| name.parse::<Name>().ok());
+    let Some(name) = name.filter(|name| keys::schedule(name) == change.key) else {
+        tracing::warn!(key = change.key, "The schedules bucket holds a key that is no schedule's: `{}`", change.key);
+        return None;
+    };
+    let definition = change.value.map(|bytes| read(&name, &bytes)).transpose();
+    Some(Version {
+        definition,
+        revision: change.revision,
+        since: change.stored_at,
+        is_current: change.is_current,
+        name,
+    })
+}

@@ -1,0 +1,251 @@
+//! The work queue: publishing tasks to it, and pulling them from it by credit.
+
+use std::time::Duration;
+
+use async_nats::{
+    StatusCode, Subscriber,
+    jetstream::consumer::{Consumer, pull},
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use shared::{
+    names::{Name, QueueName},
+    run::RunId,
+    run_record::RunRecord,
+    schedule::Overlap,
+    task::Task,
+};
+
+use crate::{
+    ReadError, Streams, WriteError,
+    bucket::timestamp,
+    delivery::Delivery,
+    headers::{self, Headers},
+};
+
+/// A planned run as it travels: its record, so that the first claim needs no read, and its task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DueTask {
+    /// The record as the planner made it.
+    pub run: RunRecord,
+    /// What is to be done.
+    pub task: Task,
+}
+
+/// Which run holds a schedule's lock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Holder {
+    /// The run, if the message says one.
+    pub run: Option<RunId>,
+    /// The message's place in the stream.
+    pub sequence: u64,
+    /// When it was published.
+    pub since: shared::Timestamp,
+}
+
+impl Streams {
+    /// Publishes a planned run. With overlap `skip` the subject is the schedule's lock: [`WriteError::Occupied`] means
+    /// that a run of it is queued or running, which may be this very one, published before.
+    pub async fn dispatch(
+        &self,
+        due: &DueTask,
+        revision: u64,
+        overlap: Overlap,
+        traceparent: Option<&str>,
+    ) -> Result<u64, WriteError> {
+        let run = &due.run.id;
+        let subject = self.due_subject(due, overlap);
+        let mut headers = Headers::new()
+            .with(headers::RUN, &run.to_string())?
+            .with_number(headers::REVISION, revision)
+            // Never the guarantee (forgotten at a restart); it only spares a repeat inside the window.
+            .with(headers::MESSAGE_ID, &format!("{run}/{revision}"))?;
+        if let Some(traceparent) = traceparent {
+            headers = headers.with(headers::TRACEPARENT, traceparent)?;
+        }
+        self.write(&subject, headers, Bytes::from(serde_json::to_vec(due).unwrap_or_default())).await
+    }
+
+    fn due_subject(&self, due: &DueTask, overlap: Overlap) -> String {
+        match overlap {
+            Overlap::Skip => self.names().due_lock(&due.run.queue, &due.run.id.name),
+            Overlap::Allow => self.names().due(&due.run.queue, &due.run.id),
+        }
+    }
+
+    /// Who holds the lock of a schedule, read from the stream's leader. None: nobody.
+    pub async fn lock_holder(&self, queue: &QueueName, schedule: &Name) -> Result<Option<Holder>, ReadError> {
+        self.last_on(&self.names().due_lock(queue, schedule)).await
+    }
+
+    /// Whether a submitted task is still in the queue.
+    pub async fn queued(&self, queue: &QueueName, run: &RunId) -> Result<Option<Holder>, ReadError> {
+        self.last_on(&self.names().task(queue, run)).await
+    }
+
+    async fn last_on(&self, subject: &str) -> Result<Option<Holder>, ReadError> {
+        let name = self.names().tasks_stream();
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(Holder {
+                run: headers::value(Some(&message.headers), headers::RUN).and_then(|text| text.parse().ok()),
+                sequence: message.sequence,
+                since: timestamp(message.time.unix_timestamp_nanos()),
+            })),
+            Err(error) => match error.kind() {
+                async_nats::jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                _ => Err(unavailable(&error)),
+            },
+        }
+    }
+
+    /// Removes one message from the queue: only for a run that the ledger says has ended.
+    ///
+    /// It frees the lock of a run whose worker recorded the end and died before the ack.
+    pub async fn remove_finished(&self, sequence: u64) -> Result<(), ReadError> {
+        let name = self.names().tasks_stream();
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
+        match stream.delete_message(sequence).await {
+            Ok(_) => Ok(()),
+            // Gone already: that is what was wanted.
+            Err(error) if error.to_string().contains("no message found") => Ok(()),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// Submits an ad-hoc task: what any NATS client does with one publish.
+    pub async fn submit(
+        &self,
+        queue: &QueueName,
+        run: &RunId,
+        task: &[u8],
+        traceparent: Option<&str>,
+    ) -> Result<u64, WriteError> {
+        let mut headers = Headers::new();
+        if let Some(traceparent) = traceparent {
+            headers = headers.with(headers::TRACEPARENT, traceparent)?;
+        }
+        self.write(&self.names().task(queue, run), headers, Bytes::copy_from_slice(task)).await
+    }
+}
+
+/// A pull that nobody answered for this long ends, and is asked anew.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// While a pull waits the server says this often that it is alive.
+const PULL_HEARTBEAT: Duration = Duration::from_secs(3);
+/// Silence after which the pulls are thought lost: the server restarted, or the consumer is gone.
+const PULL_SILENCE_MAX: Duration = Duration::from_secs(8);
+
+/// What comes out of a queue.
+pub enum Pulled {
+    /// A task. One credit is used up.
+    Task(Box<Delivery>),
+    /// So many credits came back without a task: ask again.
+    Returned,
+    /// The pulls are lost, with this explanation; all credits came back. Open the queue anew after a wait.
+    Lost(String),
+}
+
+/// A queue, pulled by credit: the server hands out exactly as many tasks as were asked for.
+pub struct Queue {
+    streams: Streams,
+    consumer: Consumer<pull::Config>,
+    inbox: String,
+    answers: Subscriber,
+    outstanding: usize,
+}
+
+impl Streams {
+    /// Opens a queue for pulling. An error if it was never declared.
+    pub async fn open_queue(&self, queue: &QueueName) -> Result<Queue, ReadError> {
+        let name = self.names().tasks_stream();
+        let what = || format!("queue {queue}");
+        let stream =
+            self.jetstream().get_stream_no_info(&name).await.map_err(|error| ReadError::unavailable(what(), error))?;
+        let consumer = stream.get_consumer::<pull::Config>(queue.as_str()).await.map_err(|error| {
+            if error.to_string().contains("not found") {
+                ReadError::Missing { what: what() }
+            } else {
+                ReadError::unavailable(what(), error)
+            }
+        })?;
+        let inbox = self.client().new_inbox();
+        let answers = self
+            .client()
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| ReadError::unavailable(what(), error))?;
+        Ok(Queue { streams: self.clone(), consumer, inbox, answers, outstanding: 0 })
+    }
+}
+
+impl Queue {
+    /// How many tasks were asked for and have not come.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// How long the server waits for a sign of life.
+    pub fn ack_wait(&self) -> Duration {
+        self.consumer.cached_info().config.ack_wait
+    }
+
+    /// Asks for so many tasks more.
+    pub async fn ask(&mut self, tasks: usize) -> Result<(), ReadError> {
+        let batch = pull::BatchConfig {
+            batch: tasks,
+            expires: Some(PULL_EXPIRES),
+            idle_heartbeat: PULL_HEARTBEAT,
+            ..Default::default()
+        };
+        self.consumer
+            .request_batch(batch, self.inbox.clone().into())
+            .await
+            .map_err(|error| ReadError::unavailable("pull", error))?;
+        self.outstanding += tasks;
+        Ok(())
+    }
+
+    /// The next thing that comes out. Never returns while nothing was asked for and nothing comes.
+    pub async fn next(&mut self) -> Pulled {
+        loop {
+            let clock = self.streams.clock().clone();
+            let message = tokio::select! {
+                message = self.answers.next() => message,
+                () = clock.sleep(PULL_SILENCE_MAX), if self.outstanding > 0 => {
+                    return Pulled::Lost(format!("the server was silent for {} s", PULL_SILENCE_MAX.as_secs()));
+                }
+            };
+            let Some(message) = message else { return Pulled::Lost("the connection is closed".to_owned()) };
+            match message.status {
+                // A heartbeat, or flow control: somebody is there.
+                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                None | Some(StatusCode::OK) => {
+                    self.outstanding = self.outstanding.saturating_sub(1);
+                    if let Some(delivery) = Delivery::of(&self.streams, message) {
+                        return Pulled::Task(Box::new(delivery));
+                    }
+                    return Pulled::Returned;
+                }
+                Some(status) => return self.ended(status, &message),
+            }
+        }
+    }
+
+    /// A pull ended before it was filled: its credits come back, or all of them if the consumer is in trouble.
+    fn ended(&mut self, status: StatusCode, message: &async_nats::Message) -> Pulled {
+        let words = message.description.clone().unwrap_or_default();
+        let pending = headers::value(message.headers.as_ref(), "Nats-Pending-Messages");
+        let expired = matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND);
+        match pending.and_then(|text| text.parse::<usize>().ok()) {
+            Some(credits) if expired => {
+                self.outstanding = self.outstanding.saturating_sub(credits);
+                Pulled::Returned
+            }
+            _ => Pulled::Lost(format!("{status} {words}")),
+        }
+    }
+}
