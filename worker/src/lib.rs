@@ -1,1 +1,2 @@
 //! Claims runs, executes them, records what came of it.
+pub mod executors;

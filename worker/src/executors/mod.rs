@@ -1,0 +1,135 @@
+//! Executors: how an attempt acts on the world. Each is handed an [`Attempt`] and answers with an output or a
+//! [`Failure`]; when its `stop` is cancelled (timeout, lost hold, abort) it ends what it began and returns.
+
+pub mod health;
+pub mod http;
+pub mod local;
+pub mod message;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::{
+    Timestamp,
+    names::Name,
+    run::RunId,
+    run_record::{ErrorKind, RunError},
+    target::{Address, Target},
+    task::{Task, Work},
+};
+use streams::Streams;
+use tokio_util::sync::CancellationToken;
+
+/// One try at a run: everything an executor needs to know.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The run.
+    pub run: RunId,
+    /// The number of this attempt, from 1.
+    pub number: u32,
+    /// Its fencing number: grows with every claim, so that a target can refuse a stale attempt.
+    pub fence: u64,
+    /// The instant the run was due; none for ad-hoc runs.
+    pub slot: Option<Timestamp>,
+    /// What is to be done.
+    pub task: Task,
+    /// The target, for a service task; looked up by the caller.
+    pub target: Option<Target>,
+    /// W3C trace context to hand on.
+    pub traceparent: Option<String>,
+}
+
+/// Why an attempt did not go well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong, for the record.
+    pub error: RunError,
+    /// Another attempt would not mend it.
+    pub permanent: bool,
+    /// The target asked to be left alone for this long; the caller bounds it.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure that another attempt may mend.
+    pub fn retryable(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { error: RunError::new(kind, message), permanent: false, retry_after: None }
+    }
+
+    /// A failure that another attempt would not mend.
+    pub fn permanent(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { permanent: true, ..Self::retryable(kind, message) }
+    }
+}
+
+impl Attempt {
+    /// What the target is told its task is called.
+    pub fn task_name(&self) -> &Name {
+        self.task.task_name.as_ref().unwrap_or(&self.run.name)
+    }
+
+    /// The body of a request: the origin's dictionary, and which attempt of which run this is.
+    pub fn body(&self) -> Value {
+        let mut body = json!({
+            "task_name": self.task_name(),
+            "action": self.task.action(),
+            "parameters": self.task.parameters,
+            "run": self.run,
+            "attempt": self.number,
+            "fence": self.fence,
+        });
+        if let Some(target) = self.task.target() {
+            body["target_service"] = json!(target);
+        }
+        if let Some(slot) = self.slot {
+            body["slot"] = json!(slot);
+        }
+        body
+    }
+}
+
+/// All executors of a worker.
+#[derive(Clone)]
+pub struct Executors {
+    http: http::HttpExecutor,
+    message: message::MessageExecutor,
+    local: local::LocalExecutor,
+    health: health::HealthChecks,
+}
+
+impl Executors {
+    /// Executors that share one HTTP client and one NATS connection.
+    pub fn new(streams: &Streams, local: local::LocalSettings) -> Result<Self, http::HttpSetupError> {
+        let http = http::HttpExecutor::new()?;
+        Ok(Self {
+            health: health::HealthChecks::new(http.client().clone(), streams.clock().clone()),
+            http,
+            message: message::MessageExecutor::new(streams.clone()),
+            local: local::LocalExecutor::new(local, streams.clock().clone()),
+        })
+    }
+
+    /// Makes one attempt. The caller bounds its time and cancels `stop`.
+    pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
+        match &attempt.task.work {
+            Work::Command { .. } => self.local.execute(attempt, stop).await,
+            Work::Service { target: name, .. } => {
+                let Some(target) = &attempt.target else {
+                    // It may be declared in a moment: a retry finds it.
+                    return Err(Failure::retryable(
+                        ErrorKind::UnknownTarget,
+                        format!("target {name} is not declared; add it under `targets:` and apply"),
+                    ));
+                };
+                if let Err(error) = attempt.task.check_target(target) {
+                    return Err(Failure::permanent(ErrorKind::UnknownTarget, error.to_string()));
+                }
+                self.health.check(name, target).await?;
+                match &target.address {
+                    Address::Http(_) => self.http.execute(attempt, target, stop).await,
+                    Address::Message(_) => self.message.execute(attempt, target, stop).await,
+                }
+            }
+        }
+    }
+}
