@@ -21,6 +21,7 @@ pub mod slot;
 pub mod suggest;
 pub mod target;
 pub mod task;
+pub mod trace;
 pub mod when;
 
 /// An instant in UTC; on the wire RFC 3339.

@@ -48,8 +48,11 @@ pub const CATCH_UP_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub const MISSED_RUNS_MAX: usize = 100;
 /// Slots of one schedule that one round accounts for; the rest come in the next round.
 pub const SLOTS_PER_ROUND_MAX: usize = 1_000;
-/// A run that starts at most this much after its slot is on time.
+/// A run dispatched at most this much after its slot is on time; later ones say `late`.
 pub const LATE_AFTER: Duration = Duration::from_secs(5);
+/// A slot older than this when it is first seen was missed, and the schedule's policy decides. Longer than a change of
+/// holder takes, so that a planner's death is no outage.
+pub const MISSED_AFTER: Duration = Duration::from_secs(15);
 
 /// A planner holds a partition for this long after each renewal.
 pub const LEASE: Duration = Duration::from_secs(6);
@@ -100,6 +103,8 @@ pub const RUN_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 const _: () = assert!(0 < LEASE_MARGIN.as_millis() && 2 * LEASE_MARGIN.as_millis() < LEASE.as_millis());
 // A holder renews, and may fail once, before it stops trusting itself.
 const _: () = assert!(LEASE_RENEW.as_millis() < (LEASE.as_millis() - LEASE_MARGIN.as_millis()));
+// The death of a planner does not turn its slots into missed ones: its member entry and its lease run out before.
+const _: () = assert!(MEMBER_GONE.as_millis() + LEASE.as_millis() < MISSED_AFTER.as_millis());
 // A member is heard at least twice before it is thought gone.
 const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis());
 // A dead worker's heartbeat is gone when the server hands its run on, so the next owner may take it at once.

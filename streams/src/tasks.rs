@@ -156,6 +156,8 @@ pub struct Queue {
     inbox: String,
     answers: Subscriber,
     outstanding: usize,
+    /// When the server was last heard, or first asked after a rest.
+    heard_at: Duration,
 }
 
 impl Streams {
@@ -178,7 +180,8 @@ impl Streams {
             .subscribe(inbox.clone())
             .await
             .map_err(|error| ReadError::unavailable(what(), error))?;
-        Ok(Queue { streams: self.clone(), consumer, inbox, answers, outstanding: 0 })
+        let heard_at = self.clock().elapsed();
+        Ok(Queue { streams: self.clone(), consumer, inbox, answers, outstanding: 0, heard_at })
     }
 }
 
@@ -205,6 +208,9 @@ impl Queue {
             .request_batch(batch, self.inbox.clone().into())
             .await
             .map_err(|error| ReadError::unavailable("pull", error))?;
+        if self.outstanding == 0 {
+            self.heard_at = self.streams.clock().elapsed();
+        }
         self.outstanding += tasks;
         Ok(())
     }
@@ -213,13 +219,16 @@ impl Queue {
     pub async fn next(&mut self) -> Pulled {
         loop {
             let clock = self.streams.clock().clone();
+            // Counted from the last word of the server, so that being interrupted here does not put it off for ever.
+            let patience = (self.heard_at + PULL_SILENCE_MAX).saturating_sub(clock.elapsed());
             let message = tokio::select! {
                 message = self.answers.next() => message,
-                () = clock.sleep(PULL_SILENCE_MAX), if self.outstanding > 0 => {
+                () = clock.sleep(patience), if self.outstanding > 0 => {
                     return Pulled::Lost(format!("the server was silent for {} s", PULL_SILENCE_MAX.as_secs()));
                 }
             };
             let Some(message) = message else { return Pulled::Lost("the connection is closed".to_owned()) };
+            self.heard_at = clock.elapsed();
             match message.status {
                 // A heartbeat, or flow control: somebody is there.
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
@@ -233,6 +242,19 @@ impl Queue {
                 Some(status) => return self.ended(status, &message),
             }
         }
+    }
+
+    /// Stops asking, and returns what had come already and was not looked at: hand it back.
+    pub async fn close(mut self) -> Vec<Delivery> {
+        let mut unread = Vec::new();
+        if self.answers.drain().await.is_ok() {
+            while let Some(message) = self.answers.next().await {
+                if matches!(message.status, None | Some(StatusCode::OK)) {
+                    unread.extend(Delivery::of(&self.streams, message));
+                }
+            }
+        }
+        unread
     }
 
     /// A pull ended before it was filled: its credits come back, or all of them if the consumer is in trouble.

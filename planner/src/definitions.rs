@@ -1,0 +1,112 @@
+//! Following the buckets of definitions. A watch that is lost begins anew, with everything that is there: the book
+//! knows what it has seen before.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use shared::{
+    calendar::Calendar,
+    names::{CalendarName, QueueName},
+};
+use streams::{ReadError, Streams, catalog::CatalogChange, schedules::Version};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::PlannerError;
+
+/// Waits before a lost watch is begun anew: quick at first, never in a hot loop (each watch is a consumer).
+const REWATCH_WAIT: Duration = Duration::from_millis(250);
+const REWATCH_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A change for the planning loop.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A version of a schedule.
+    Schedule(Version),
+    /// All schedules that were there at the start have been seen.
+    SchedulesCurrent,
+    /// A queue is declared, or no longer.
+    Queue(QueueName, bool),
+    /// A calendar is declared, or no longer.
+    Calendar(CalendarName, Option<Calendar>),
+    /// All of the catalog that was there at the start has been seen.
+    CatalogCurrent,
+}
+
+pub(crate) async fn follow_schedules(
+    streams: Streams,
+    changes: mpsc::Sender<Change>,
+    stop: CancellationToken,
+) -> Result<(), PlannerError> {
+    follow(&streams, &stop, "schedules", async || watch_schedules(&streams, &changes).await).await
+}
+
+pub(crate) async fn follow_catalog(
+    streams: Streams,
+    changes: mpsc::Sender<Change>,
+    stop: CancellationToken,
+) -> Result<(), PlannerError> {
+    follow(&streams, &stop, "catalog", async || watch_catalog(&streams, &changes).await).await
+}
+
+async fn follow(
+    streams: &Streams,
+    stop: &CancellationToken,
+    what: &str,
+    watch: impl AsyncFn() -> Result<(), ReadError>,
+) -> Result<(), PlannerError> {
+    let mut wait = REWATCH_WAIT;
+    loop {
+        let begun = streams.clock().elapsed();
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            ended = watch() => if let Err(error) = ended {
+                tracing::warn!(%error, "The watch of {what} is lost: {error}");
+            },
+        }
+        let lasted = streams.clock().elapsed().saturating_sub(begun);
+        wait = if lasted > REWATCH_WAIT_MAX { REWATCH_WAIT } else { (wait * 2).min(REWATCH_WAIT_MAX) };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = streams.clock().sleep(wait) => {}
+        }
+    }
+}
+
+async fn watch_schedules(streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
+    // Watch before looking whether there is anything: what is written in between is then seen, not missed.
+    let mut versions = streams.schedules().watch().await?;
+    if streams.schedules().is_empty().await? {
+        let _ = changes.send(Change::SchedulesCurrent).await;
+    }
+    while let Some(version) = versions.next().await {
+        let version = version?;
+        let is_current = version.is_current;
+        let _ = changes.send(Change::Schedule(version)).await;
+        if is_current {
+            let _ = changes.send(Change::SchedulesCurrent).await;
+        }
+    }
+    Ok(())
+}
+
+async fn watch_catalog(streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
+    let mut watch = streams.catalog().watch().await?;
+    let known = streams.catalog().all().await?;
+    for queue in known.queues.into_keys() {
+        let _ = changes.send(Change::Queue(queue, true)).await;
+    }
+    for (name, calendar) in known.calendars {
+        let _ = changes.send(Change::Calendar(name, Some(calendar))).await;
+    }
+    let _ = changes.send(Change::CatalogCurrent).await;
+    while let Some(change) = watch.next().await {
+        let change = match change? {
+            CatalogChange::Queue(name, queue) => Change::Queue(name, queue.is_some()),
+            CatalogChange::Calendar(name, calendar) => Change::Calendar(name, calendar),
+            CatalogChange::Target(..) => continue,
+        };
+        let _ = changes.send(change).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Record, then task. Both may be repeated; together they make one run of a slot, whoever does them and how often.
+//!
+//! What a crash leaves behind, and who mends it: nothing (the successor starts from the cursor); a record that is
+//! PENDING without a task (the successor publishes it); a task without our knowing (the server refuses the second, or
+//! the worker's claim drops it).
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::{Map, Value};
+use shared::{
+    names::{Name, QueueName},
+    run::RunId,
+    run_record::{ErrorKind, Reason, RunError, RunRecord},
+    run_state::{RunEvent, RunState},
+    schedule::{Overlap, Schedule},
+    task::Task,
+    trace::TraceContext,
+};
+use streams::{
+    ReadError, Streams, WriteError,
+    ledger::{Creation, Update},
+    tasks::{DueTask, Holder},
+};
+
+use crate::{due::Due, missed::Decision};
+
+/// How long the lock of a run that has ended may linger before we remove it. On three replicas the removal of an
+/// acknowledged message is a moment behind its ack; a worker that died in between leaves it for the acknowledge wait.
+const LOCK_LINGER: Duration = Duration::from_millis(500);
+const LOCK_LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// Looks at a contended lock before the slot is left to the next round.
+const LOCK_LOOKS_MAX: u32 = 60;
+
+/// What became of a run that was to be dispatched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is in the queue, or was, or is done.
+    Dispatched,
+    /// It is recorded as skipped or failed, and will not run.
+    Closed,
+}
+
+/// Why a run is not accounted for yet; the next round tries again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DispatchError {
+    /// A write did not go through.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A read that decides gave nothing.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The lock changed hands all the time.
+    #[error("the lock of schedule {0} changes hands too quickly; trying again")]
+    Contended(Name),
+}
+
+/// Makes runs of slots.
+#[derive(Clone)]
+pub(crate) struct Dispatcher {
+    streams: Streams,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(streams: Streams) -> Self {
+        Self { streams }
+    }
+
+    /// Accounts for one slot: a run is dispatched, or its skipping recorded.
+    pub(crate) async fn slot(
+        &self,
+        name: &Name,
+        due: &Due,
+        decision: Decision,
+        queue_is_declared: bool,
+    ) -> Result<Outcome, DispatchError> {
+        let schedule = &due.schedule;
+        let now = self.streams.clock().now();
+        let record = RunRecord {
+            definition_revision: Some(due.revision),
+            ..RunRecord::planned(name, due.slot, schedule.queue.clone(), now)
+        };
+        let record = describe(record, &schedule.task);
+        match decision {
+            Decision::Skip(reason) => self.close(&record, RunEvent::Skipped, reason, None).await,
+            Decision::Run if !queue_is_declared => {
+                let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
+                self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await
+            }
+            Decision::Run => self.run(record, schedule.task.clone(), schedule.overlap).await,
+        }
+    }
+
+    /// Makes a run that was asked for by hand, under the same lock as the planned ones.
+    pub(crate) async fn by_hand(
+        &self,
+        run: RunId,
+        schedule: &Schedule,
+        revision: u64,
+        parameters: Map<String, Value>,
+    ) -> Result<Outcome, DispatchError> {
+        let mut task = schedule.task.clone();
+        task.parameters.extend(parameters);
+        let record = RunRecord {
+            schedule: Some(run.name.clone()),
+            definition_revision: Some(revision),
+            ..RunRecord::pending(run, schedule.queue.clone(), self.streams.clock().now())
+        };
+        self.run(describe(record, &task), task, schedule.overlap).await
+    }
+
+    /// Records a run that will never be dispatched.
+    pub(crate) async fn close(
+        &self,
+        record: &RunRecord,
+        event: RunEvent,
+        reason: Reason,
+        error: Option<RunError>,
+    ) -> Result<Outcome, DispatchError> {
+        let Ok(closed) = record.apply(event, record.created_at) else { return Ok(Outcome::Closed) };
+        let closed = RunRecord { error, ..closed.because(reason) };
+        match self.streams.ledger().create(&closed).await? {
+            Creation::Created(_) => {
+                tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
+                Ok(Outcome::Closed)
+            }
+            // Somebody accounted for it before us, perhaps otherwise: theirs counts.
+            Creation::Exists(_) => Ok(Outcome::Dispatched),
+        }
+    }
+
+    async fn run(&self, record: RunRecord, task: Task, overlap: Overlap) -> Result<Outcome, DispatchError> {
+        let trace = TraceContext::root();
+        let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..record };
+        let (record, revision, traceparent) = match self.streams.ledger().create(&record).await? {
+            Creation::Created(revision) => (record, revision, Some(trace.to_string())),
+            // Made before, by us or by a predecessor. Past PENDING: a worker had it, so it was published.
+            Creation::Exists(stored) if stored.value.status != RunState::Pending => return Ok(Outcome::Dispatched),
+            Creation::Exists(stored) => (stored.value, stored.revision, None),
+        };
+        let due = DueTask { run: record, task };
+        self.publish(&due, revision, overlap, traceparent.as_deref()).await
+    }
+
+    async fn publish(
+        &self,
+        due: &DueTask,
+        revision: u64,
+        overlap: Overlap,
+        traceparent: Option<&str>,
+    ) -> Result<Outcome, DispatchError> {
+        let run = &due.run.id;
+        for _ in 0..LOCK_LOOKS_MAX {
+            match self.streams.dispatch(due, revision, overlap, traceparent).await {
+                Ok(_) => {
+                    tracing::info!(run.id = %run, late = due.run.late, "Dispatched `{run}`");
+                    return Ok(Outcome::Dispatched);
+                }
+                // The subject of a run that may overlap is its own: whatever is there, it is this run.
+                Err(WriteError::Occupied { .. }) if overlap == Overlap::Allow => return Ok(Outcome::Dispatched),
+                Err(WriteError::Occupied { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let Some(holder) = self.streams.lock_holder(&due.run.queue, &run.name).await? else { continue };
+            if holder.run.as_ref() == Some(run) {
+                return Ok(Outcome::Dispatched);
+            }
+            if !self.has_ended(&holder).await? {
+                return self.skip(due, revision, Reason::SkippedOverlap).await;
+            }
+            self.free_lock(&holder).await?;
+        }
+        Err(DispatchError::Contended(run.name.clone()))
+    }
+
+    /// Whether the run that holds a lock has ended. A holder that the ledger does not know is thought to live.
+    async fn has_ended(&self, holder: &Holder) -> Result<bool, ReadError> {
+        let Some(run) = &holder.run else { return Ok(false) };
+        Ok(self.streams.ledger().get(run).await?.is_some_and(|stored| stored.value.status.is_final()))
+    }
+
+    /// Waits a moment for the message of an ended run to go; if it lingers, its worker died before the ack: we remove it.
+    async fn free_lock(&self, holder: &Holder) -> Result<(), ReadError> {
+        let age = self.streams.clock().now() - holder.since;
+        if age > TimeDelta::from_std(LOCK_LINGER).unwrap_or(TimeDelta::MAX) {
+            let run = holder.run.as_ref().map(ToString::to_string).unwrap_or_default();
+            // The removal of an acked message may still be on its way: give it its moment before helping.
+            self.streams.clock().sleep(LOCK_LOOK_AGAIN).await;
+            tracing::debug!(run.id = run, "Freeing the lock of the ended run `{run}`");
+            return self.streams.remove_finished(holder.sequence).await;
+        }
+        self.streams.clock().sleep(LOCK_LOOK_AGAIN).await;
+        Ok(())
+    }
+
+    async fn skip(&self, due: &DueTask, revision: u64, reason: Reason) -> Result<Outcome, DispatchError> {
+        let Ok(skipped) = due.run.apply(RunEvent::Skipped, self.streams.clock().now()) else {
+            return Ok(Outcome::Dispatched);
+        };
+        match self.streams.ledger().update(&skipped.because(reason), revision).await? {
+            Update::Stored(_) => {
+                tracing::info!(run.id = %due.run.id, ?reason, "Run `{}` will not run: {reason:?}", due.run.id);
+                Ok(Outcome::Closed)
+            }
+            // A worker or another planner moved it on.
+            Update::Stale => Ok(Outcome::Dispatched),
+        }
+    }
+}
+
+/// What the record says of the task, so that runs can be found by target and action.
+fn describe(record: RunRecord, task: &Task) -> RunRecord {
+    RunRecord { target_service: task.target().cloned(), action: Some(task.action().clone()), ..record }
+}
+
+fn undeclared(queue: &QueueName) -> String {
+    format!("queue {queue} is not declared; add it under `queues:` and apply")
+}

@@ -1,0 +1,119 @@
+//! Whether a slot runs or is skipped. Pure: a slot, its schedule and the time in, the decision out.
+
+use chrono::TimeDelta;
+use shared::{
+    Timestamp,
+    calendar::Calendar,
+    limits::{MISSED_AFTER, MISSED_RUNS_MAX},
+    run_record::Reason,
+    schedule::{Missed, Schedule},
+    slot::Slot,
+};
+
+/// What becomes of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It is dispatched.
+    Run,
+    /// It is recorded as skipped.
+    Skip(Reason),
+}
+
+/// Decides on one slot.
+///
+/// `calendar` is the one the schedule names; `Some(None)` means that it names one that is not declared: then nothing
+/// runs, because running on a holiday may cost more than not running.
+pub(crate) fn decide(schedule: &Schedule, slot: Slot, now: Timestamp, calendar: Option<Option<&Calendar>>) -> Decision {
+    if let Some(calendar) = calendar {
+        let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
+        if !calendar.is_some_and(|calendar| calendar.includes(date)) {
+            return Decision::Skip(Reason::SkippedCalendar);
+        }
+    }
+    let age = now - slot.instant();
+    if age <= delta(MISSED_AFTER) {
+        return Decision::Run;
+    }
+    let in_time = age <= delta(schedule.catch_up);
+    let newer = || schedule.slots_after(slot.instant()).take_while(|newer| newer.instant() <= now);
+    let runs = match schedule.missed {
+        Missed::Skip => false,
+        Missed::Latest => in_time && newer().next().is_none(),
+        Missed::All => in_time && newer().take(MISSED_RUNS_MAX).count() < MISSED_RUNS_MAX,
+    };
+    if runs { Decision::Run } else { Decision::Skip(Reason::SkippedMissed) }
+}
+
+fn delta(duration: std::time::Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::due::{Epoch, due_between};
+    use std::sync::Arc;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-24T{text}Z").parse().expect("instant")
+    }
+
+    fn schedule(fields: &str) -> Schedule {
+        let json = format!(r#"{{{fields},"task":{{"target_service":"a","action":"b"}}}}"#);
+        serde_json::from_str(&json).expect("schedule")
+    }
+
+    /// The slots that run when a planner comes back at 12:00:00 and has seen nothing since 09:00:00.
+    fn runs_after_an_outage(fields: &str) -> Vec<String> {
+        let schedule = schedule(fields);
+        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::new(schedule.clone())) }];
+        due_between(&epochs, at("09:00:00"), at("12:00:00"), 100_000)
+            .into_iter()
+            .filter(|due| decide(&schedule, due.slot, at("12:00:00"), None) == Decision::Run)
+            .map(|due| due.slot.instant().format("%H:%M:%S").to_string())
+            .collect()
+    }
+
+    #[test]
+    fn after_an_outage_the_policy_decides_which_slots_run() {
+        let table: [(&str, &[&str]); 6] = [
+            (r#""cron":"15,45 * * * *""#, &["11:45:00"]),
+            (r#""cron":"15,45 * * * *","missed":"skip""#, &[]),
+            (r#""cron":"15,45 * * * *","missed":"all""#, &["11:15:00", "11:45:00"]),
+            (r#""cron":"15,45 * * * *","missed":"all","catch_up":"2h""#, &["10:15:00", "10:45:00", "11:15:00", "11:45:00"]),
+            (r#""cron":"15,45 * * * *","catch_up":"10m""#, &[]),
+            (r#""cron":"0 12 * * *","missed":"skip""#, &["12:00:00"]),
+        ];
+        for (fields, expected) in table {
+            assert_eq!(runs_after_an_outage(fields), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn catching_up_on_everything_has_its_bound_and_keeps_the_newest() {
+        let runs = runs_after_an_outage(r#""every":"10s","missed":"all","catch_up":"3h""#);
+        // Those that are not old enough to be missed run as if nothing had happened; of the missed, the newest hundred.
+        assert!(runs.len() <= MISSED_RUNS_MAX, "{}", runs.len());
+        assert_eq!(runs.last().map(String::as_str), Some("12:00:00"));
+    }
+
+    #[test]
+    fn a_change_of_holder_is_no_outage() {
+        let every_second = schedule(r#""every":"1s","missed":"skip""#);
+        let slot = Slot::at(at("12:00:00"));
+        assert_eq!(decide(&every_second, slot, at("12:00:15"), None), Decision::Run);
+        assert_eq!(decide(&every_second, slot, at("12:00:16"), None), Decision::Skip(Reason::SkippedMissed));
+    }
+
+    #[test]
+    fn a_calendar_is_read_in_the_schedules_zone_and_one_that_is_missing_lets_nothing_run() {
+        let shanghai = schedule(r#""cron":"0 2 * * *","timezone":"Asia/Shanghai""#);
+        let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
+        // 18:00 UTC on a Friday is 02:00 on Saturday in Shanghai.
+        let friday_utc: Timestamp = "2026-11-27T18:00:00Z".parse().expect("instant");
+        let decision = |calendar| decide(&shanghai, Slot::at(friday_utc), friday_utc, calendar);
+        assert_eq!(decision(Some(Some(&weekdays))), Decision::Skip(Reason::SkippedCalendar));
+        assert_eq!(decision(Some(None)), Decision::Skip(Reason::SkippedCalendar));
+        assert_eq!(decision(None), Decision::Run);
+    }
+}

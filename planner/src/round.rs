@@ -1,0 +1,284 @@
+//! The planning loop: one round after another accounts for what is due.
+//!
+//! The timer is a hint, the clock decides: woken early, nothing is due and the loop waits again; woken late, the window
+//! is wider. The wall clock stepping back dispatches nothing twice, because the cursor does not step back with it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use shared::{Timestamp, cron::tzdb_version, hash::partition_of, limits, names::Name, schedule::Schedule};
+use streams::{ReadError, Streams, WriteError, leases::Cursor};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    PlannerError,
+    book::{Book, DueSlots},
+    definitions::Change,
+    dispatch::{Dispatcher, Outcome},
+    leases::Holdings,
+    missed::decide,
+    status::Status,
+};
+
+/// A partition's cursor as it is stored.
+#[derive(Debug, Clone, Copy)]
+struct StoredCursor {
+    accounted_to: Timestamp,
+    revision: u64,
+    written_at: Duration,
+}
+
+/// The planning loop.
+pub(crate) struct Rounds {
+    streams: Streams,
+    dispatcher: Dispatcher,
+    holdings: Arc<Holdings>,
+    status: Arc<Status>,
+    book: Book,
+    cursors: BTreeMap<u16, StoredCursor>,
+    /// Partitions that had slots due since their cursor was written.
+    worked: BTreeSet<u16>,
+}
+
+impl Rounds {
+    pub(crate) fn new(streams: Streams, dispatcher: Dispatcher, holdings: Arc<Holdings>, status: Arc<Status>) -> Self {
+        Self { streams, dispatcher, holdings, status, book: Book::default(), cursors: BTreeMap::new(), worked: BTreeSet::new() }
+    }
+
+    /// Plans until it is told to stop; then writes the cursors a last time.
+    pub(crate) async fn run(
+        mut self,
+        mut changes: mpsc::Receiver<Change>,
+        stop: CancellationToken,
+    ) -> Result<(), PlannerError> {
+        // Not one slot before all definitions are known: a cursor that moved on would leave the others' slots behind.
+        let mut loaded = Loaded::default();
+        while !loaded.is_whole() {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                change = changes.recv() => match change {
+                    Some(change) => loaded.note(self.learn(change)),
+                    None => return Ok(()),
+                },
+            }
+        }
+        self.status.note_schedules(self.book.census());
+        while !stop.is_cancelled() {
+            let all_done = self.round().await;
+            let wait = self.wait_until_next(all_done);
+            let clock = self.streams.clock().clone();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.holdings.changed() => {}
+                () = clock.sleep(wait) => {}
+                change = changes.recv() => match change {
+                    Some(change) => {
+                        self.learn(change);
+                        while let Ok(change) = changes.try_recv() {
+                            self.learn(change);
+                        }
+                        self.status.note_schedules(self.book.census());
+                    }
+                    None => break,
+                },
+            }
+        }
+        for partition in self.book.open_partitions() {
+            self.write_cursor(partition, true).await;
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, change: Change) -> Learned {
+        match change {
+            Change::Schedule(version) => self.book.learn(version),
+            Change::SchedulesCurrent => return Learned::Schedules,
+            Change::CatalogCurrent => return Learned::Catalog,
+            Change::Queue(name, true) => {
+                self.book.queues.insert(name);
+            }
+            Change::Queue(name, false) => {
+                self.book.queues.remove(&name);
+            }
+            Change::Calendar(name, Some(calendar)) => {
+                self.book.calendars.insert(name, calendar);
+            }
+            Change::Calendar(name, None) => {
+                self.book.calendars.remove(&name);
+            }
+        }
+        Learned::One
+    }
+
+    /// How long to wait for the next slot; never long, because the clock may be set meanwhile.
+    fn wait_until_next(&self, all_done: bool) -> Duration {
+        let now = self.streams.clock().now();
+        let next = self.book.next_slot().map(|slot| slot.instant());
+        let until_next = next.map_or(limits::ROUND_SLEEP_MAX, |next| (next - now).to_std().unwrap_or(Duration::ZERO));
+        let wait = until_next.min(limits::ROUND_SLEEP_MAX);
+        // What failed is due already: without a pause it would be tried in a hot loop.
+        if all_done { wait } else { wait.max(limits::ROUND_SLEEP_MAX) }
+    }
+
+    /// Accounts for what is due in all partitions that are held. Whether everything was.
+    async fn round(&mut self) -> bool {
+        self.open_and_close().await;
+        let now = self.streams.clock().now();
+        let held = self.holdings.trusted(self.streams.clock().elapsed());
+        let due: Vec<DueSlots> = held.iter().flat_map(|partition| self.book.due(*partition, now)).collect();
+        let mut all_done = true;
+        if !due.is_empty() {
+            let this: &Self = self;
+            let done: Vec<(Name, Timestamp, bool)> = stream::iter(due)
+                .map(|due| async move { this.account_for(due, now).await })
+                .buffer_unordered(limits::DISPATCHES_IN_FLIGHT_MAX)
+                .collect()
+                .await;
+            for (name, upto, whole) in done {
+                self.worked.insert(partition_of(name.as_str()));
+                self.book.account(&name, upto);
+                all_done &= whole;
+            }
+        }
+        for partition in self.book.open_partitions() {
+            self.write_cursor(partition, false).await;
+        }
+        all_done
+    }
+
+    /// Accounts for the slots of one schedule, in order, up to the first that fails. Up to where, and whether all.
+    async fn account_for(&self, due: DueSlots, now: Timestamp) -> (Name, Timestamp, bool) {
+        let mut accounted_to = None;
+        for slot in &due.slots {
+            let decision = decide(&slot.schedule, slot.slot, now, self.calendar_of(&slot.schedule));
+            let declared = self.book.queues.contains(&slot.schedule.queue);
+            match self.dispatcher.slot(&due.name, slot, decision, declared).await {
+                Ok(outcome) => {
+                    accounted_to = Some(slot.slot.instant());
+                    if outcome == Outcome::Dispatched {
+                        self.status.note_lateness(self.streams.clock().now() - slot.slot.instant());
+                    }
+                }
+                Err(error) => {
+                    // One schedule's trouble never stops the others; it is tried again in the next round.
+                    tracing::warn!(
+                        schedule.name = %due.name, slot = %slot.slot, %error,
+                        "Slot {} of `{}` is not accounted for yet: {error}", slot.slot, due.name
+                    );
+                    return (due.name, accounted_to.unwrap_or(Timestamp::MIN_UTC), false);
+                }
+            }
+        }
+        (due.name, due.upto, true)
+    }
+
+    #[expect(clippy::option_option, reason = "no calendar, and a calendar that is not declared, are two things")]
+    fn calendar_of(&self, schedule: &Schedule) -> Option<Option<&shared::calendar::Calendar>> {
+        schedule.calendar.as_ref().map(|name| self.book.calendars.get(name))
+    }
+
+    /// Follows what the lease keeper holds: opens partitions that are new, closes those that are gone.
+    async fn open_and_close(&mut self) {
+        let held = self.holdings.all();
+        let open: BTreeSet<u16> = self.book.open_partitions().into_iter().collect();
+        for partition in open.difference(&held) {
+            self.book.close(*partition);
+            self.cursors.remove(partition);
+        }
+        for partition in held.difference(&open) {
+            if let Err(error) = self.open(*partition).await {
+                tracing::warn!(partition, %error, "Partition {partition} cannot be opened yet: {error}");
+            }
+        }
+    }
+
+    async fn open(&mut self, partition: u16) -> Result<(), ReadError> {
+        let stored = self.streams.partitions().cursor(partition).await?;
+        let now = self.streams.clock().now();
+        // A partition nobody ever planned begins with its oldest schedule: its slots since then count.
+        let (accounted_to, revision) = match stored {
+            Some(stored) => (stored.value.accounted_to, stored.revision),
+            None => (self.book.beginning_of(partition).unwrap_or(now), 0),
+        };
+        for name in self.book.changed_since(partition, accounted_to) {
+            let versions = self.streams.schedules().history(&name).await?;
+            self.book.learn_history(&name, versions);
+        }
+        self.book.open(partition, accounted_to);
+        self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: Duration::ZERO });
+        Ok(())
+    }
+
+    /// Moves a partition's cursor, if it has something to say or was silent for long.
+    async fn write_cursor(&mut self, partition: u16, is_last: bool) {
+        let clock = self.streams.clock();
+        let (now, elapsed) = (clock.now(), clock.elapsed());
+        let Some(stored) = self.cursors.get(&partition).copied() else { return };
+        let accounted_to = self.book.accounted_to(partition, now);
+        let is_old = elapsed.saturating_sub(stored.written_at) >= limits::CURSOR_WRITE;
+        let had_work = self.worked.remove(&partition);
+        // Never backwards, whatever the wall clock does.
+        if accounted_to <= stored.accounted_to || !(is_old || is_last || had_work) {
+            return;
+        }
+        let cursor = Cursor { accounted_to, by: self.status.id().clone(), tzdb: tzdb_version().to_owned() };
+        match self.streams.partitions().write_cursor(partition, &cursor, stored.revision).await {
+            Ok(revision) => {
+                self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: elapsed });
+            }
+            Err(WriteError::Conflict { .. }) => self.adopt_cursor(partition).await,
+            Err(error) => {
+                tracing::warn!(partition, %error, "The cursor of partition {partition} stays where it is: {error}");
+            }
+        }
+    }
+
+    /// Somebody else wrote our cursor: a predecessor that was still at it, or a successor. Theirs is taken over, and
+    /// whose partition it is the lease decides; the ledger keeps us from doing anything twice meanwhile.
+    async fn adopt_cursor(&mut self, partition: u16) {
+        match self.streams.partitions().cursor(partition).await {
+            Ok(Some(found)) => {
+                tracing::info!(partition, by = %found.value.by, "Partition {partition}'s cursor was moved by `{}`", found.value.by);
+                let accounted_to = found.value.accounted_to;
+                let stored = StoredCursor { accounted_to, revision: found.revision, written_at: Duration::ZERO };
+                self.cursors.insert(partition, stored);
+            }
+            Ok(None) | Err(_) => {
+                self.book.close(partition);
+                self.cursors.remove(&partition);
+            }
+        }
+    }
+}
+
+enum Learned {
+    One,
+    Schedules,
+    Catalog,
+}
+
+/// Whether everything that was there at the start has been read.
+#[derive(Default)]
+struct Loaded {
+    schedules: bool,
+    catalog: bool,
+}
+
+impl Loaded {
+    fn note(&mut self, learned: Learned) {
+        match learned {
+            Learned::One => {}
+            Learned::Schedules => self.schedules = true,
+            Learned::Catalog => self.catalog = true,
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.schedules && self.catalog
+    }
+}
