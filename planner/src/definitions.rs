@@ -33,35 +33,27 @@ pub(crate) enum Change {
     CatalogCurrent,
 }
 
-pub(crate) async fn follow_schedules(
+/// What is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bucket {
+    Schedules,
+    Catalog,
+}
+
+/// Hands every change of a bucket to the planning loop until it is told to stop.
+pub(crate) async fn follow(
+    bucket: Bucket,
     streams: Streams,
     changes: mpsc::Sender<Change>,
     stop: CancellationToken,
-) -> Result<(), PlannerError> {
-    follow(&streams, &stop, "schedules", async || watch_schedules(&streams, &changes).await).await
-}
-
-pub(crate) async fn follow_catalog(
-    streams: Streams,
-    changes: mpsc::Sender<Change>,
-    stop: CancellationToken,
-) -> Result<(), PlannerError> {
-    follow(&streams, &stop, "catalog", async || watch_catalog(&streams, &changes).await).await
-}
-
-async fn follow(
-    streams: &Streams,
-    stop: &CancellationToken,
-    what: &str,
-    watch: impl AsyncFn() -> Result<(), ReadError>,
 ) -> Result<(), PlannerError> {
     let mut wait = REWATCH_WAIT;
     loop {
         let begun = streams.clock().elapsed();
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            ended = watch() => if let Err(error) = ended {
-                tracing::warn!(%error, "The watch of {what} is lost: {error}");
+            ended = watch(bucket, &streams, &changes) => if let Err(error) = ended {
+                tracing::warn!(%error, ?bucket, "The watch of {bucket:?} is lost: {error}");
             },
         }
         let lasted = streams.clock().elapsed().saturating_sub(begun);
@@ -70,6 +62,13 @@ async fn follow(
             () = stop.cancelled() => return Ok(()),
             () = streams.clock().sleep(wait) => {}
         }
+    }
+}
+
+async fn watch(bucket: Bucket, streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
+    match bucket {
+        Bucket::Schedules => watch_schedules(streams, changes).await,
+        Bucket::Catalog => watch_catalog(streams, changes).await,
     }
 }
 

@@ -63,7 +63,7 @@ impl Holdings {
         }
     }
 
-    fn drop(&self, partition: u16) {
+    fn release(&self, partition: u16) {
         if self.lock().remove(&partition).is_some() {
             self.changed.notify_one();
         }
@@ -188,7 +188,7 @@ impl Keeper {
     fn lose(&mut self, partition: u16, why: &str) {
         if self.held.remove(&partition).is_some() {
             tracing::warn!(partition, "Partition {partition} is lost: {why}");
-            self.holdings.drop(partition);
+            self.holdings.release(partition);
         }
     }
 
@@ -207,7 +207,7 @@ impl Keeper {
             if matches!(step, Step::GiveUp { .. }) {
                 // First we stop working on it, then we say so.
                 self.held.remove(partition);
-                self.holdings.drop(*partition);
+                self.holdings.release(*partition);
             }
         }
         let partitions = self.streams.partitions();
@@ -282,7 +282,7 @@ impl Keeper {
         let partitions = self.streams.partitions();
         let held = std::mem::take(&mut self.held);
         let writes = held.into_iter().map(|(partition, held)| {
-            self.holdings.drop(partition);
+            self.holdings.release(partition);
             let partitions = partitions.clone();
             async move {
                 let free = Lease { holder: None, ..held.lease };

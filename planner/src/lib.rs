@@ -39,7 +39,7 @@ use streams::{ReadError, Streams, WriteError};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{dispatch::Dispatcher, leases::Holdings, status::Status};
+use crate::{definitions::Bucket, dispatch::Dispatcher, leases::Holdings, status::Status};
 
 /// Changes of definitions that wait for the planning loop; the watch waits when it is full.
 const CHANGES_WAITING_MAX: usize = 1_024;
@@ -98,8 +98,11 @@ impl Planner {
 
         let mut parts = Parts::default();
         let streams = || self.streams.clone();
-        parts.spawn("schedule watch", definitions::follow_schedules(streams(), changes.clone(), planning.clone()));
-        parts.spawn("catalog watch", definitions::follow_catalog(streams(), changes, planning.clone()));
+        for bucket in [Bucket::Schedules, Bucket::Catalog] {
+            let following = definitions::follow(bucket, streams(), changes.clone(), planning.clone());
+            parts.spawn("watch of definitions", following);
+        }
+        drop(changes);
         let rounds = round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher, planning.clone()));

@@ -1,0 +1,257 @@
+//! The claim: PENDING or RETRY to RUNNING, by compare-and-set. Whoever writes it owns the attempt; its revision is the
+//! attempt's fencing number.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use shared::{
+    Timestamp,
+    limits::MEMBER_HEARTBEAT,
+    names::MemberId,
+    run_record::{ErrorKind, Reason, RunError, RunRecord},
+    run_state::{RunEvent, RunState},
+    task::{Delivery as DeliveryMode, Task},
+};
+use streams::{
+    ReadError, Streams, WriteError,
+    bucket::Stored,
+    delivery::Delivery,
+    ledger::{Creation, Update},
+};
+
+use crate::{identify::Identified, running::Running};
+
+/// A retry that comes this much early is not worth handing back.
+const EARLY_BY_MAX: TimeDelta = TimeDelta::milliseconds(100);
+/// Claims of one delivery, each over a newer record, before it is handed back.
+const CLAIMS_MAX: u32 = 5;
+
+/// What came of a claim.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// The attempt is ours. The revision is its fence.
+    Ours(Box<Stored<RunRecord>>),
+    /// The run has ended; nothing is to be done but the ack. A failed one may still lack its dead letter.
+    Ended(Box<RunRecord>),
+    /// Not now: hand it back for this long.
+    NotNow(Duration),
+    /// The attempt is under way here, and has taken this delivery over.
+    UnderWayHere,
+    /// The same run travels in another queue: this copy is superfluous.
+    Superfluous,
+}
+
+/// What to do about the record that was found. Pure.
+#[derive(Debug, PartialEq)]
+enum Finding {
+    Start,
+    Ended,
+    NotNow(Duration),
+    /// Somebody was at it: whether they still are decides.
+    Owned(Option<MemberId>),
+    Superfluous,
+}
+
+fn judge(found: &RunRecord, wanted: &RunRecord, now: Timestamp) -> Finding {
+    if found.status.is_final() {
+        return Finding::Ended;
+    }
+    if found.queue != wanted.queue {
+        return Finding::Superfluous;
+    }
+    match found.status {
+        RunState::Running => Finding::Owned(found.worker.clone()),
+        RunState::Retry => match found.next_attempt_at.map(|at| at - now) {
+            Some(early) if early > EARLY_BY_MAX => Finding::NotNow(early.to_std().unwrap_or_default()),
+            _ => Finding::Start,
+        },
+        _ => Finding::Start,
+    }
+}
+
+/// Claims runs for one worker.
+pub(crate) struct Claimer<'a> {
+    pub(crate) streams: &'a Streams,
+    pub(crate) running: &'a Running,
+    pub(crate) me: &'a MemberId,
+    pub(crate) ack_wait: Duration,
+}
+
+impl Claimer<'_> {
+    /// Claims a run, or says why not.
+    pub(crate) async fn claim(&self, run: &Identified, delivery: &Delivery) -> Result<Claim, ClaimError> {
+        // A first delivery of a planner's message: the record is known, and one write is enough.
+        let mut known = match run.revision {
+            Some(revision) if delivery.deliveries == 1 => Some((run.record.clone(), revision)),
+            _ => None,
+        };
+        for _ in 0..CLAIMS_MAX {
+            let (record, revision) = match known.take() {
+                Some(known) => known,
+                None => match self.streams.ledger().get(&run.record.id).await? {
+                    None => (run.record.clone(), 0),
+                    Some(found) => match self.look_at(found, run, delivery).await? {
+                        Next::Start(record, revision) => (*record, revision),
+                        Next::Say(claim) => return Ok(claim),
+                        Next::LookAgain => continue,
+                    },
+                },
+            };
+            if let Some(claimed) = self.start(record, revision).await? {
+                return Ok(Claim::Ours(Box::new(claimed)));
+            }
+        }
+        Ok(Claim::NotNow(MEMBER_HEARTBEAT))
+    }
+
+    /// Writes RUNNING over exactly this revision; none if somebody was faster.
+    async fn start(&self, record: RunRecord, revision: u64) -> Result<Option<Stored<RunRecord>>, ClaimError> {
+        let now = self.streams.clock().now();
+        let Ok(mut started) = record.apply(RunEvent::Started, now) else { return Ok(None) };
+        started.worker = Some(self.me.clone());
+        let stored_at = now;
+        let revision = if revision == 0 {
+            match self.streams.ledger().create(&started).await? {
+                Creation::Created(revision) => revision,
+                Creation::Exists(_) => return Ok(None),
+            }
+        } else {
+            match self.streams.ledger().update(&started, revision).await? {
+                Update::Stored(revision) => revision,
+                Update::Stale => return Ok(None),
+            }
+        };
+        started.fence = Some(revision);
+        Ok(Some(Stored { value: started, revision, stored_at }))
+    }
+
+    async fn look_at(
+        &self,
+        found: Stored<RunRecord>,
+        run: &Identified,
+        delivery: &Delivery,
+    ) -> Result<Next, ClaimError> {
+        let now = self.streams.clock().now();
+        match judge(&found.value, &run.record, now) {
+            Finding::Start => Ok(Next::Start(Box::new(found.value), found.revision)),
+            Finding::Ended => Ok(Next::Say(Claim::Ended(Box::new(found.value)))),
+            Finding::Superfluous => Ok(Next::Say(Claim::Superfluous)),
+            Finding::NotNow(wait) => Ok(Next::Say(Claim::NotNow(wait))),
+            Finding::Owned(owner) if owner.as_ref() == Some(self.me) => {
+                if self.running.adopt(&run.record.id, delivery) {
+                    return Ok(Next::Say(Claim::UnderWayHere));
+                }
+                // Ours, but not under way: its attempt was stopped because it could not be renewed.
+                self.lost(found, run, now).await
+            }
+            Finding::Owned(owner) => {
+                if self.may_be_alive(&found.value, owner.as_ref(), now).await? {
+                    // The server thinks its worker silent, but it speaks to the fleet: a restarted server forgets who
+                    // has what. Taking the run over now could make it run twice at once.
+                    return Ok(Next::Say(Claim::NotNow(self.ack_wait)));
+                }
+                self.lost(found, run, now).await
+            }
+        }
+    }
+
+    /// Whether the owner of a running attempt may still be at it.
+    async fn may_be_alive(&self, found: &RunRecord, owner: Option<&MemberId>, now: Timestamp) -> Result<bool, ReadError> {
+        let Some(owner) = owner else { return Ok(false) };
+        let Some(worker) = self.streams.members().worker(owner).await? else { return Ok(false) };
+        let lists_it = worker.running.iter().any(|(run, attempt)| *run == found.id && *attempt == found.attempt);
+        // A claim younger than a heartbeat may not be in its list yet.
+        let heartbeat = TimeDelta::from_std(2 * MEMBER_HEARTBEAT).unwrap_or(TimeDelta::MAX);
+        let is_young = found.started_at.is_some_and(|started| now - started < heartbeat);
+        Ok(lists_it || is_young)
+    }
+
+    /// The worker of an attempt is gone: the attempt is spent, and there is another one or none.
+    async fn lost(&self, found: Stored<RunRecord>, run: &Identified, now: Timestamp) -> Result<Next, ClaimError> {
+        let record = &found.value;
+        let ends = ends_when_lost(record, &run.task);
+        let event = if ends { RunEvent::LostForGood } else { RunEvent::Lost };
+        let Ok(next) = record.apply(event, now) else { return Ok(Next::LookAgain) };
+        let worker = record.worker.as_ref().map_or("?", |worker| worker.as_str());
+        let words = format!("attempt {} was lost with worker {worker}, which is silent", record.attempt);
+        let next = RunRecord { fence: Some(found.revision), ..next }
+            .because(Reason::Lost)
+            .with_error(RunError::new(ErrorKind::Lost, words));
+        match self.streams.ledger().update(&next, found.revision).await? {
+            Update::Stored(_) if ends => Ok(Next::Say(Claim::Ended(Box::new(next)))),
+            Update::Stored(revision) => Ok(Next::Start(Box::new(next), revision)),
+            Update::Stale => Ok(Next::LookAgain),
+        }
+    }
+}
+
+enum Next {
+    Start(Box<RunRecord>, u64),
+    Say(Claim),
+    LookAgain,
+}
+
+/// A claim that could not be made just now; the delivery is handed back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClaimError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+fn ends_when_lost(record: &RunRecord, task: &Task) -> bool {
+    task.delivery == DeliveryMode::AtMostOnce || !task.retry.allows_after(record.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::names::QueueName;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-24T{text}Z").parse().expect("instant")
+    }
+
+    fn pending() -> RunRecord {
+        RunRecord::pending("reindex.4711".parse().expect("id"), QueueName::default_queue(), at("02:00:00"))
+    }
+
+    fn running() -> RunRecord {
+        let mut record = pending().apply(RunEvent::Started, at("02:00:00")).expect("starts");
+        record.worker = Some("worker-a-1".parse().expect("id"));
+        record
+    }
+
+    #[test]
+    fn what_is_found_decides() {
+        let ended = running().apply(RunEvent::Succeeded, at("02:01:00")).expect("ends");
+        let retry = |next: &str| RunRecord {
+            next_attempt_at: Some(at(next)),
+            ..running().apply(RunEvent::FailedWithRetry, at("02:01:00")).expect("fails")
+        };
+        let elsewhere = RunRecord { queue: "other".parse().expect("queue"), ..running() };
+        for (found, expected) in [
+            (pending(), Finding::Start),
+            (ended, Finding::Ended),
+            (running(), Finding::Owned(Some("worker-a-1".parse().expect("id")))),
+            (retry("02:01:59"), Finding::Start),
+            (retry("02:02:00.050"), Finding::Start),
+            (retry("02:02:10"), Finding::NotNow(Duration::from_secs(10))),
+            (elsewhere, Finding::Superfluous),
+        ] {
+            assert_eq!(judge(&found, &pending(), at("02:02:00")), expected, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_attempt_is_the_last_one_if_none_is_left_or_none_may_follow() {
+        let task = |json: &str| Task::from_json(json.as_bytes()).expect("task");
+        let three = task(r#"{"target_service":"a","action":"b"}"#);
+        let once = task(r#"{"target_service":"a","action":"b","delivery":"at_most_once"}"#);
+        let third = RunRecord { attempt: 3, ..running() };
+        assert!(!ends_when_lost(&running(), &three));
+        assert!(ends_when_lost(&third, &three));
+        assert!(ends_when_lost(&running(), &once));
+    }
+}

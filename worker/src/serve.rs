@@ -1,0 +1,321 @@
+//! The way of one delivery: identify, claim, execute, record, answer.
+//!
+//! Record first, answer second. A crash between the two delivers the run again, which finds it ended and is
+//! acknowledged; the other order would lose the result for good.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+use shared::{
+    names::QueueName,
+    run::RunId,
+    run_record::{ErrorKind, Reason, RunRecord},
+    run_state::RunState,
+    task::Task,
+};
+use streams::{
+    Streams, WriteError,
+    bucket::Stored,
+    dead::DeadLetter,
+    delivery::Delivery,
+    ledger::{Creation, Update},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    claim::{Claim, Claimer},
+    executors::{Attempt, Executors, Failure},
+    hold,
+    identify::{Identified, Parts, Unreadable, identify},
+    member::Status,
+    running::{Place, Running},
+    spans::AttemptSpan,
+    targets::Targets,
+    verdict::{Answer, Ending, rejected, verdict},
+};
+
+/// A delivery that could not be worked on just now is handed back for this long.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// How long a worker goes on trying to record what an attempt gave, while the server cannot be reached.
+const RECORD_FOR: Duration = Duration::from_secs(10 * 60);
+/// An executor that was told to stop must have ended after this; commands get their grace within it.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Bytes of an unreadable message kept in its dead letter.
+const RAW_BYTES_MAX: usize = 64 * 1024;
+
+/// Serves deliveries. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Server {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    streams: Streams,
+    executors: Executors,
+    targets: Targets,
+    running: Running,
+    status: Arc<Status>,
+}
+
+impl Server {
+    pub(crate) fn new(
+        streams: Streams,
+        executors: Executors,
+        targets: Targets,
+        running: Running,
+        status: Arc<Status>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { streams, executors, targets, running, status }) }
+    }
+
+    /// Takes one delivery all its way.
+    pub(crate) async fn serve(self, delivery: Delivery, queue: QueueName, ack_wait: Duration, abort: CancellationToken) {
+        let inner = &self.inner;
+        let parts = Parts {
+            origin: delivery.origin,
+            tokens: (&delivery.tokens.0, &delivery.tokens.1),
+            run_header: delivery.run_header.as_deref(),
+            revision: delivery.revision,
+            traceparent: delivery.traceparent.as_deref(),
+            payload: &delivery.payload,
+        };
+        let result = match identify(&parts, &queue, inner.streams.clock().now()) {
+            Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
+            Err(unreadable) => inner.reject(unreadable, &delivery, &queue).await,
+        };
+        if let Err(error) = result {
+            tracing::warn!(subject = delivery.subject, %error, "`{}` goes back to its queue: {error}", delivery.subject);
+            let _ = delivery.hand_back(TRY_AGAIN).await;
+        }
+    }
+}
+
+impl Inner {
+    async fn work(
+        &self,
+        run: &Identified,
+        delivery: &Delivery,
+        ack_wait: Duration,
+        abort: &CancellationToken,
+    ) -> Served {
+        let claimer =
+            Claimer { streams: &self.streams, running: &self.running, me: self.status.id(), ack_wait };
+        match claimer.claim(run, delivery).await? {
+            Claim::Ours(claimed) => {
+                let place = self.running.enter(&claimed.value.id, claimed.value.attempt, delivery);
+                self.attempt(run, *claimed, &place, delivery, ack_wait, abort).await;
+            }
+            Claim::Ended(record) => {
+                if record.status == RunState::Failed {
+                    self.bury(&record, Some(&run.task), delivery).await?;
+                }
+                let _ = delivery.ack().await;
+            }
+            Claim::NotNow(wait) => {
+                let _ = delivery.hand_back(wait).await;
+            }
+            Claim::Superfluous => {
+                tracing::info!(run.id = %run.record.id, "`{}` travels in another queue too; this copy is dropped", run.record.id);
+                let _ = delivery.ack().await;
+            }
+            Claim::UnderWayHere => {}
+        }
+        Ok(())
+    }
+
+    /// Executes a claimed run and settles it.
+    async fn attempt(
+        &self,
+        run: &Identified,
+        claimed: Stored<RunRecord>,
+        place: &Place,
+        delivery: &Delivery,
+        ack_wait: Duration,
+        abort: &CancellationToken,
+    ) {
+        let record = &claimed.value;
+        let span = AttemptSpan::begin(run.trace, record);
+        tracing::info!(run.id = %record.id, attempt = record.attempt, "Attempt {} of `{}` begins", record.attempt, record.id);
+        let stop = CancellationToken::new();
+        let ending = {
+            let execution = self.execute(run, &claimed, &span, &stop);
+            tokio::pin!(execution);
+            let clock = self.streams.clock();
+            let cut_short = tokio::select! {
+                result = &mut execution => Err(result),
+                () = clock.sleep(run.task.timeout) => Ok(Some(Ending::TimedOut)),
+                () = abort.cancelled() => Ok(Some(Ending::Interrupted)),
+                () = hold::keep(place, clock, ack_wait) => Ok(None),
+            };
+            match cut_short {
+                Err(Ok(output)) => Some(Ending::Output(output)),
+                Err(Err(failure)) => Some(Ending::Failed(failure)),
+                Ok(ending) => {
+                    // It is told to stop and must have stopped before anybody else may begin.
+                    stop.cancel();
+                    tokio::select! {
+                        _ = &mut execution => {}
+                        () = clock.sleep(STOP_WAIT_MAX) => {}
+                    }
+                    ending
+                }
+            }
+        };
+        let Some(ending) = ending else {
+            span.end(Some("the hold was lost"));
+            tracing::warn!(
+                run.id = %record.id, attempt = record.attempt,
+                "Attempt {} of `{}` was stopped: its hold could not be renewed; another worker takes it over",
+                record.attempt, record.id
+            );
+            return;
+        };
+        self.settle(run, &claimed, ending, place, delivery, &span).await;
+    }
+
+    async fn execute(
+        &self,
+        run: &Identified,
+        claimed: &Stored<RunRecord>,
+        span: &AttemptSpan,
+        stop: &CancellationToken,
+    ) -> Result<Value, Failure> {
+        let record = &claimed.value;
+        let (target, places) = match run.task.target() {
+            None => (None, None),
+            Some(name) => match self.targets.find(&self.streams, name).await {
+                Ok(Some((target, places))) => (Some(target), places),
+                Ok(None) => (None, None),
+                Err(error) => return Err(Failure::retryable(ErrorKind::Internal, error.to_string())),
+            },
+        };
+        let _at_target = match &places {
+            Some(places) => tokio::select! {
+                permit = places.acquire() => permit.ok(),
+                () = stop.cancelled() => return Err(Failure::retryable(ErrorKind::Timeout, "the target's places were taken")),
+            },
+            None => None,
+        };
+        let attempt = Attempt {
+            run: record.id.clone(),
+            number: record.attempt,
+            fence: claimed.revision,
+            slot: record.slot,
+            task: run.task.clone(),
+            target,
+            traceparent: Some(span.traceparent()),
+        };
+        self.executors.execute(&attempt, stop).await
+    }
+
+    /// Records what came of an attempt, over exactly its claim, and then answers the server.
+    async fn settle(
+        &self,
+        run: &Identified,
+        claimed: &Stored<RunRecord>,
+        ending: Ending,
+        place: &Place,
+        delivery: &Delivery,
+        span: &AttemptSpan,
+    ) {
+        let record = &claimed.value;
+        let (next, answer) = match verdict(record, &run.task, ending, self.streams.clock().now()) {
+            Ok(verdict) => verdict,
+            Err(illegal) => {
+                tracing::error!(run.id = %record.id, %illegal, "`{}`: {illegal}", record.id);
+                return;
+            }
+        };
+        let next = RunRecord { fence: Some(claimed.revision), ..next };
+        span.end(next.error.as_ref().map(|error| error.message.as_str()));
+        match self.record(&next, claimed.revision).await {
+            Ok(Update::Stored(_)) => {}
+            Ok(Update::Stale) => {
+                // Somebody took the run over: ours is an orphan. No ack either: it would remove their message.
+                tracing::warn!(
+                    run.id = %record.id, attempt = record.attempt, status = %next.status,
+                    "Attempt {} of `{}` ended {} but the run was taken over: its result is refused",
+                    record.attempt, record.id, next.status
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::error!(run.id = %record.id, %error, "The end of `{}` could not be recorded: {error}", record.id);
+                return;
+            }
+        }
+        tracing::info!(
+            run.id = %next.id, attempt = next.attempt, status = %next.status, duration_ms = next.duration_ms,
+            "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, next.status
+        );
+        let delivery = place.delivery().unwrap_or_else(|| delivery.clone());
+        let answered = match answer {
+            Answer::Ack => delivery.ack().await,
+            Answer::HandBack(wait) => delivery.hand_back(wait).await,
+            Answer::Bury => match self.bury(&next, Some(&run.task), &delivery).await {
+                Ok(()) => delivery.terminate(next.status.as_str()).await,
+                // Left unanswered, it is delivered again, found failed, and buried then.
+                Err(error) => {
+                    tracing::warn!(run.id = %next.id, %error, "`{}` could not be buried yet: {error}", next.id);
+                    return;
+                }
+            },
+        };
+        if answered.is_err() {
+            tracing::debug!(run.id = %next.id, "The answer for `{}` was not confirmed; if lost, it is found ended", next.id);
+        }
+    }
+
+    /// Writes a record over a claim, and goes on trying while the server cannot be reached: the result is kept.
+    async fn record(&self, next: &RunRecord, claim: u64) -> Result<Update, WriteError> {
+        let clock = self.streams.clock();
+        let give_up_at = clock.elapsed() + RECORD_FOR;
+        loop {
+            match self.streams.ledger().update(next, claim).await {
+                Err(error) if error.is_temporary() && clock.elapsed() < give_up_at => {
+                    tracing::warn!(run.id = %next.id, %error, "The end of `{}` is not recorded yet: {error}", next.id);
+                    clock.sleep(TRY_AGAIN).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn bury(&self, record: &RunRecord, task: Option<&Task>, delivery: &Delivery) -> Result<(), WriteError> {
+        let raw = task.is_none().then(|| {
+            let kept = &delivery.payload[..delivery.payload.len().min(RAW_BYTES_MAX)];
+            String::from_utf8_lossy(kept).into_owned()
+        });
+        let letter =
+            DeadLetter { run: record.clone(), task: task.cloned(), raw, subject: delivery.subject.clone() };
+        self.streams.bury(&letter).await
+    }
+
+    /// A message that is no run: a record says so, its dead letter keeps it, and the queue goes on.
+    async fn reject(&self, unreadable: Unreadable, delivery: &Delivery, queue: &QueueName) -> Served {
+        tracing::warn!(subject = delivery.subject, "`{}` is no task: {}", delivery.subject, unreadable.why);
+        let fallback: RunId = format!("rejected.seq-{}", delivery.sequence).parse()?;
+        let mut id = unreadable.run.unwrap_or_else(|| fallback.clone());
+        loop {
+            let record = RunRecord::pending(id.clone(), queue.clone(), self.streams.clock().now());
+            let record = rejected(&record, &unreadable.why)?;
+            let buried = match self.streams.ledger().create(&record).await? {
+                Creation::Created(_) => record,
+                // Ours, from a delivery whose answer was lost.
+                Creation::Exists(found) if found.value.reason == Some(Reason::Malformed) => found.value,
+                // A run of that name was there: its record stays, and this message gets a name of its own.
+                Creation::Exists(_) if id != fallback => {
+                    id = fallback.clone();
+                    continue;
+                }
+                Creation::Exists(found) => found.value,
+            };
+            self.bury(&buried, None, delivery).await?;
+            let _ = delivery.terminate("malformed").await;
+            return Ok(());
+        }
+    }
+}
+
+/// An error means "not now": it is logged, and the delivery handed back.
+type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;

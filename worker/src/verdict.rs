@@ -1,0 +1,171 @@
+//! What the end of an attempt means for the run. Pure: record, task and ending in, new record and answer out.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::Value;
+use shared::{
+    Timestamp, human_duration::HumanDuration,
+    limits::BACKOFF_MAX,
+    run_record::{ErrorKind, Reason, RunError, RunRecord, bounded_output},
+    run_state::{IllegalTransition, RunEvent},
+    task::Task,
+};
+
+use crate::executors::Failure;
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Ending {
+    /// Well, with this output.
+    Output(Value),
+    /// With an error.
+    Failed(Failure),
+    /// It took longer than it may, and was stopped.
+    TimedOut,
+    /// The worker is stopping, and stopped it.
+    Interrupted,
+}
+
+/// What the server is told once the record is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is done.
+    Ack,
+    /// It comes out again after this wait.
+    HandBack(Duration),
+    /// It goes among the dead letters.
+    Bury,
+}
+
+/// What the end of an attempt means.
+pub(crate) fn verdict(
+    record: &RunRecord,
+    task: &Task,
+    ending: Ending,
+    now: Timestamp,
+) -> Result<(RunRecord, Answer), IllegalTransition> {
+    let failure = match ending {
+        Ending::Output(output) => {
+            let done = record.apply(RunEvent::Succeeded, now)?;
+            return Ok((RunRecord { output: Some(bounded_output(output)), ..done }, Answer::Ack));
+        }
+        Ending::Interrupted => {
+            return Ok((record.apply(RunEvent::Interrupted, now)?, Answer::HandBack(Duration::ZERO)));
+        }
+        Ending::TimedOut => Failure::retryable(
+            ErrorKind::Timeout,
+            format!("the attempt took longer than its timeout of {}", HumanDuration(task.timeout)),
+        ),
+        Ending::Failed(failure) => failure,
+    };
+    let reason = reason_of(&failure);
+    if failure.permanent || !task.retry.allows_after(record.attempt) {
+        let reason = if failure.permanent { Reason::Permanent } else { reason.unwrap_or(Reason::AttemptsExhausted) };
+        let failed = record.apply(RunEvent::FailedForGood, now)?.because(reason);
+        return Ok((failed.with_error(failure.error), Answer::Bury));
+    }
+    let wait = wait_before_next(record, task, failure.retry_after);
+    let next_attempt_at = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::zero());
+    let retry = record.apply(RunEvent::FailedWithRetry, now)?;
+    let retry = RunRecord { reason, next_attempt_at: Some(next_attempt_at), ..retry };
+    Ok((retry.with_error(failure.error), Answer::HandBack(wait)))
+}
+
+/// Our own backoff, or longer if the target asks for it; never longer than a run may hold its place.
+fn wait_before_next(record: &RunRecord, task: &Task, retry_after: Option<Duration>) -> Duration {
+    let ours = task.retry.wait_after(record.attempt, &record.id);
+    ours.max(retry_after.unwrap_or_default()).min(BACKOFF_MAX)
+}
+
+fn reason_of(failure: &Failure) -> Option<Reason> {
+    match failure.error.kind {
+        ErrorKind::Timeout => Some(Reason::Timeout),
+        ErrorKind::Precheck => Some(Reason::Precheck),
+        ErrorKind::UnknownTarget => Some(Reason::Unknown),
+        _ => None,
+    }
+}
+
+/// The record of a message that is no run.
+pub(crate) fn rejected(record: &RunRecord, why: &str) -> Result<RunRecord, IllegalTransition> {
+    let failed = record.apply(RunEvent::Rejected, record.created_at)?.because(Reason::Malformed);
+    Ok(failed.with_error(RunError::new(ErrorKind::Malformed, why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::{names::QueueName, run_state::RunState};
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-24T{text}Z").parse().expect("instant")
+    }
+
+    fn running(attempt: u32) -> RunRecord {
+        let id = "reindex.4711".parse().expect("id");
+        let record = RunRecord::pending(id, QueueName::default_queue(), at("02:00:00"));
+        RunRecord { attempt, ..record.apply(RunEvent::Started, at("02:00:00")).expect("starts") }
+    }
+
+    fn task() -> Task {
+        let json = r#"{"target_service":"a","action":"b","retry":{"attempts":3,"backoff":"10s"}}"#;
+        Task::from_json(json.as_bytes()).expect("task")
+    }
+
+    fn end(attempt: u32, ending: Ending) -> (RunRecord, Answer) {
+        verdict(&running(attempt), &task(), ending, at("02:00:05")).expect("legal")
+    }
+
+    #[test]
+    fn a_good_end_is_recorded_with_its_output_and_acknowledged() {
+        let (record, answer) = end(1, Ending::Output(serde_json::json!({"rows": 7})));
+        assert_eq!((record.status, answer), (RunState::Success, Answer::Ack));
+        assert_eq!((record.output, record.duration_ms), (Some(serde_json::json!({"rows": 7})), Some(5_000)));
+    }
+
+    #[test]
+    fn a_failed_attempt_is_followed_by_another_after_the_backoff_until_none_is_left() {
+        let failed = || Ending::Failed(Failure::retryable(ErrorKind::Target, "500"));
+        let (record, answer) = end(1, failed());
+        assert_eq!(record.status, RunState::Retry);
+        let Answer::HandBack(wait) = answer else { panic!("{answer:?}") };
+        assert!((8.0..=10.0).contains(&wait.as_secs_f64()), "{wait:?}");
+        assert!(record.next_attempt_at.is_some_and(|next| next > at("02:00:13")));
+        let (record, answer) = end(3, failed());
+        assert_eq!((record.status, record.reason), (RunState::Failed, Some(Reason::AttemptsExhausted)));
+        assert_eq!(answer, Answer::Bury);
+    }
+
+    #[test]
+    fn an_error_that_another_attempt_would_not_mend_ends_the_run_at_once() {
+        let (record, answer) = end(1, Ending::Failed(Failure::permanent(ErrorKind::Target, "404")));
+        assert_eq!((record.status, record.reason, answer), (RunState::Failed, Some(Reason::Permanent), Answer::Bury));
+    }
+
+    #[test]
+    fn a_target_that_asks_for_time_gets_it_within_bounds() {
+        for (asked, at_least, at_most) in [(60, 60, 60), (1, 8, 10), (86_400, 3_600, 3_600)] {
+            let failure = Failure {
+                retry_after: Some(Duration::from_secs(asked)),
+                ..Failure::retryable(ErrorKind::Target, "429")
+            };
+            let (_, answer) = end(1, Ending::Failed(failure));
+            let Answer::HandBack(wait) = answer else { panic!("{answer:?}") };
+            assert!((at_least..=at_most).contains(&wait.as_secs()), "asked {asked}: {wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_handed_back_has_not_spent_its_attempt() {
+        let (record, answer) = end(2, Ending::Interrupted);
+        assert_eq!((record.status, record.attempt, answer), (RunState::Pending, 1, Answer::HandBack(Duration::ZERO)));
+    }
+
+    #[test]
+    fn a_timeout_says_so() {
+        let (record, _) = end(1, Ending::TimedOut);
+        assert_eq!((record.status, record.reason), (RunState::Retry, Some(Reason::Timeout)));
+        assert!(record.error.is_some_and(|error| error.message.contains("5m")));
+    }
+}
