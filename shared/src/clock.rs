@@ -134,6 +134,7 @@ mod tests {
         let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().expect("instant"));
         let sleeper = Arc::clone(&clock);
         let task = tokio::spawn(async move { sleeper.sleep(Duration::from_secs(10)).await });
+        tokio::task::yield_now().await; // it sleeps from here on
         clock.advance(Duration::from_secs(9));
         tokio::task::yield_now().await;
         assert!(!task.is_finished());

@@ -105,7 +105,7 @@ impl Bucket {
                 }))
             }
             Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(ReadError::unavailable(format!("{} {key}", self.name), error)),
+            Err(error) => Err(missing_or_unavailable(&format!("bucket {}", self.name), &error)),
         }
     }
 
@@ -166,7 +166,10 @@ impl Bucket {
             ..Default::default()
         };
         let stream = self.stream().await?;
-        let consumer = stream.create_consumer(config).await.map_err(|error| unavailable(&error))?;
+        let consumer = stream
+            .create_consumer(config)
+            .await
+            .map_err(|error| missing_or_unavailable(&format!("bucket {}", self.name), &error))?;
         let mut expected = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.map_err(|error| unavailable(&error))?;
         let mut found = Vec::new();
@@ -210,6 +213,15 @@ fn change_of(entry: kv::Entry) -> Change {
         stored_at: timestamp(entry.created.unix_timestamp_nanos()),
         is_current: entry.delta == 0,
     }
+}
+
+/// A stream that is not there is for the operator to make; anything else may pass.
+pub(crate) fn missing_or_unavailable(what: &str, error: &impl std::fmt::Display) -> ReadError {
+    // async-nats has the code in a different place for each kind of request; its words are the same everywhere.
+    if error.to_string().contains("stream not found") {
+        return ReadError::Missing { what: what.to_owned() };
+    }
+    ReadError::unavailable(what, error)
 }
 
 pub(crate) fn timestamp(nanos: i128) -> Timestamp {

@@ -110,7 +110,7 @@ async fn connect_client(settings: &ConnectSettings) -> Result<Client, ConnectErr
             // Quick at first: a restarted server is back within a second. Never a hot loop.
             Duration::from_millis(50 * (attempt as u64).min(40)).min(RECONNECT_WAIT_MAX)
         })
-        .event_callback(|event| async move { tracing::info!(%event, "NATS connection") });
+        .event_callback(|event| async move { tracing::info!(%event, "NATS: {event}") });
     if settings.wait_for_server {
         options = options.retry_on_initial_connect();
     }

@@ -76,6 +76,11 @@ impl Streams {
         self.inner.client.connection_state() == async_nats::connection::State::Connected
     }
 
+    /// The version of the server that answers at this moment.
+    pub fn server_version(&self) -> String {
+        self.inner.client.server_info().version
+    }
+
     /// Sends what is buffered and closes the connection.
     pub async fn close(&self) {
         // Draining unsubscribes first; whatever cannot be sent any more is lost with the connection anyway.

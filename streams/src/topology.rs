@@ -431,7 +431,9 @@ fn compare_streams(found: &Config, wanted: &Config) -> Vec<Difference> {
     c.of("replicas", &found.num_replicas, &wanted.num_replicas);
     c.of("discard", &found.discard, &wanted.discard);
     c.of("discard_new_per_subject", &found.discard_new_per_subject, &wanted.discard_new_per_subject);
-    c.of("max_msgs_per_subject", &found.max_messages_per_subject, &wanted.max_messages_per_subject);
+    // The server says -1 where nothing was set.
+    let per_subject = |config: &Config| config.max_messages_per_subject.max(0);
+    c.of("max_msgs_per_subject", &per_subject(found), &per_subject(wanted));
     c.of("max_age", &found.max_age, &wanted.max_age);
     c.of("deny_delete", &found.deny_delete, &wanted.deny_delete);
     c.of("deny_purge", &found.deny_purge, &wanted.deny_purge);

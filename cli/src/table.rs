@@ -1,0 +1,166 @@
+//! Tables for people: aligned columns, no frames, nothing wrapped.
+
+use shared::run_state::RunState;
+use unicode_width::UnicodeWidthStr;
+
+use crate::output::printable;
+
+/// Between two columns.
+const GAP: usize = 2;
+
+/// The colours that mean something here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// It went well.
+    Green,
+    /// It went wrong.
+    Red,
+    /// It may yet go either way.
+    Yellow,
+    /// It is going on.
+    Cyan,
+    /// It matters less.
+    Dim,
+}
+
+impl Colour {
+    fn code(self) -> &'static str {
+        match self {
+            Colour::Green => "32",
+            Colour::Red => "31",
+            Colour::Yellow => "33",
+            Colour::Cyan => "36",
+            Colour::Dim => "2",
+        }
+    }
+
+    /// The colour of a run's state.
+    pub fn of(state: RunState) -> Option<Self> {
+        match state {
+            RunState::Success => Some(Colour::Green),
+            RunState::Failed => Some(Colour::Red),
+            RunState::Retry => Some(Colour::Yellow),
+            RunState::Running => Some(Colour::Cyan),
+            RunState::Cancelled => Some(Colour::Dim),
+            RunState::Pending => None,
+        }
+    }
+
+    /// A text in this colour.
+    pub fn paint(self, text: &str) -> String {
+        format!("\u{1b}[{}m{text}\u{1b}[0m", self.code())
+    }
+}
+
+/// A cell of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    colour: Option<Colour>,
+}
+
+impl Cell {
+    /// A cell in a colour.
+    pub fn coloured(text: impl Into<String>, colour: Option<Colour>) -> Self {
+        Self { text: printable(&text.into()), colour }
+    }
+
+    /// A run's state.
+    pub fn state(state: RunState) -> Self {
+        Self::coloured(state.as_str(), Colour::of(state))
+    }
+
+    /// What may be absent.
+    pub fn optional(value: Option<impl ToString>) -> Self {
+        value.map_or_else(|| Self::coloured("-", None), |value| Self::from(value.to_string()))
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::coloured(text, None)
+    }
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    header: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table with these columns and no rows yet.
+    pub fn new(header: &[&'static str]) -> Self {
+        Self { header: header.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    /// The table as text, each line with its line feed.
+    pub fn render(&self, colours: bool) -> String {
+        let header: Vec<Cell> = self.header.iter().map(|title| Cell::from(*title)).collect();
+        let lines: Vec<&Vec<Cell>> = std::iter::once(&header).chain(&self.rows).collect();
+        let width = |column: usize| {
+            lines
+                .iter()
+                .filter_map(|cells| cells.get(column))
+                .map(|cell| cell.text.width())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
+        lines.iter().map(|cells| render_line(cells, &widths, colours)).collect()
+    }
+}
+
+fn render_line(cells: &[Cell], widths: &[usize], colours: bool) -> String {
+    let mut line = String::new();
+    for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        match cell.colour.filter(|_| colours) {
+            Some(colour) => line.push_str(&colour.paint(&cell.text)),
+            None => line.push_str(&cell.text),
+        }
+        // The last column is not padded: nobody wants blanks at a line's end.
+        if index + 1 < cells.len() {
+            line.push_str(&" ".repeat(width.saturating_sub(cell.text.width()) + GAP));
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["NAME", "STATUS", "ERROR"]);
+        table.row(vec!["数据归档".into(), Cell::state(RunState::Success), "".into()]);
+        table.row(vec!["b".into(), Cell::state(RunState::Failed), "line\nbreak".into()]);
+        table
+    }
+
+    #[test]
+    fn columns_are_aligned_whatever_the_script_and_a_row_is_one_line() {
+        assert_eq!(
+            table().render(false),
+            "NAME      STATUS   ERROR\n数据归档  SUCCESS\nb         FAILED   line␊break\n"
+        );
+    }
+
+    #[test]
+    fn colours_do_not_move_columns() {
+        let coloured = table().render(true);
+        assert!(coloured.contains("\u{1b}[32mSUCCESS\u{1b}[0m"), "{coloured:?}");
+        let plain = ["\u{1b}[32m", "\u{1b}[31m", "\u{1b}[0m"]
+            .iter()
+            .fold(coloured, |text, code| text.replace(code, ""));
+        let trimmed: Vec<&str> = plain.lines().map(str::trim_end).collect();
+        assert_eq!(trimmed.join("\n") + "\n", table().render(false));
+    }
+}

@@ -1,0 +1,168 @@
+//! `apply`: the fleet becomes as the files say.
+
+use std::{future::Future, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use shared::{clock::Clock, definitions::Definitions};
+use streams::{Streams, WriteError, topology::QueueChange};
+
+use super::{
+    changes::{Change, Fleet, Outcome, summary},
+    files::FileArgs,
+};
+use crate::{
+    GlobalArgs,
+    exit::Exit,
+    output::talk,
+    table::{Cell, Colour, Table},
+};
+
+/// How often a write that may go through a moment later is repeated.
+const WRITES_MAX: u32 = 3;
+const WRITE_WAIT: Duration = Duration::from_millis(300);
+
+const EXAMPLES: &str = "\
+A file is applied as a whole or not at all if something in it cannot be understood. Applying the same file again changes \
+nothing. A change takes effect at once; runs that are queued or running keep the task they were made with.
+
+Examples:
+  cronfleet apply -f schedules.yaml
+  cronfleet apply -f schedules.yaml --dry-run
+  cronfleet apply -f targets.yaml -f schedules.yaml --prune
+  generate | cronfleet apply -f - --target-url storage=http://10.0.0.7:9101";
+
+/// The arguments of `apply`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ApplyArgs {
+    /// What to apply.
+    #[command(flatten)]
+    pub files: FileArgs,
+
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Delete schedules that are in the fleet and not in the files; targets, queues and calendars stay
+    #[arg(long)]
+    pub prune: bool,
+}
+
+/// Applies the files.
+pub async fn run(args: ApplyArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let files = args.files.read()?;
+    let streams = global.connect().await?;
+    let fleet = Fleet::read(&streams).await?;
+    files.check_references(&fleet.definitions)?;
+    if args.prune && files.schedules.is_empty() && fleet.schedule_names().next().is_some() {
+        bail!(
+            "the files hold no schedule, so --prune would delete all {}; delete them one by one with `cronfleet delete` if that is meant",
+            fleet.schedule_names().count()
+        );
+    }
+    let planned = fleet.changes(&files, args.prune);
+    let done = if args.dry_run { planned } else { apply(&streams, &files, planned, global).await? };
+    show(&done, global)?;
+    let now = global.clock().now();
+    for (name, schedule) in &files.schedules {
+        if schedule.next_after(now).is_none() {
+            talk(format!("warning: schedule {name} has no slot left: it never runs again"));
+        }
+    }
+    talk(format!("{}{}", summary(&done), if args.dry_run { " (dry run: nothing was written)" } else { "" }));
+    Ok(Exit::Done.into())
+}
+
+fn show(changes: &[Change], global: &GlobalArgs) -> anyhow::Result<()> {
+    let table = || {
+        let mut table = Table::new(&["DEFINITION", "CHANGE"]);
+        for change in changes {
+            let colour = match change.change {
+                Outcome::Created => Some(Colour::Green),
+                Outcome::Changed => Some(Colour::Yellow),
+                Outcome::Unchanged => Some(Colour::Dim),
+                Outcome::Deleted => Some(Colour::Red),
+            };
+            table.row(vec![change.path().into(), Cell::coloured(change.change.as_str(), colour)]);
+        }
+        table
+    };
+    global.output().list(changes, Change::path, table, "the files hold no definitions")
+}
+
+/// Writes one definition after the other. An error ends it, after saying what was done before.
+async fn apply(
+    streams: &Streams,
+    files: &Definitions,
+    planned: Vec<Change>,
+    global: &GlobalArgs,
+) -> anyhow::Result<Vec<Change>> {
+    let mut done = Vec::new();
+    for change in planned {
+        match write(streams, files, &change).await {
+            // A write whose answer was lost, and that is found done when it is repeated, is what was planned.
+            Ok(Outcome::Unchanged) => done.push(change),
+            Ok(outcome) => done.push(Change { change: outcome, ..change }),
+            Err(error) => {
+                show(&done, global)?;
+                return Err(error.context(format!(
+                    "{} could not be applied, nor was what follows it; apply the files again",
+                    change.path()
+                )));
+            }
+        }
+    }
+    Ok(done)
+}
+
+async fn write(streams: &Streams, files: &Definitions, change: &Change) -> anyhow::Result<Outcome> {
+    let clock = streams.clock().as_ref();
+    let (catalog, schedules) = (streams.catalog(), streams.schedules());
+    let gone = || format!("{} is no longer in the files", change.path());
+    let applied = match change.kind {
+        "queue" => {
+            let name = change.name.parse()?;
+            let settings = files.queues.get(&name).with_context(gone)?;
+            return Ok(match streams.declare_queue(&name, settings).await? {
+                QueueChange::Created => Outcome::Created,
+                QueueChange::Changed => Outcome::Changed,
+                QueueChange::Unchanged => Outcome::Unchanged,
+            });
+        }
+        "target" => {
+            let name = change.name.parse()?;
+            let target = files.targets.get(&name).with_context(gone)?;
+            patiently(clock, || catalog.apply_target(&name, target)).await?
+        }
+        "calendar" => {
+            let name = change.name.parse()?;
+            let calendar = files.calendars.get(&name).with_context(gone)?;
+            patiently(clock, || catalog.apply_calendar(&name, calendar)).await?
+        }
+        _ => {
+            let name = change.name.parse()?;
+            if change.change == Outcome::Deleted {
+                patiently(clock, || schedules.delete(&name)).await?;
+                return Ok(Outcome::Deleted);
+            }
+            let schedule = files.schedules.get(&name).with_context(gone)?;
+            patiently(clock, || schedules.apply(&name, schedule)).await?
+        }
+    };
+    Ok(applied.into())
+}
+
+/// Repeats a write that may go through a moment later; all writes here are compare-and-set over what was just read.
+pub async fn patiently<T, F: Future<Output = Result<T, WriteError>>>(
+    clock: &dyn Clock,
+    write: impl Fn() -> F,
+) -> Result<T, WriteError> {
+    for attempt in 1..WRITES_MAX {
+        match write().await {
+            Err(error) if error.is_temporary() => clock.sleep(WRITE_WAIT * attempt).await,
+            answer => return answer,
+        }
+    }
+    write().await
+}

@@ -1,0 +1,191 @@
+//! `describe`: all that is known of a schedule or a run.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use shared::{Timestamp, names::Name, run::RunId, run_record::RunRecord, slot::Slot};
+use streams::{Streams, bucket::Stored, dead::DeadLetter};
+
+use super::{
+    get::{ScheduleItem, written},
+    known::unknown,
+    runs::{self, word},
+    when::{in_zone, utc},
+};
+use crate::{
+    GlobalArgs,
+    exit::Exit,
+    output::{Output, printable},
+    table::{Cell, Table},
+};
+
+/// Slots that are shown ahead.
+const SLOTS: usize = 5;
+/// Runs that are shown back.
+const RUNS: usize = 10;
+
+const EXAMPLES: &str = "\
+Examples:
+  cronfleet describe schedule daily_data_archive
+  cronfleet describe run daily_data_archive.20261124T020000Z
+  cronfleet describe run reindex.4711 -o json | jq .output";
+
+/// The arguments of `describe`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DescribeArgs {
+    /// What to describe.
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What can be described.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// A schedule: its definition, its next slots, its latest runs
+    Schedule {
+        /// The schedule
+        #[arg(value_name = "NAME")]
+        name: Name,
+    },
+    /// A run: its record, its history, its dead letter
+    Run {
+        /// The run, as `name.key`
+        #[arg(value_name = "RUN")]
+        id: RunId,
+    },
+}
+
+/// Describes.
+pub async fn run(args: DescribeArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let streams = global.connect().await?;
+    match args.what {
+        What::Schedule { name } => schedule(&streams, global.output(), &name).await?,
+        What::Run { id } => describe_run(&streams, global.output(), &id).await?,
+    }
+    Ok(Exit::Done.into())
+}
+
+#[derive(Debug, Serialize)]
+struct ScheduleDescription {
+    #[serde(flatten)]
+    item: ScheduleItem,
+    slots: Vec<Timestamp>,
+    runs: Vec<RunRecord>,
+}
+
+async fn schedule(streams: &Streams, output: Output, name: &Name) -> anyhow::Result<()> {
+    let now = streams.clock().now();
+    let versions = streams.schedules().list().await?;
+    let names: Vec<Name> = versions.iter().map(|version| version.name.clone()).collect();
+    let found = versions.into_iter().find(|version| version.name == *name);
+    let Some(item) = found.and_then(|version| ScheduleItem::of(version, now)) else {
+        return Err(unknown("schedule", name.as_str(), names.iter().map(Name::as_str)));
+    };
+    let slots = item.definition.iter().flat_map(|schedule| schedule.slots_after(now)).take(SLOTS);
+    let slots = slots.map(Slot::instant).collect();
+    let stored = streams.ledger().list(&format!("{name}.*")).await?;
+    let mut runs: Vec<RunRecord> = stored.into_iter().map(|stored| stored.value).collect();
+    runs.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+    runs.truncate(RUNS);
+    let description = ScheduleDescription { item, slots, runs };
+    let text = || schedule_text(&description, now, output.colours);
+    output.one(&description, || name.to_string(), text)
+}
+
+fn schedule_text(description: &ScheduleDescription, now: Timestamp, colours: bool) -> String {
+    let ScheduleDescription { item, slots, runs } = description;
+    let mut text =
+        format!("schedule {}, revision {}, in force since {}\n", item.name, item.revision, utc(item.since));
+    if let Some(reason) = &item.invalid {
+        let _ = writeln!(
+            text,
+            "\nits definition cannot be understood, so it is not planned: {}",
+            printable(reason)
+        );
+    }
+    if let Some(schedule) = &item.definition {
+        let _ = writeln!(text, "due: {} ({})\n", written(schedule), schedule.timezone.name());
+        for line in serde_saphyr::to_string(schedule).unwrap_or_default().lines() {
+            let _ = writeln!(text, "  {}", printable(line));
+        }
+        let mut table = Table::new(&["NEXT SLOTS", "UTC"]);
+        for slot in slots {
+            table.row(vec![in_zone(*slot, schedule.timezone).into(), utc(*slot).into()]);
+        }
+        let _ = write!(
+            text,
+            "\n{}",
+            if slots.is_empty() { "no slot is left\n".to_owned() } else { table.render(colours) }
+        );
+    }
+    let _ = write!(
+        text,
+        "\n{}",
+        if runs.is_empty() { "no runs yet\n".to_owned() } else { runs::table(runs, now).render(colours) }
+    );
+    text
+}
+
+#[derive(Debug, Serialize)]
+struct RunDescription {
+    #[serde(flatten)]
+    run: RunRecord,
+    /// Oldest first.
+    history: Vec<Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<DeadLetter>,
+}
+
+/// One version of a run's record.
+#[derive(Debug, Serialize)]
+struct Version {
+    at: Timestamp,
+    revision: u64,
+    #[serde(flatten)]
+    run: RunRecord,
+}
+
+impl From<Stored<RunRecord>> for Version {
+    fn from(stored: Stored<RunRecord>) -> Self {
+        Self { at: stored.stored_at, revision: stored.revision, run: stored.value }
+    }
+}
+
+async fn describe_run(streams: &Streams, output: Output, id: &RunId) -> anyhow::Result<()> {
+    let Some(stored) = streams.ledger().get(id).await? else {
+        bail!("there is no record of run {id}; `cronfleet get runs {}` lists those of that name", id.name);
+    };
+    let run = stored.value;
+    let history = streams.ledger().history(id).await?.into_iter().map(Version::from).collect();
+    let dead_letter = streams.dead_letter(&run).await?;
+    let description = RunDescription { run, history, dead_letter };
+    output.one(&description, || id.to_string(), || run_text(&description, output.colours))
+}
+
+fn run_text(description: &RunDescription, colours: bool) -> String {
+    let mut table = Table::new(&["AT", "STATUS", "ATTEMPT", "WORKER", "REASON"]);
+    for version in &description.history {
+        table.row(vec![
+            utc(version.at).into(),
+            Cell::state(version.run.status),
+            version.run.attempt.to_string().into(),
+            Cell::optional(version.run.worker.as_ref()),
+            runs::because(&version.run).into(),
+        ]);
+    }
+    let mut text = format!("{}\n{}", runs::text(&description.run), table.render(colours));
+    if let Some(letter) = &description.dead_letter {
+        let _ = writeln!(text, "\ndead letter, as it came on {}:", printable(&letter.subject));
+        let task = letter.task.as_ref().map(|task| serde_json::to_string_pretty(task).unwrap_or_default());
+        for line in task.or_else(|| letter.raw.clone()).unwrap_or_default().lines() {
+            let _ = writeln!(text, "  {}", printable(line));
+        }
+        if let Some(error) = &letter.run.error {
+            let _ = writeln!(text, "  {}: {}", word(&error.kind), printable(&error.message));
+        }
+    }
+    text
+}

@@ -1,0 +1,164 @@
+//! Definitions files, as `apply`, `diff` and `next` read them.
+
+use std::io::Read;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use shared::{
+    definitions::Definitions,
+    limits::DEFINITIONS_BYTES_MAX,
+    names::{Name, TargetName},
+    target::{Target, TargetFields},
+};
+
+use super::known::unknown;
+
+/// Which definitions.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// A file with definitions, YAML or JSON; `-` is stdin. May be given several times
+    #[arg(long = "file", short = 'f', required = true, value_name = "FILE")]
+    pub files: Vec<String>,
+
+    /// Where a target of the files is reached here: replaces its `http`. May be given several times
+    #[arg(long, value_name = "NAME=URL", value_parser = parse_target_url)]
+    pub target_url: Vec<(TargetName, String)>,
+}
+
+fn parse_target_url(text: &str) -> Result<(TargetName, String), String> {
+    let (name, url) =
+        text.split_once('=').ok_or("write it as NAME=URL, such as storage=http://10.0.0.7:9101")?;
+    Ok((name.parse().map_err(|error: shared::names::NameError| error.to_string())?, url.to_owned()))
+}
+
+impl FileArgs {
+    /// The definitions of all files, with the targets where they are here.
+    pub fn read(&self) -> anyhow::Result<Definitions> {
+        let mut definitions = read_all(&self.files)?;
+        for (name, url) in &self.target_url {
+            let Some(target) = definitions.targets.get(name) else {
+                let known: Vec<&str> = definitions.targets.keys().map(TargetName::as_str).collect();
+                return Err(unknown("target", name.as_str(), known)
+                    .context(format!("--target-url {name}={url} is about a target of the files")));
+            };
+            let fields = TargetFields { http: Some(url.clone()), ..target.clone().into() };
+            let moved = Target::try_from(fields).with_context(|| format!("--target-url {name}={url}"))?;
+            definitions.targets.insert(name.clone(), moved);
+        }
+        Ok(definitions)
+    }
+}
+
+/// The definitions of all these files together. What two of them define is an error: neither is meant to win.
+pub fn read_all(files: &[String]) -> anyhow::Result<Definitions> {
+    if files.iter().filter(|file| *file == "-").count() > 1 {
+        bail!("`-f -` is given more than once; stdin can be read once");
+    }
+    let mut all = Definitions::default();
+    for file in files {
+        let shown = if file == "-" { "stdin" } else { file };
+        let text = read_text(file).with_context(|| format!("cannot read {shown}"))?;
+        let Definitions { targets, schedules, queues, calendars } =
+            Definitions::parse(&text).with_context(|| shown.to_owned())?;
+        let twice = |kind: &str, name: &str| {
+            format!("{shown}: {kind} {name:?} is defined in an earlier file, too; define it once")
+        };
+        for (name, value) in targets {
+            let what = twice("target", name.as_str());
+            if all.targets.insert(name, value).is_some() {
+                bail!(what);
+            }
+        }
+        for (name, value) in schedules {
+            let what = twice("schedule", name.as_str());
+            if all.schedules.insert(name, value).is_some() {
+                bail!(what);
+            }
+        }
+        for (name, value) in queues {
+            let what = twice("queue", name.as_str());
+            if all.queues.insert(name, value).is_some() {
+                bail!(what);
+            }
+        }
+        for (name, value) in calendars {
+            let what = twice("calendar", name.as_str());
+            if all.calendars.insert(name, value).is_some() {
+                bail!(what);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn read_text(file: &str) -> anyhow::Result<String> {
+    // One byte more than is allowed, so that the parser sees that it is too much; never a whole disk.
+    let limit = DEFINITIONS_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    if file == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(file)?.take(limit).read_to_end(&mut bytes)?;
+    }
+    String::from_utf8(bytes).context("it is not UTF-8 text")
+}
+
+/// The names of the schedules, for suggestions.
+pub fn schedule_names(definitions: &Definitions) -> impl Iterator<Item = &str> {
+    definitions.schedules.keys().map(Name::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        file.write_all(text.as_bytes()).expect("written");
+        file
+    }
+
+    fn args(files: &[&tempfile::NamedTempFile], target_url: &[&str]) -> FileArgs {
+        FileArgs {
+            files: files.iter().map(|file| file.path().display().to_string()).collect(),
+            target_url: target_url.iter().map(|text| parse_target_url(text).expect("NAME=URL")).collect(),
+        }
+    }
+
+    #[test]
+    fn several_files_are_one_and_a_target_is_where_it_is_here() {
+        let targets =
+            file("targets: {storage: {http: 'http://a:1', health: /healthz}, feed: {message: svc.feed}}");
+        let queues = file(r#"{"queues": {"reports": {"max_in_flight": 2}}}"#);
+        let read = args(&[&targets, &queues], &["storage=http://b:2/"]).read().expect("definitions");
+        assert_eq!(read.queues.len(), 1);
+        let storage = &read.targets[&"storage".parse::<TargetName>().expect("name")];
+        assert_eq!(storage.health_url().as_deref(), Some("http://b:2/healthz"));
+        for (target_url, part) in [
+            ("storge=http://b", "did you mean \"storage\""),
+            ("feed=http://b", "both"),
+            ("storage=b", "base URL"),
+        ] {
+            let error = args(&[&targets], &[target_url]).read().expect_err(target_url);
+            assert!(crate::exit::explain(&error).contains(part), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn what_is_defined_twice_is_refused() {
+        let (one, two) = (file("queues: {reports: {}}"), file("queues: {reports: {max_in_flight: 2}}"));
+        let error = args(&[&one, &two], &[]).read().expect_err("twice").to_string();
+        assert!(error.contains("queue \"reports\" is defined in an earlier file"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let bad = file("queues: [");
+        let path = bad.path().display().to_string();
+        assert!(crate::exit::explain(&args(&[&bad], &[]).read().expect_err("bad")).contains(&path));
+        let gone = FileArgs { files: vec!["/nonexistent.yaml".into()], target_url: Vec::new() };
+        assert!(crate::exit::explain(&gone.read().expect_err("gone")).contains("/nonexistent.yaml"));
+    }
+}

@@ -1,0 +1,329 @@
+//! `get`: lists.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use shared::{
+    Timestamp,
+    names::{Name, QueueName},
+    run::RunId,
+    run_record::RunRecord,
+    run_state::RunState,
+    schedule::{CronLines, Schedule, ScheduleFields},
+    slot::Slot,
+};
+use streams::{Streams, schedules::Version};
+
+use super::{known::unknown, lists, runs, when::utc};
+use crate::{
+    GlobalArgs,
+    exit::Exit,
+    output::Output,
+    table::{Cell, Colour, Table},
+};
+
+/// Runs that are listed when nothing else is said.
+const RUNS_DEFAULT: usize = 50;
+
+const EXAMPLES: &str = "\
+Lists are arrays in JSON and YAML; with a NAME it is that one object.
+
+Examples:
+  cronfleet get schedules
+  cronfleet get runs --schedule daily_data_archive --status FAILED
+  cronfleet get workers -o json | jq -r '.[].id'";
+
+/// The arguments of `get`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GetArgs {
+    /// What to list.
+    #[command(subcommand)]
+    pub what: What,
+}
+
+/// What can be listed.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Schedules, with their next slot
+    #[command(alias = "schedule")]
+    Schedules(OneOrAll),
+    /// Runs, the newest first
+    #[command(alias = "run")]
+    Runs(RunsArgs),
+    /// Queues, with how full they are
+    #[command(alias = "queue")]
+    Queues(OneOrAll),
+    /// Workers that are alive
+    #[command(alias = "worker")]
+    Workers(OneOrAll),
+    /// Planners that are alive
+    #[command(alias = "planner")]
+    Planners(OneOrAll),
+    /// Targets: the services that tasks act on
+    #[command(alias = "target")]
+    Targets(OneOrAll),
+}
+
+/// One by its name, or all.
+#[derive(Debug, Args)]
+pub struct OneOrAll {
+    /// Only this one
+    pub name: Option<String>,
+}
+
+/// Which runs.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// Only this run (`name.key`), or only runs of this schedule or task name
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Only runs of this schedule, or of ad-hoc tasks submitted under this name
+    #[arg(long, visible_alias = "name", value_name = "NAME", conflicts_with = "name")]
+    pub schedule: Option<Name>,
+
+    /// Only runs in this state. May be given several times
+    #[arg(long, value_name = "STATE", value_parser = parse_state, ignore_case = true)]
+    pub status: Vec<RunState>,
+
+    /// Only runs of this queue
+    #[arg(long, value_name = "QUEUE")]
+    pub queue: Option<QueueName>,
+
+    /// At most so many, from 1
+    #[arg(long, value_name = "N", default_value_t = RUNS_DEFAULT, value_parser = parse_limit)]
+    pub limit: usize,
+}
+
+/// Reads a state, in any case.
+pub fn parse_state(text: &str) -> Result<RunState, String> {
+    let found = RunState::ALL.into_iter().find(|state| state.as_str().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("it is one of {}", RunState::ALL.map(RunState::as_str).join(", ")))
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "it is a number from 1".to_owned())
+}
+
+/// Lists.
+pub async fn run(args: GetArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let streams = global.connect().await?;
+    let output = global.output();
+    match args.what {
+        What::Schedules(args) => schedules(&streams, output, args.name.as_deref()).await?,
+        What::Runs(args) => list_runs(&streams, output, args).await?,
+        What::Queues(args) => lists::queues(&streams, output, args.name.as_deref()).await?,
+        What::Workers(args) => lists::workers(&streams, output, args.name.as_deref()).await?,
+        What::Planners(args) => lists::planners(&streams, output, args.name.as_deref()).await?,
+        What::Targets(args) => lists::targets(&streams, output, args.name.as_deref()).await?,
+    }
+    Ok(Exit::Done.into())
+}
+
+/// Writes all items, or the one with this name; then it is an object, and it must be there.
+pub fn show<T: Serialize>(
+    output: Output,
+    kind: &str,
+    items: &[T],
+    name_of: impl Fn(&T) -> String,
+    wanted: Option<&str>,
+    table: impl Fn(&[T]) -> Table,
+    when_empty: &str,
+) -> anyhow::Result<()> {
+    let Some(wanted) = wanted else { return output.list(items, name_of, || table(items), when_empty) };
+    let Some(at) = items.iter().position(|item| name_of(item) == wanted) else {
+        let names: Vec<String> = items.iter().map(name_of).collect();
+        return Err(unknown(kind, wanted, names.iter().map(String::as_str)));
+    };
+    let item = &items[at];
+    output.one(item, || wanted.to_owned(), || table(&items[at..=at]).render(output.colours))
+}
+
+/// A schedule as `get` and `describe` write it: its definition, and what goes with it, in one object.
+#[derive(Debug, Serialize)]
+pub struct ScheduleItem {
+    /// Its name.
+    pub name: Name,
+    /// The revision of its definition.
+    pub revision: u64,
+    /// From when on that is in force.
+    pub since: Timestamp,
+    /// Its next slot; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// Why its definition cannot be understood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invalid: Option<String>,
+    /// The fields of its definition.
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+    /// The definition; none if it cannot be understood.
+    #[serde(skip)]
+    pub definition: Option<Schedule>,
+}
+
+impl ScheduleItem {
+    /// A version of a schedule; none if it is deleted.
+    pub fn of(version: Version, now: Timestamp) -> Option<Self> {
+        let (definition, invalid) = match version.definition {
+            Ok(Some(schedule)) => (Some(schedule), None),
+            Ok(None) => return None,
+            Err(reason) => (None, Some(reason)),
+        };
+        let fields = match definition.as_ref().map(serde_json::to_value) {
+            Some(Ok(Value::Object(fields))) => fields,
+            _ => Map::new(),
+        };
+        let next = definition.as_ref().and_then(|schedule| schedule.next_after(now)).map(Slot::instant);
+        Some(Self {
+            name: version.name,
+            revision: version.revision,
+            since: version.since,
+            next,
+            invalid,
+            fields,
+            definition,
+        })
+    }
+}
+
+/// When a schedule is due, as it was written.
+pub fn written(schedule: &Schedule) -> String {
+    let fields = ScheduleFields::from(schedule.clone());
+    match (fields.cron, fields.every, fields.at) {
+        (Some(CronLines::One(line)), ..) => line,
+        (Some(CronLines::Several(lines)), ..) => lines.join(" | "),
+        (_, Some(every), _) => format!("every {every}"),
+        (.., Some(at)) => format!("at {}", utc(at)),
+        _ => String::new(),
+    }
+}
+
+async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {
+    let now = streams.clock().now();
+    let versions = streams.schedules().list().await?;
+    let mut items: Vec<ScheduleItem> =
+        versions.into_iter().filter_map(|version| ScheduleItem::of(version, now)).collect();
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    let table = |items: &[ScheduleItem]| {
+        let mut table = Table::new(&["NAME", "WHEN", "ZONE", "NEXT", "QUEUE", "ACTS ON"]);
+        for item in items {
+            let Some(schedule) = &item.definition else {
+                let reason = item.invalid.as_deref().unwrap_or_default();
+                let invalid = Cell::coloured(format!("invalid: {reason}"), Some(Colour::Red));
+                table.row(vec![item.name.as_str().into(), invalid]);
+                continue;
+            };
+            let action = schedule.task.action();
+            let acts_on = schedule
+                .task
+                .target()
+                .map_or_else(|| format!("command {action}"), |target| format!("{target}: {action}"));
+            table.row(vec![
+                item.name.as_str().into(),
+                written(schedule).into(),
+                schedule.timezone.name().into(),
+                Cell::optional(item.next.map(utc)),
+                schedule.queue.as_str().into(),
+                acts_on.into(),
+            ]);
+        }
+        table
+    };
+    let when_empty = "no schedules; add some with `cronfleet apply -f FILE`";
+    show(output, "schedule", &items, |item| item.name.to_string(), wanted, table, when_empty)
+}
+
+async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow::Result<()> {
+    let now = streams.clock().now();
+    let name = match args.name.as_deref() {
+        Some(text) if text.contains('.') => {
+            let id: RunId = text.parse()?;
+            let Some(stored) = streams.ledger().get(&id).await? else {
+                bail!(
+                    "there is no record of run {id}; `cronfleet get runs {}` lists those of that name",
+                    id.name
+                );
+            };
+            let run = stored.value;
+            return output.one(
+                &run,
+                || id.to_string(),
+                || runs::table(std::slice::from_ref(&run), now).render(output.colours),
+            );
+        }
+        Some(text) => Some(text.parse::<Name>()?),
+        None => args.schedule.clone(),
+    };
+    let filter = name.map_or_else(|| ">".to_owned(), |name| format!("{name}.*"));
+    let stored = streams.ledger().list(&filter).await?;
+    let all = stored.into_iter().map(|stored| stored.value).collect();
+    let found = newest(all, &args);
+    output.list(
+        &found,
+        |run| run.id.to_string(),
+        || runs::table(&found, now),
+        "no runs; `cronfleet trigger SCHEDULE` makes one",
+    )
+}
+
+/// The runs that were asked for, the newest first.
+fn newest(mut runs: Vec<RunRecord>, args: &RunsArgs) -> Vec<RunRecord> {
+    runs.retain(|run| {
+        (args.status.is_empty() || args.status.contains(&run.status))
+            && args.queue.as_ref().is_none_or(|queue| run.queue == *queue)
+    });
+    runs.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+    runs.truncate(args.limit);
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RunsArgs,
+    }
+
+    fn args(line: &str) -> RunsArgs {
+        Line::try_parse_from(std::iter::once("runs").chain(line.split_whitespace())).expect(line).args
+    }
+
+    #[test]
+    fn the_newest_runs_come_first_and_filters_hold_together() {
+        let at = |second: u32| format!("2026-11-24T02:00:{second:02}Z").parse().expect("instant");
+        let runs: Vec<RunRecord> = (0..9)
+            .map(|n| {
+                let queue = if n % 2 == 0 { "default" } else { "reports" };
+                let mut run = RunRecord::pending(
+                    format!("a.{n}").parse().expect("id"),
+                    queue.parse().expect("queue"),
+                    at(n),
+                );
+                run.status = RunState::ALL[n as usize % 3];
+                run
+            })
+            .collect();
+        let ids = |line: &str| {
+            let found = newest(runs.clone(), &args(line));
+            found.iter().map(|run| run.id.key.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(ids("--limit 3"), "8 7 6");
+        assert_eq!(ids("--status pending --queue default"), "6 0");
+        assert_eq!(ids("--status PENDING --status RUNNING --limit 2"), "7 6");
+    }
+
+    #[test]
+    fn a_state_nobody_knows_is_refused_with_those_there_are() {
+        assert!(parse_state("done").expect_err("done").contains("SUCCESS"));
+    }
+}

@@ -1,0 +1,108 @@
+//! `probe` (hidden): one HTTP GET, for health checks in images that have no other tool.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::{exit::Exit, output::talk};
+
+/// How long connecting, asking and each part of the answer may take.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The arguments of `probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// What to ask: `http://host:port/path`
+    pub url: String,
+}
+
+/// Asks; done on 2xx.
+pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
+    let status = ask(&args.url).with_context(|| args.url.clone())?;
+    if (200..300).contains(&status) {
+        return Ok(Exit::Done.into());
+    }
+    talk(format!("{}: status {status}", args.url));
+    Ok(Exit::Error.into())
+}
+
+fn ask(url: &str) -> anyhow::Result<u16> {
+    let Some(rest) = url.strip_prefix("http://") else { bail!("only http:// is asked") };
+    let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        bail!("a URL holds no blanks");
+    }
+    let with_port = if host.rsplit(']').next().unwrap_or(host).contains(':') {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let mut last = None;
+    for address in with_port.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, WAIT) {
+            Ok(stream) => return status_of(stream, host, path),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| anyhow::anyhow!("the host has no address"), Into::into))
+}
+
+fn status_of(mut stream: TcpStream, host: &str, path: &str) -> anyhow::Result<u16> {
+    stream.set_read_timeout(Some(WAIT))?;
+    stream.set_write_timeout(Some(WAIT))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: cronfleet\r\nConnection: close\r\n\r\n"
+    )?;
+    // `HTTP/1.1 200`: no more is needed, and no more is believed.
+    let mut head = [0; 12];
+    stream.read_exact(&mut head)?;
+    let head = std::str::from_utf8(&head)?;
+    match head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..)).and_then(|code| code.parse().ok()) {
+        Some(status) => Ok(status),
+        None => bail!("the answer is not HTTP: {head:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+
+    fn served(answer: &'static str) -> anyhow::Result<u16> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+        let url = format!("http://{}/healthz", listener.local_addr().expect("address"));
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).expect("a request");
+            stream.write_all(answer.as_bytes()).expect("answered");
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let status = ask(&url);
+        let request = server.join().expect("request");
+        assert!(request.starts_with("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
+        status
+    }
+
+    #[test]
+    fn a_health_check_is_asked_and_its_status_is_read() {
+        assert_eq!(served("HTTP/1.1 204 No Content\r\n\r\n").expect("status"), 204);
+        assert_eq!(served("HTTP/1.0 503 Service Unavailable\r\n\r\nno").expect("status"), 503);
+        assert!(served("SSH-2.0-OpenSSH_9.6\r\n").is_err());
+    }
+
+    #[test]
+    fn what_is_no_plain_http_url_is_refused() {
+        for url in ["https://a/", "ftp://a/", "http://a b/", "http://a/\r\nX: y", "http://127.0.0.1:1/"] {
+            assert!(ask(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Runs for people: as a table, as a text, as one line.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use shared::{Timestamp, run_record::RunRecord};
+
+use super::when::{ago, milliseconds, utc};
+use crate::{
+    output::printable,
+    table::{Cell, Table},
+};
+
+/// Characters of an error in a table; `describe run` shows it whole.
+const ERROR_CHARS_MAX: usize = 100;
+
+/// Runs as a table.
+pub fn table(runs: &[RunRecord], now: Timestamp) -> Table {
+    let mut table = Table::new(&["RUN", "STATUS", "ATTEMPT", "QUEUE", "AGE", "DURATION", "REASON"]);
+    for run in runs {
+        table.row(vec![
+            run.id.to_string().into(),
+            Cell::state(run.status),
+            run.attempt.to_string().into(),
+            run.queue.as_str().into(),
+            ago(run.created_at, now).into(),
+            Cell::optional(run.duration_ms.map(milliseconds)),
+            because(run).into(),
+        ]);
+    }
+    table
+}
+
+/// Why a run is as it is, in one line: `attempts_exhausted: the target answered 503`.
+pub fn because(run: &RunRecord) -> String {
+    let mut parts = Vec::new();
+    if run.late {
+        parts.push("late".to_owned());
+    }
+    parts.extend(run.reason.map(|reason| word(&reason)));
+    if let Some(error) = &run.error {
+        let line = error.message.lines().next().unwrap_or_default();
+        let cut = line.chars().count() > ERROR_CHARS_MAX;
+        let shown: String = line.chars().take(ERROR_CHARS_MAX).collect();
+        parts.push(if cut { format!("{shown}…") } else { shown });
+    }
+    parts.join(": ")
+}
+
+/// A reason or an error's kind as records write it.
+pub fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+/// A run as a text: one field per line, absent ones left out.
+pub fn text(run: &RunRecord) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let value = value.lines().map(printable).collect::<Vec<_>>().join("\n              ");
+            let _ = writeln!(text, "{name:<14}{value}");
+        }
+    };
+    let lateness =
+        run.lateness().filter(|_| run.late).map(|late| format!(", dispatched {} s late", late.as_secs()));
+    field("run", Some(run.id.to_string()));
+    field("status", Some(run.status.to_string()));
+    field("reason", run.reason.map(|reason| word(&reason)));
+    field("schedule", run.schedule.as_ref().map(ToString::to_string));
+    field("queue", Some(run.queue.to_string()));
+    field("target", run.target_service.as_ref().map(ToString::to_string));
+    field("action", run.action.as_ref().map(ToString::to_string));
+    field("slot", run.slot.map(|slot| format!("{}{}", utc(slot), lateness.unwrap_or_default())));
+    field("attempt", Some(run.attempt.to_string()));
+    field("fence", run.fence.map(|fence| fence.to_string()));
+    field("worker", run.worker.as_ref().map(ToString::to_string));
+    field("created", Some(utc(run.created_at)));
+    field("started", run.started_at.map(utc));
+    field("finished", run.finished_at.map(utc));
+    field("next attempt", run.next_attempt_at.map(utc));
+    field("duration", run.duration_ms.map(milliseconds));
+    field("error", run.error.as_ref().map(|error| format!("{}: {}", word(&error.kind), error.message)));
+    field(
+        "output",
+        run.output.as_ref().map(|output| serde_json::to_string_pretty(output).unwrap_or_default()),
+    );
+    field("trace", run.trace_id.clone());
+    field("definition", run.definition_revision.map(|revision| format!("revision {revision}")));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::run_record::{ErrorKind, Reason, RunError};
+
+    use super::*;
+
+    fn run(message: &str) -> RunRecord {
+        let at = "2026-11-24T02:00:00Z".parse().expect("instant");
+        let run =
+            RunRecord::pending("reindex.4711".parse().expect("id"), "default".parse().expect("queue"), at);
+        run.because(Reason::AttemptsExhausted).with_error(RunError::new(ErrorKind::Target, message))
+    }
+
+    #[test]
+    fn a_run_is_one_line_whatever_its_error_says() {
+        let long = "x".repeat(500);
+        let shown = table(&[run("first\nsecond"), run(&long)], "2026-11-24T02:01:00Z".parse().expect("now"))
+            .render(false);
+        assert_eq!(shown.lines().count(), 3);
+        assert!(shown.contains("attempts_exhausted: first\n") && shown.contains("x…\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_runs_text_leaves_out_what_does_not_apply() {
+        let text = text(&run("first\nsecond"));
+        assert!(text.contains("error         target: first\n              second\n"), "{text}");
+        assert!(!text.contains("slot") && !text.contains("finished"), "{text}");
+    }
+}

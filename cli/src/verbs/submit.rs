@@ -1,0 +1,222 @@
+//! `submit`: an ad-hoc task. What any NATS client does with one publish, with a check before it.
+
+use std::{io::Read, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::json;
+use shared::{
+    limits::TASK_BYTES_MAX,
+    names::{Name, QueueName, RunKey, TargetName},
+    run::RunId,
+    task::Task,
+};
+use streams::{Names, Streams, WriteError};
+
+use super::{
+    known::unknown,
+    wait::{self, WaitArgs},
+};
+use crate::{GlobalArgs, exit::Exit, output::talk, telemetry::trace_context};
+
+/// How often a submission whose answer was lost is repeated.
+const SUBMISSIONS_MAX: u32 = 4;
+const SUBMISSION_WAIT: Duration = Duration::from_millis(300);
+
+const EXAMPLES: &str = "\
+The run's id is NAME.KEY, and goes to stdout. The key makes it idempotent: while that run is queued or running a second \
+submission is refused, and one that has ended is not run again for as long as the ledger remembers it (90 days).
+
+Examples:
+  cronfleet submit reindex -d '{\"target_service\":\"storage\",\"action\":\"optimize\"}'
+  cronfleet submit reindex -d @task.json --key 4711 --queue reports --wait
+  generate | cronfleet submit reindex -d -";
+
+/// The arguments of `submit`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct SubmitArgs {
+    /// The name the run goes by: the first half of its id
+    pub name: Name,
+
+    /// The task: JSON, `@FILE`, or `-` for stdin
+    #[arg(long, short = 'd', value_name = "JSON", allow_hyphen_values = true)]
+    pub data: String,
+
+    /// The queue it travels on
+    #[arg(long, value_name = "QUEUE", default_value = "default")]
+    pub queue: QueueName,
+
+    /// The second half of the run's id, which makes it idempotent [default: one that was never used]
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub key: Option<RunKey>,
+
+    /// Whether the run is waited for.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+fn parse_key(text: &str) -> Result<RunKey, String> {
+    let key: RunKey = text.parse().map_err(|error: shared::names::NameError| error.to_string())?;
+    if Names::is_reserved_key(&key) {
+        return Err("keys that begin with _ or look like a slot (20261124T020000Z) are the planners' own; take another".to_owned());
+    }
+    Ok(key)
+}
+
+/// Submits a task.
+pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let data = read_data(&args.data)?;
+    let task = Task::from_json(&data)?;
+    let streams = global.connect().await?;
+    let output = global.output();
+    let given = args.key.is_some();
+    let run = RunId { name: args.name, key: args.key.unwrap_or_else(RunKey::unique) };
+    let results = if args.wait.wait { Some(streams.results_of(&run).await?) } else { None };
+    let submitted = if given { is_known(&streams, &run, args.wait.wait).await? } else { Before::New };
+    match submitted {
+        Before::Ended(record) => {
+            talk(format!(
+                "already done: {} is {}; it is not run again (take another --key)",
+                run, record.status
+            ));
+            if args.wait.wait {
+                return wait::show_end(&record, output);
+            }
+        }
+        Before::Live => {}
+        Before::New => {
+            warn_of_target(&streams, &task).await?;
+            submit(&streams, &args.queue, &run, &data, args.wait.wait).await?;
+        }
+    }
+    if let Some(results) = results {
+        return wait::for_end(&streams, &run, results, args.wait.timeout(), output).await;
+    }
+    output.one(&json!({ "id": run }), || run.to_string(), || format!("{run}\n"))?;
+    Ok(Exit::Done.into())
+}
+
+fn read_data(data: &str) -> anyhow::Result<Vec<u8>> {
+    // One byte more than is allowed, so that the task's own check sees that it is too much.
+    let limit = TASK_BYTES_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    match data.strip_prefix('@') {
+        Some(file) => {
+            let file_error = || format!("cannot read {file}");
+            std::fs::File::open(file)
+                .with_context(file_error)?
+                .take(limit)
+                .read_to_end(&mut bytes)
+                .with_context(file_error)?;
+        }
+        None if data == "-" => {
+            std::io::stdin().lock().take(limit).read_to_end(&mut bytes).context("cannot read stdin")?;
+        }
+        None => bytes = data.as_bytes().to_vec(),
+    }
+    Ok(bytes)
+}
+
+/// What the ledger knows of a run before it is submitted.
+enum Before {
+    New,
+    Live,
+    Ended(Box<shared::run_record::RunRecord>),
+}
+
+async fn is_known(streams: &Streams, run: &RunId, wait: bool) -> anyhow::Result<Before> {
+    match streams.ledger().get(run).await? {
+        None => Ok(Before::New),
+        Some(stored) if stored.value.status.is_final() => Ok(Before::Ended(Box::new(stored.value))),
+        Some(stored) if wait => {
+            talk(format!("{run} is {} already; waiting for it", stored.value.status));
+            Ok(Before::Live)
+        }
+        Some(stored) => bail!(occupied(run, &format!("it is {}", stored.value.status))),
+    }
+}
+
+fn occupied(run: &RunId, state: &str) -> String {
+    format!(
+        "{run} is queued or running already ({state}); nothing was submitted: wait for it with --wait, or take another --key"
+    )
+}
+
+/// A target nobody declared is no error, since it may be declared in a moment; but most often it is a slip.
+async fn warn_of_target(streams: &Streams, task: &Task) -> anyhow::Result<()> {
+    let Some(name) = task.target() else { return Ok(()) };
+    let targets = streams.catalog().all().await?.targets;
+    match targets.get(name) {
+        Some(target) => task.check_target(target)?,
+        None => talk(format!(
+            "warning: {}; the run is tried until it is declared, or its attempts are used up",
+            unknown("target", name.as_str(), targets.keys().map(TargetName::as_str))
+        )),
+    }
+    Ok(())
+}
+
+async fn submit(
+    streams: &Streams,
+    queue: &QueueName,
+    run: &RunId,
+    data: &[u8],
+    wait: bool,
+) -> anyhow::Result<()> {
+    let trace = trace_context().to_string();
+    let mut answer_was_lost = false;
+    for attempt in 1..=SUBMISSIONS_MAX {
+        match streams.submit(queue, run, data, Some(&trace)).await {
+            Ok(_) => return Ok(()),
+            // It was ours, of which the answer was lost.
+            Err(WriteError::Occupied { .. }) if answer_was_lost => return Ok(()),
+            Err(WriteError::Occupied { .. }) if wait => {
+                talk(format!("{run} is queued or running already; waiting for it"));
+                return Ok(());
+            }
+            Err(WriteError::Occupied { .. }) => bail!(occupied(run, "the server holds it in its queue")),
+            Err(WriteError::NoStream { .. }) => {
+                let queues = streams.catalog().queues().await?;
+                if queues.contains_key(queue) {
+                    bail!(
+                        "queue {queue} is declared, but no stream takes it; `cronfleet doctor` says what is missing"
+                    );
+                }
+                return Err(unknown("queue", queue.as_str(), queues.keys().map(QueueName::as_str)));
+            }
+            Err(error) if error.is_temporary() && attempt < SUBMISSIONS_MAX => {
+                answer_was_lost |= matches!(error, WriteError::Unknown { .. });
+                streams.clock().sleep(SUBMISSION_WAIT * attempt).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_planners_keys_are_not_for_callers() {
+        assert!(parse_key("4711").is_ok());
+        for key in ["_", "20261124T020000Z"] {
+            assert!(parse_key(key).expect_err(key).contains("planners' own"));
+        }
+        assert!(parse_key("a.b").expect_err("dot").contains("try \"a_b\""));
+    }
+
+    #[test]
+    fn data_is_given_in_the_line_or_in_a_file_and_is_bounded() {
+        assert_eq!(read_data("{}").expect("text"), b"{}");
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), vec![b' '; TASK_BYTES_MAX * 2]).expect("written");
+        let read = read_data(&format!("@{}", file.path().display())).expect("file");
+        assert!(Task::from_json(&read).expect_err("large").to_string().contains("pass a reference"));
+        assert!(
+            crate::exit::explain(&read_data("@/nonexistent").expect_err("gone")).contains("/nonexistent")
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Waiting for a run to end.
+//!
+//! Results come over core NATS, which may lose one (a reconnect). So the ledger is asked, too, every few seconds: the
+//! subscription makes it quick, the ledger makes it sure.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use futures::{Stream, StreamExt};
+use shared::{human_duration::HumanDuration, run::RunId, run_record::RunRecord, run_state::RunState};
+use streams::Streams;
+
+use super::runs;
+use crate::{
+    exit::Exit,
+    output::{Output, talk},
+};
+
+/// How often the ledger is asked.
+const POLL: Duration = Duration::from_secs(3);
+/// How long a run is waited for when nothing else is said.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10 * 60);
+
+/// Whether, and how long, the run is waited for.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Wait until the run has ended, and write its record. Exit code 3 if it did not succeed
+    #[arg(long)]
+    pub wait: bool,
+
+    /// With --wait: how long. Then the exit code is 124, and the run goes on [default: 10m]
+    #[arg(long, requires = "wait", value_name = "DURATION")]
+    pub timeout: Option<HumanDuration>,
+}
+
+impl WaitArgs {
+    /// How long the run is waited for.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.map_or(TIMEOUT_DEFAULT, |timeout| timeout.0)
+    }
+}
+
+/// Waits until the run has ended, and writes its record. `results` was subscribed before the run was asked for.
+pub async fn for_end(
+    streams: &Streams,
+    run: &RunId,
+    results: impl Stream<Item = RunRecord> + Unpin,
+    timeout: Duration,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let clock = streams.clock().clone();
+    let mut seen = None;
+    let ended = tokio::select! {
+        ended = end(streams, run, results, &mut seen) => Some(ended),
+        () = clock.sleep(timeout) => None,
+    };
+    let Some(ended) = ended else {
+        let state = seen.map_or_else(
+            || "no record of it was seen yet".to_owned(),
+            |(status, _)| format!("it is {status} and goes on"),
+        );
+        talk(format!(
+            "timed out after {}: {run} has not ended, {state}; look with `cronfleet describe run {run}`",
+            HumanDuration(timeout)
+        ));
+        return Ok(Exit::TimedOut.into());
+    };
+    show_end(&ended, output)
+}
+
+/// Writes the record of a run that has ended, and gives the code for how.
+pub fn show_end(run: &RunRecord, output: Output) -> anyhow::Result<ExitCode> {
+    output.one(run, || run.id.to_string(), || runs::text(run))?;
+    Ok(Exit::of_run(run).into())
+}
+
+type Seen = Option<(RunState, u32)>;
+
+async fn end(
+    streams: &Streams,
+    run: &RunId,
+    mut results: impl Stream<Item = RunRecord> + Unpin,
+    seen: &mut Seen,
+) -> RunRecord {
+    let clock = streams.clock().clone();
+    let mut subscribed = true;
+    loop {
+        let record = tokio::select! {
+            record = results.next(), if subscribed => {
+                subscribed = record.is_some();
+                record
+            }
+            // A read that failed is asked again.
+            () = clock.sleep(POLL) => streams.ledger().get(run).await.ok().flatten().map(|stored| stored.value),
+        };
+        let Some(record) = record else { continue };
+        if *seen != Some((record.status, record.attempt)) {
+            *seen = Some((record.status, record.attempt));
+            let because = runs::because(&record);
+            let because = if because.is_empty() { because } else { format!(" ({because})") };
+            talk(format!("{run}: {}, attempt {}{because}", record.status, record.attempt));
+        }
+        if record.status.is_final() {
+            return record;
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `worker`: the process that executes what was dispatched.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+use shared::{
+    human_duration::HumanDuration,
+    limits::{DRAIN_DEFAULT, PLACES_DEFAULT, PLACES_MAX},
+    names::QueueName,
+};
+use worker::{Stop, Worker, WorkerSettings, executors::local::LocalSettings};
+
+use super::machine::host;
+use crate::{GlobalArgs, exit::Exit, signals};
+
+const EXAMPLES: &str = "\
+Start as many as there is work for. The first SIGTERM or SIGINT drains: nothing new is fetched, what runs may finish for \
+--drain, the rest is handed back without using up an attempt. The second hands everything back at once.
+
+Examples:
+  cronfleet worker
+  cronfleet worker --queue critical --queue reports --places 4
+  cronfleet worker --commands /etc/cronfleet/commands.yaml --drain 2m";
+
+/// The arguments of `worker`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct WorkerArgs {
+    /// A queue to serve. May be given several times; in the variable, separated by commas
+    #[arg(
+        long = "queue",
+        value_name = "QUEUE",
+        default_value = "default",
+        value_delimiter = ',',
+        env = "CRONFLEET_QUEUES",
+        hide_env_values = true
+    )]
+    pub queues: Vec<QueueName>,
+
+    /// How many runs it executes at once, of each queue: 1 to 1000. 1: strictly one after another. When the worker dies,
+    /// as many runs wait for the queue's `ack_wait` before another worker gets them
+    #[arg(long, value_name = "N", default_value_t = PLACES_DEFAULT, env = "CRONFLEET_PLACES", hide_env_values = true,
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(PLACES_MAX)))]
+    pub places: u16,
+
+    /// How long running work may take to finish after the first signal; then it is handed back. 0s hands back at once.
+    /// Whoever stops the process (a container's grace period) must wait longer
+    #[arg(long, value_name = "DURATION", default_value_t = HumanDuration(DRAIN_DEFAULT), env = "CRONFLEET_DRAIN", hide_env_values = true)]
+    pub drain: HumanDuration,
+
+    /// The file with the commands that local tasks may run here [default: none may]
+    #[arg(long, value_name = "FILE", env = "CRONFLEET_COMMANDS", hide_env_values = true)]
+    pub commands: Option<PathBuf>,
+}
+
+/// Works until it is asked to stop.
+pub async fn run(args: WorkerArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let local = match &args.commands {
+        Some(file) => LocalSettings::from_file(file, guard_command()?).with_context(|| {
+            format!("the commands (--commands, CRONFLEET_COMMANDS) in {}", file.display())
+        })?,
+        None => LocalSettings::default(),
+    };
+    let mut queues = args.queues;
+    queues.sort();
+    queues.dedup();
+    let stages = signals::listen()?;
+    let streams = tokio::select! {
+        streams = global.connect_patiently("cronfleet-worker") => streams?,
+        () = stages.drain.cancelled() => return Ok(Exit::Done.into()),
+    };
+    let names = queues.iter().map(QueueName::as_str).collect::<Vec<_>>().join(", ");
+    let places = args.places;
+    tracing::info!(
+        queues = names,
+        places,
+        version = env!("CARGO_PKG_VERSION"),
+        "Serving {names}, {places} runs of each at once"
+    );
+    let settings = WorkerSettings { host: host(), queues, places, drain: args.drain.0, local };
+    let worker = Worker::new(settings, streams.clone())?;
+    // On the pool, not on this thread.
+    tokio::spawn(worker.run(Stop { drain: stages.drain, abort: stages.abort })).await??;
+    streams.close().await;
+    tracing::info!("Stopped working");
+    Ok(Exit::Done.into())
+}
+
+/// How a worker calls `cronfleet guard`: this very program.
+pub fn guard_command() -> anyhow::Result<Vec<OsString>> {
+    let program = std::env::current_exe().context("the path of this program, which guards local commands")?;
+    Ok(vec![program.into_os_string(), "guard".into()])
+}

@@ -1,0 +1,83 @@
+//! Zones: their names, and the moments at which their clocks are set.
+
+use chrono::{DateTime, Offset, TimeZone};
+use chrono_tz::{TZ_VARIANTS, Tz};
+
+use super::error::ZoneError;
+use crate::suggest::nearest;
+
+pub(super) const DAY_S: i64 = 86_400;
+
+/// A zone by its IANA name, upper or lower case as the database has it.
+pub fn parse_zone(text: &str) -> Result<Tz, ZoneError> {
+    text.parse().map_err(|_| ZoneError {
+        zone: text.to_owned(),
+        hint: nearest_zone(text).map_or_else(String::new, |name| format!("; did you mean {name}?")),
+    })
+}
+
+/// The version of the IANA database that this build carries, such as `2025b`.
+pub fn tzdb_version() -> &'static str {
+    chrono_tz::IANA_TZDB_VERSION
+}
+
+/// People know the city: `Paris` is nearer to `Europe/Paris` than its letters are.
+fn nearest_zone(text: &str) -> Option<&'static str> {
+    // A name is short; comparing a long text with six hundred names would only cost time.
+    if text.is_empty() || text.len() > 64 {
+        return None;
+    }
+    let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
+    let spaced = text.trim().replace(' ', "_");
+    let city_of = |name: &'static str| name.rsplit('/').next().unwrap_or(name);
+    names()
+        .find(|name| name.eq_ignore_ascii_case(&spaced))
+        .or_else(|| names().find(|name| city_of(name).eq_ignore_ascii_case(&spaced)))
+        .or_else(|| nearest(&spaced, names()))
+        .or_else(|| {
+            let city = nearest(&spaced, names().map(city_of))?;
+            names().find(|name| city_of(name) == city)
+        })
+}
+
+/// A moment at which the clocks of a zone are set to another offset. All in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shift {
+    /// The first instant with the new offset, since 1970 UTC.
+    pub(super) at: i64,
+    /// How far clocks were ahead of UTC before.
+    pub(super) before: i64,
+    /// How far they are ahead from then on.
+    pub(super) after: i64,
+}
+
+/// How many seconds the zone's clocks are ahead of UTC.
+pub(super) fn offset_at(zone: Tz, utc_s: i64) -> i64 {
+    let utc = DateTime::from_timestamp(utc_s, 0).unwrap_or_default().naive_utc();
+    i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc())
+}
+
+/// The shifts in `(from_s, to_s]`, in order.
+///
+/// The library does not list them, so they are found by looking once a day and halving where the offset changed.
+/// This is exact because no zone has two shifts within a day: since 1970 the nearest two are seven days apart
+/// (checked for every zone of 2025b; the tests check it again for every version this is built with).
+/// Only this direction of the library, UTC to local, is used: it has no ambiguity.
+pub(super) fn shifts(zone: Tz, from_s: i64, to_s: i64) -> Vec<Shift> {
+    let mut found = Vec::new();
+    let (mut left_s, mut left_offset_s) = (from_s, offset_at(zone, from_s));
+    while left_s < to_s {
+        let right_s = (left_s + DAY_S).min(to_s);
+        let right_offset_s = offset_at(zone, right_s);
+        if right_offset_s != left_offset_s {
+            let (mut old_s, mut new_s) = (left_s, right_s);
+            while new_s - old_s > 1 {
+                let middle_s = old_s + (new_s - old_s) / 2;
+                if offset_at(zone, middle_s) == left_offset_s { old_s = middle_s } else { new_s = middle_s }
+            }
+            found.push(Shift { at: new_s, before: left_offset_s, after: right_offset_s });
+        }
+        (left_s, left_offset_s) = (right_s, right_offset_s);
+    }
+    found
+}

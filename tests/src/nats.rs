@@ -1,0 +1,138 @@
+//! A real nats-server, on a free port, with a folder of its own.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use shared::clock::SystemClock;
+use streams::{ConnectSettings, Streams};
+use tempfile::TempDir;
+
+use crate::{Process, repository, within};
+
+/// A nats-server.
+pub struct Nats {
+    port: u16,
+    folder: TempDir,
+    extra: String,
+    process: Option<Process>,
+}
+
+impl Nats {
+    /// Starts one and waits until it answers.
+    pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// Starts one with more lines in its settings.
+    pub async fn start_with(extra: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        // Between our letting go of the port and the server's taking it another test may be faster: then again.
+        for _ in 0..10 {
+            let mut nats = Self { port: free_port(), folder: TempDir::new_in(&folder).expect("a folder"), extra: extra.to_owned(), process: None };
+            if nats.try_launch().await {
+                nats.folder = folder;
+                return nats;
+            }
+        }
+        panic!("no nats-server could be started in ten attempts");
+    }
+
+    async fn try_launch(&mut self) -> bool {
+        self.launch();
+        let give_up = 600;
+        for _ in 0..give_up {
+            if !self.process.as_mut().is_some_and(Process::is_running) {
+                return false;
+            }
+            if self.connect_settings_answer().await {
+                return true;
+            }
+            crate::wait::for_a_while(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    async fn connect_settings_answer(&self) -> bool {
+        // With JetStream switched off by a spec the port is all there is to wait for.
+        if self.extra.contains("# no jetstream") {
+            return std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+        }
+        Streams::connect(&self.settings("harness"), SystemClock::shared()).await.is_ok()
+    }
+
+    fn launch(&mut self) {
+        let store = self.folder.path().join("store");
+        let jetstream = if self.extra.contains("# no jetstream") {
+            String::new()
+        } else {
+            format!("jetstream {{ store_dir: \"{}\", max_file_store: 64GB }}\n", store.display())
+        };
+        let settings = format!(
+            "listen: 127.0.0.1:{}\nserver_name: spec-{}\n{jetstream}{}\n",
+            self.port, self.port, self.extra
+        );
+        let file = self.folder.path().join("nats.conf");
+        std::fs::write(&file, settings).expect("settings");
+        let mut command = Command::new(server_binary());
+        command.arg("-c").arg(&file);
+        self.process = Some(Process::start("nats-server", command, self.folder.path()));
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Settings to connect to it.
+    pub fn settings(&self, client_name: &str) -> ConnectSettings {
+        ConnectSettings { url: self.url(), client_name: client_name.to_owned(), ..ConnectSettings::default() }
+    }
+
+    /// A connection to it.
+    pub async fn connect(&self) -> Streams {
+        Streams::connect(&self.settings("spec"), SystemClock::shared()).await.expect("a connection")
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill();
+        }
+        self.process = None;
+    }
+
+    /// Starts it again, with the port and the data it had.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let patience = Duration::from_secs(30);
+        let nats = std::cell::RefCell::new(&mut *self);
+        within(patience, "nats-server back on its port", async || {
+            if nats.borrow_mut().try_launch().await { Ok(()) } else { Err("it did not start".to_owned()) }
+        })
+        .await;
+    }
+}
+
+/// A port nobody listens on just now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// The nats-server that `make` found or installed.
+pub fn server_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("CRONFLEET_NATS_SERVER") {
+        return path.into();
+    }
+    let installed = repository().join(".tools/bin/nats-server");
+    if installed.exists() { installed } else { "nats-server".into() }
+}

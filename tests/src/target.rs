@@ -1,0 +1,137 @@
+//! A real HTTP service that does as a spec tells it, and writes down itself what it was asked: a spec never takes the
+//! fleet's own word for how often something ran.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use shared::clock::{Clock, SystemClock};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// What an action does. The action's name says it: `ok`, `echo`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The action.
+    pub action: String,
+    /// The run.
+    pub run: String,
+    /// The attempt, as the body says.
+    pub attempt: u64,
+    /// The fencing number.
+    pub fence: u64,
+    /// The headers it came with, lower case.
+    pub headers: HashMap<String, String>,
+    /// The body.
+    pub body: Value,
+    /// When it came, in milliseconds of the wall clock.
+    pub began_ms: i64,
+    /// When it was answered; none if it was dropped before.
+    pub ended_ms: Option<i64>,
+}
+
+/// A service with its memory.
+pub struct TargetService {
+    address: String,
+    calls: Calls,
+    server: JoinHandle<()>,
+}
+
+type Calls = Arc<Mutex<Vec<Call>>>;
+
+impl TargetService {
+    /// Starts one on a free port.
+    pub async fn start() -> Self {
+        let calls = Calls::default();
+        let app = Router::new()
+            .route("/actions/{action}", post(act))
+            .route("/healthz", get(|| async { "fine" }))
+            .with_state(Arc::clone(&calls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("its address"));
+        let server = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
+        Self { address, calls, server }
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> &str {
+        &self.address
+    }
+
+    /// What it was asked so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls.lock().expect("calls").clone()
+    }
+
+    /// What it was asked for one run.
+    pub fn calls_of(&self, run: &str) -> Vec<Call> {
+        self.calls().into_iter().filter(|call| call.run == run).collect()
+    }
+}
+
+impl Drop for TargetService {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn act(
+    State(calls): State<Calls>,
+    Path(action): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
+    let number = |name: &str| body[name].as_u64().unwrap_or_default();
+    let call = Call {
+        run: body["run"].as_str().unwrap_or_default().to_owned(),
+        attempt: number("attempt"),
+        fence: number("fence"),
+        headers: headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect(),
+        body: body.clone(),
+        began_ms: SystemClock.now().timestamp_millis(),
+        ended_ms: None,
+        action: action.clone(),
+    };
+    let (place, before) = {
+        let mut calls = calls.lock().expect("calls");
+        let before = calls.iter().filter(|other| other.run == call.run).count();
+        calls.push(call);
+        (calls.len() - 1, before)
+    };
+    let answer = answer(&action, &body, before).await;
+    calls.lock().expect("calls")[place].ended_ms = Some(SystemClock.now().timestamp_millis());
+    answer
+}
+
+async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
+    let milliseconds = || Duration::from_millis(body["parameters"]["ms"].as_u64().unwrap_or(1_000));
+    match action {
+        "echo" => Json(body.clone()).into_response(),
+        "fail" => (StatusCode::INTERNAL_SERVER_ERROR, "it broke").into_response(),
+        "refuse" => (StatusCode::UNPROCESSABLE_ENTITY, "not like this").into_response(),
+        "flaky" if calls_before == 0 => (StatusCode::SERVICE_UNAVAILABLE, "not yet").into_response(),
+        "hang" => std::future::pending::<Response>().await,
+        "endless" => {
+            let piece = || Ok::<_, std::io::Error>(vec![b'x'; 64 * 1024]);
+            let body = futures::stream::repeat_with(piece);
+            axum::body::Body::from_stream(body).into_response()
+        }
+        "slow" => {
+            SystemClock.sleep(milliseconds()).await;
+            Json(json!({"slept": true})).into_response()
+        }
+        _ => Json(json!({"ok": true})).into_response(),
+    }
+}
