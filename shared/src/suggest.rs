@@ -13,14 +13,23 @@ pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>)
 
 /// Adds "did you mean" to what serde says of an unknown field or variant, which lists the ones it knows.
 ///
-/// Serde's message is the only place that knows both; its form (names in backticks) is checked by a test below.
+/// Serde's message is the only place that knows both; its forms (JSON's and YAML's) are checked by tests below. What
+/// follows the first line (the place in the file) stays as it is.
 pub fn explain_unknown(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message.contains("unknown field") || message.contains("unknown variant");
-    match quoted.next().filter(|_| unknown).and_then(|written| nearest(written, quoted)) {
-        Some(candidate) => format!("{message}; did you mean `{candidate}`?"),
-        None => message.to_owned(),
-    }
+    let (head, place) = message.split_once('\n').map_or((message, ""), |(head, place)| (head, place));
+    let head = head.strip_prefix("error: ").unwrap_or(head);
+    let hint = suggestion(head).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    let separator = if place.is_empty() { "" } else { "\n" };
+    format!("{head}{hint}{separator}{place}")
+}
+
+fn suggestion(head: &str) -> Option<&str> {
+    let start = ["unknown field `", "unknown variant `"].iter().find_map(|kind| Some(head.find(kind)? + kind.len()))?;
+    let (written, rest) = head[start..].split_once('`')?;
+    let known = rest.split_once("expected ")?.1.trim_start_matches("one of ");
+    // JSON's message ends with the place: ` at line 1 column 12`.
+    let known = known.split(" at line ").next().unwrap_or(known);
+    nearest(written, known.split([',', ' ']).map(|word| word.trim_matches('`')).filter(|word| word.len() > 1))
 }
 
 #[cfg(test)]
@@ -47,5 +56,9 @@ mod tests {
         }
         let error = serde_json::from_str::<Two>(r#"{"timezon":"UTC"}"#).expect_err("unknown").to_string();
         assert!(explain_unknown(&error).ends_with("did you mean `timezone`?"), "{error}");
+        let error = serde_saphyr::from_str::<Two>("timezon: UTC\n").expect_err("unknown").to_string();
+        let explained = explain_unknown(&error);
+        assert!(explained.contains("did you mean `timezone`?"), "{explained}");
+        assert!(explained.starts_with("line 1 column 1: unknown field"), "{explained}");
     }
 }

@@ -89,7 +89,8 @@ struct Branch {
 
 impl CivilSlots {
     pub(super) fn new(expression: &str, values: &Values) -> Result<CivilSlots, CronError> {
-        let every_day = |field: Field| DayField { values: field.all_values().collect(), rules: BTreeSet::new() };
+        let every_day =
+            |field: Field| DayField { values: field.all_values().collect(), rules: BTreeSet::new() };
         let branches = if values.either_day {
             let by_month = Values { days_of_week: every_day(Field::DayOfWeek), ..values.clone() };
             let by_week = Values { days_of_month: every_day(Field::DayOfMonth), ..values.clone() };

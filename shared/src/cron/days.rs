@@ -29,7 +29,8 @@ const BARE_L: &str = "L alone means the last day of the month and belongs to day
                       kind write one such as FRIL, for Saturday SAT";
 const NTH: &str = "# takes a weekday and a number from 1 to 5, such as MON#2, without range or step";
 const LAST_OF: &str = "L follows one weekday, such as FRIL or 5L, without range or step";
-const FROM_LAST: &str = "L takes at most a number of days before the last one, L-1 to L-30, or W, without step";
+const FROM_LAST: &str =
+    "L takes at most a number of days before the last one, L-1 to L-30, or W, without step";
 const WORKDAY: &str = "W follows one day or L, such as 15W or LW, without range or step";
 
 impl DayRule {
@@ -86,7 +87,9 @@ impl DayRule {
                 _ => day,
             },
             DayRule::Nth(weekday, nth) => month.first_such(weekday) + 7 * (nth - 1),
-            DayRule::LastOf(weekday) => (1..=month.days).rev().find(|day| month.weekday_of(*day) == weekday)?,
+            DayRule::LastOf(weekday) => {
+                (1..=month.days).rev().find(|day| month.weekday_of(*day) == weekday)?
+            }
         };
         (1..=month.days).contains(&day).then_some(day)
     }

@@ -72,7 +72,9 @@ pub enum CronError {
         repair: String,
     },
     /// The engine refused what this module handed it: a fault of Cronfleet, not of the writer.
-    #[error("{expression:?} is valid, but the engine refused it as {handed:?} ({reason}); please report this")]
+    #[error(
+        "{expression:?} is valid, but the engine refused it as {handed:?} ({reason}); please report this"
+    )]
     Engine {
         /// What was given.
         expression: String,

@@ -56,10 +56,12 @@
 //!
 //! - Quartz, and the `cron` crate that counts for us: weekday 1 is Sunday, and both day fields must be satisfied. Here 1
 //!   is Monday. See `civil.rs` for how the crate is kept from deciding that.
-//! - `croner`: `*/2` in a day field counts as restricted (OR); empty list items and `*/60` are accepted; `a/n` is refused.
-//! - Vixie and cronie treat clock changes as above, but count a change of three hours or more as a correction of the
-//!   clock. Here every change of a zone is one. They also have no `run_after` in one instant: they catch up within minutes.
-//! - Kubernetes, and most schedulers: no choice about clocks; slots in a gap are lost, or come at a shifted time.
+//! - `croner`: `*/2` in a day field counts as restricted (OR); empty list items and `*/60` are accepted; `a/n`, `L-n` and
+//!   `*` within a list are refused; `SUN-SUN` is the whole week. It takes the default policy of one time of day only where
+//!   second, minute and hour are single values.
+//! - Vixie and cronie treat clock changes as above, but take a change of three hours or more for a correction of the
+//!   clock. Here every change of a zone's clocks is one.
+//! - Most schedulers give no choice about clocks.
 //! - Jenkins: `H` is the same idea with another hash. `H` in day-of-month is 1 to 28 in both.
 //! - Not accepted here, each with a repair in the refusal: ranges that wrap (`22-2`), steps that reach no second value
 //!   (`*/60`), `TZ=` in the expression, `@reboot`, `@every`, `L` alone as a weekday, `L-3W`.
@@ -174,7 +176,10 @@ impl Compiled {
                 Item::Rule(rule) => Some(*rule),
                 Item::Steps { .. } | Item::Spread { .. } => None,
             };
-            DayField { values: values(field, written), rules: written.items.iter().filter_map(rule).collect() }
+            DayField {
+                values: values(field, written),
+                rules: written.items.iter().filter_map(rule).collect(),
+            }
         };
         let values = Values {
             seconds: values(Field::Second, second),
@@ -197,7 +202,10 @@ impl Compiled {
             normal_text: format!("{} {clock}", values.normal_text()).into(),
             slots,
             follows_wall_clock,
-            has_spread: fields.iter().flat_map(|field| &field.items).any(|item| matches!(item, Item::Spread { .. })),
+            has_spread: fields
+                .iter()
+                .flat_map(|field| &field.items)
+                .any(|item| matches!(item, Item::Spread { .. })),
         })
     }
 }

@@ -24,7 +24,8 @@ const DAYS_MAX: [u16; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 pub(super) fn explain(expression: &str, values: &Values) -> CronError {
     let (reason, repair) = day_beyond_month(expression, values).unwrap_or_else(|| {
         (
-            "no day from 1970 to 2100 satisfies day-of-month, month, day-of-week and year together".to_owned(),
+            "no day from 1970 to 2100 satisfies day-of-month, month, day-of-week and year together"
+                .to_owned(),
             "widen one of them".to_owned(),
         )
     });

@@ -73,7 +73,10 @@ fn read_field(expression: &str, field: Field, text: &str) -> Result<Written, Cro
             fault: Box::new(fault),
         })
     };
-    Ok(Written { starred: text.starts_with('*'), items: text.split(',').map(read).collect::<Result<_, _>>()? })
+    Ok(Written {
+        starred: text.starts_with('*'),
+        items: text.split(',').map(read).collect::<Result<_, _>>()?,
+    })
 }
 
 fn nickname(expression: &str) -> Result<&'static str, CronError> {
@@ -85,7 +88,8 @@ fn nickname(expression: &str) -> Result<&'static str, CronError> {
         let interval = expression.split_ascii_whitespace().nth(1).unwrap_or("5m");
         format!("an interval has a field of its own; write `every: {interval}` instead of cron")
     } else if lower.starts_with("@reboot") {
-        "a fleet has no moment of starting; write `every: 1h` for an interval or `at:` for one instant".to_owned()
+        "a fleet has no moment of starting; write `every: 1h` for an interval or `at:` for one instant"
+            .to_owned()
     } else {
         let known = NICKNAMES.map(|(name, _)| name);
         let hint = nearest(&lower, known).map_or_else(String::new, |name| format!("; did you mean {name}?"));

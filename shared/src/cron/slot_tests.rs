@@ -166,7 +166,8 @@ fn cron(text: &str) -> CronExpr {
 fn every_line_of_the_table_comes_as_written() {
     let mut checked = 0;
     for line in SLOTS.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let columns: Vec<&str> = line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect();
+        let columns: Vec<&str> =
+            line.split("  ").map(str::trim).filter(|column| !column.is_empty()).collect();
         let [zone, text, policy, after, expected] = columns[..] else { panic!("five columns: {line}") };
         let zone = parse_zone(zone).expect("zone");
         let mut after = instant_of(after);
@@ -186,7 +187,8 @@ fn every_line_of_the_table_comes_as_written() {
 fn the_ends_of_the_calendar_are_no_trap() {
     for zone in ["UTC", "Pacific/Apia", "America/New_York"].map(|zone| parse_zone(zone).expect("zone")) {
         let every_minute = cron("* * * * *");
-        let first = every_minute.next_after(DateTime::<Utc>::MIN_UTC, zone, DstPolicy::default()).expect("first");
+        let first =
+            every_minute.next_after(DateTime::<Utc>::MIN_UTC, zone, DstPolicy::default()).expect("first");
         assert_eq!(first.with_timezone(&zone).naive_local().to_string(), "1970-01-01 00:00:00");
         assert_eq!(every_minute.next_after(DateTime::<Utc>::MAX_UTC, zone, DstPolicy::default()), None);
     }
@@ -245,8 +247,9 @@ fn a_spread_is_the_same_for_ever() {
         next.expect("slot").format("%m-%dT%H:%M:%S").to_string()
     };
     let seeds = ["daily_data_archive", "weekly_cleanup"];
-    let found = ["H H * * *", "H H(1-5) H * *", "H H H H H ?", "H/15 * * * *", "10~20 ~ * * *", "0 0 H(1-7)/3 * *"]
-        .map(|text| format!("{text}: {}", seeds.map(|seed| slot(text, seed)).join(" ")));
+    let found =
+        ["H H * * *", "H H(1-5) H * *", "H H H H H ?", "H/15 * * * *", "10~20 ~ * * *", "0 0 H(1-7)/3 * *"]
+            .map(|text| format!("{text}: {}", seeds.map(|seed| slot(text, seed)).join(" ")));
     insta::assert_snapshot!(found.join("\n"), @r"
     H H * * *: 11-24T10:53:00 11-24T08:02:00
     H H(1-5) H * *: 11-25T03:53:00 12-22T05:02:00
@@ -324,9 +327,10 @@ fn reading_and_the_first_slot_cost_less_than_a_millisecond_even_at_worst() {
             let begun = SystemClock.elapsed();
             let read = text.parse::<CronExpr>();
             let after = instant_of("2026-11-24T00:00Z");
-            let next = read.ok().map(|read| read.next_after(after, Tz::America__New_York, DstPolicy::default()));
+            let next =
+                read.ok().map(|read| read.next_after(after, Tz::America__New_York, DstPolicy::default()));
             std::hint::black_box(next);
-            SystemClock.elapsed() - begun
+            SystemClock.elapsed().saturating_sub(begun)
         };
         // The best of ten, for the machine may have other things to do.
         let best = (0..10).map(|_| once()).min().expect("ten");
@@ -338,10 +342,11 @@ fn reading_and_the_first_slot_cost_less_than_a_millisecond_even_at_worst() {
 #[test]
 fn no_zone_sets_its_clocks_twice_within_a_day() {
     // `shifts` looks once a day. Default: twenty zones over twenty years; with CRON_CASES: every zone from 1970 to 2100.
-    let seed = RandomState::new().hash_one("zones") as usize;
+    let seed = RandomState::new().hash_one("zones");
     let everything = std::env::var_os("CRON_CASES").is_some();
-    let (first_year, years, every) = if everything { (0, 131, 1) } else { (20 + (seed % 60) as i64, 20, 30) };
-    for zone in chrono_tz::TZ_VARIANTS.iter().skip(seed % every).step_by(every) {
+    let (first_year, years, every) =
+        if everything { (0, 131, 1) } else { (20 + (seed % 60).cast_signed(), 20, 30) };
+    for zone in chrono_tz::TZ_VARIANTS.iter().skip((seed % every) as usize).step_by(every as usize) {
         let from_s = first_year * 365 * zone::DAY_S;
         let hours = (0..years * 365 * 24).map(|hour| from_s + hour * 3600);
         let mut previous: Option<i64> = None;
