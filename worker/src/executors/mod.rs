@@ -6,8 +6,12 @@ pub mod http;
 pub mod local;
 pub mod message;
 
+mod answer;
+mod retry_after;
+
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use shared::{
     Timestamp,
@@ -17,7 +21,7 @@ use shared::{
     target::{Address, Target},
     task::{Task, Work},
 };
-use streams::Streams;
+use streams::{Streams, headers};
 use tokio_util::sync::CancellationToken;
 
 /// One try at a run: everything an executor needs to know.
@@ -86,6 +90,24 @@ impl Attempt {
         }
         body
     }
+
+    /// What a target is told about the attempt outside the body, whichever way it is reached.
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            (headers::IDEMPOTENCY_KEY, self.run.to_string()),
+            (headers::RUN, self.run.to_string()),
+            (headers::ATTEMPT, self.number.to_string()),
+            (headers::FENCE, self.fence.to_string()),
+        ];
+        headers.extend(self.slot.map(|slot| (headers::SLOT, written(slot))));
+        headers.extend(self.traceparent.clone().map(|context| (headers::TRACEPARENT, context)));
+        headers
+    }
+}
+
+/// An instant as it is written in JSON too: RFC 3339, in UTC, with no more digits than it needs.
+fn written(instant: Timestamp) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// All executors of a worker.
@@ -124,7 +146,11 @@ impl Executors {
                 if let Err(error) = attempt.task.check_target(target) {
                     return Err(Failure::permanent(ErrorKind::UnknownTarget, error.to_string()));
                 }
-                self.health.check(name, target).await?;
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Err(answer::stopped("the check of the target")),
+                    checked = self.health.check(name, target) => checked?,
+                }
                 match &target.address {
                     Address::Http(_) => self.http.execute(attempt, target, stop).await,
                     Address::Message(_) => self.message.execute(attempt, target, stop).await,
