@@ -60,7 +60,8 @@ fn only_streams_imports_async_nats() {
 fn no_other_crate_spells_a_subject() {
     for_each_source(&["planner/src", "worker/src", "cli/src", "shared/src"], |path, text| {
         for spelled in ["cronfleet.due", "cronfleet.tasks", "cronfleet.results", "cronfleet.control", "$KV.", "$JS."] {
-            let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
             let found = lines.filter(|line| line.contains(spelled) && !line.contains("nats pub")).collect::<Vec<_>>();
             assert!(found.is_empty(), "{} spells {spelled}: {found:?}", path.display());
         }

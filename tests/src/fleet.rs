@@ -30,7 +30,7 @@ impl Fleet {
         let nats = Nats::start().await;
         let streams = nats.connect().await;
         streams.init(Replicas::One).await.expect("init");
-        let target = TargetService::start().await;
+        let target = TargetService::start();
         Self { nats, streams, target, started: std::cell::Cell::new(0) }
     }
 

@@ -29,12 +29,11 @@ impl Nats {
 
     /// Starts one with more lines in its settings.
     pub async fn start_with(extra: &str) -> Self {
-        let folder = TempDir::new().expect("a folder");
         // Between our letting go of the port and the server's taking it another test may be faster: then again.
         for _ in 0..10 {
-            let mut nats = Self { port: free_port(), folder: TempDir::new_in(&folder).expect("a folder"), extra: extra.to_owned(), process: None };
+            let folder = TempDir::new().expect("a folder");
+            let mut nats = Self { port: free_port(), folder, extra: extra.to_owned(), process: None };
             if nats.try_launch().await {
-                nats.folder = folder;
                 return nats;
             }
         }

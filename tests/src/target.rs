@@ -3,7 +3,9 @@
 
 use std::{
     collections::HashMap,
+    net::TcpListener,
     sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -16,7 +18,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use shared::clock::{Clock, SystemClock};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 /// What an action does. The action's name says it: `ok`, `echo`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`.
 #[derive(Debug, Clone)]
@@ -39,27 +41,40 @@ pub struct Call {
     pub ended_ms: Option<i64>,
 }
 
-/// A service with its memory.
+/// A service with its memory. It serves on a thread of its own, so that it answers while a spec waits for a command.
 pub struct TargetService {
     address: String,
     calls: Calls,
-    server: JoinHandle<()>,
+    stop: CancellationToken,
+    server: Option<JoinHandle<()>>,
 }
 
 type Calls = Arc<Mutex<Vec<Call>>>;
 
 impl TargetService {
     /// Starts one on a free port.
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         let calls = Calls::default();
         let app = Router::new()
             .route("/actions/{action}", post(act))
             .route("/healthz", get(|| async { "fine" }))
             .with_state(Arc::clone(&calls));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a listener");
         let address = format!("http://{}", listener.local_addr().expect("its address"));
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
-        Self { address, calls, server }
+        let stop = CancellationToken::new();
+        let until = stop.clone();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                tokio::select! {
+                    served = axum::serve(listener, app) => served.expect("it serves"),
+                    () = until.cancelled() => {}
+                }
+            });
+        });
+        Self { address, calls, stop, server: Some(server) }
     }
 
     /// Its base URL.
@@ -80,7 +95,10 @@ impl TargetService {
 
 impl Drop for TargetService {
     fn drop(&mut self) {
-        self.server.abort();
+        self.stop.cancel();
+        if let Some(server) = self.server.take() {
+            let _ = server.join();
+        }
     }
 }
 

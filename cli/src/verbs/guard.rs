@@ -22,5 +22,5 @@ pub struct GuardArgs {
 pub fn run(args: GuardArgs) -> ExitCode {
     let mut words = args.command.into_iter();
     let program = words.next().unwrap_or_default();
-    guard::run(guard::GuardSettings { grace: args.grace.0, program, args: words.collect() })
+    guard::run(&guard::GuardSettings { grace: args.grace.0, program, args: words.collect() })
 }

@@ -1,0 +1,141 @@
+//! A planner and workers, each watched over.
+//!
+//! A queue that is declared while `up` runs gets a worker of its own, so that its runs do not wait for a restart.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use shared::{clock::SharedClock, limits, names::QueueName};
+use streams::Streams;
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use worker::{Stop, Worker, WorkerSettings, executors::local::LocalSettings};
+
+use super::{supervise::supervise, talk::Talk};
+
+/// How soon a new queue is noticed.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// A worker bounds its drain itself; whoever waits longer than this waits for nothing.
+const WORKERS_END_WAIT: Duration = Duration::from_secs(40);
+const PLANNER_END_WAIT: Duration = Duration::from_secs(15);
+
+/// What planner and workers are told.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) host: String,
+    pub(super) places: u16,
+    pub(super) local: LocalSettings,
+}
+
+/// The running planner and workers.
+pub(super) struct Fleet {
+    planner: AbortOnDropHandle<()>,
+    workers: AbortOnDropHandle<()>,
+    planner_stop: CancellationToken,
+    talk: Talk,
+    clock: SharedClock,
+}
+
+impl Fleet {
+    /// Starts them. The workers drain and abort with `stop`; the planner is stopped by [`Fleet::stop`].
+    pub(super) fn start(settings: Settings, streams: &Streams, talk: &Talk, stop: &Stop) -> Self {
+        let clock = streams.clock().clone();
+        let planner_stop = CancellationToken::new();
+        let planner = {
+            let (streams, host, stop) = (streams.clone(), settings.host.clone(), planner_stop.clone());
+            let plan = move || {
+                let planner =
+                    planner::Planner::new(&planner::PlannerSettings { host: host.clone() }, streams.clone());
+                let stop = stop.clone();
+                async move { Ok(planner.run(stop).await?) }
+            };
+            supervise("the planner".to_owned(), talk.clone(), clock.clone(), planner_stop.clone(), plan)
+        };
+        let workers = work(settings, streams.clone(), talk.clone(), stop.clone());
+        Self {
+            planner: AbortOnDropHandle::new(tokio::spawn(planner)),
+            workers: AbortOnDropHandle::new(tokio::spawn(workers)),
+            planner_stop,
+            talk: talk.clone(),
+            clock,
+        }
+    }
+
+    /// Waits for the workers, which were told to drain, and then stops the planner.
+    pub(super) async fn stop(self) {
+        if let Some(late) = ends_within(self.workers, WORKERS_END_WAIT, &self.clock).await {
+            self.talk.say("the worker does not end; it is dropped, its runs are taken up again later");
+            drop(late);
+        } else {
+            self.talk.say("the worker has stopped");
+        }
+        self.planner_stop.cancel();
+        if let Some(late) = ends_within(self.planner, PLANNER_END_WAIT, &self.clock).await {
+            self.talk.say("the planner does not end; it is dropped, nothing is lost");
+            drop(late);
+        } else {
+            self.talk.say("the planner has stopped");
+        }
+    }
+}
+
+/// Waits for a task; gives it back if it has not ended in time.
+async fn ends_within(
+    mut task: AbortOnDropHandle<()>,
+    wait: Duration,
+    clock: &SharedClock,
+) -> Option<AbortOnDropHandle<()>> {
+    tokio::select! {
+        _ = &mut task => None,
+        () = clock.sleep(wait) => Some(task),
+    }
+}
+
+/// Serves every queue that is declared, now or later, until all workers have drained.
+async fn work(settings: Settings, streams: Streams, talk: Talk, stop: Stop) {
+    let clock = streams.clock().clone();
+    let mut served = BTreeSet::new();
+    let mut workers = JoinSet::new();
+    while !stop.drain.is_cancelled() {
+        if let Ok(declared) = streams.catalog().queues().await {
+            let declared: BTreeSet<QueueName> =
+                declared.into_keys().chain([QueueName::default_queue()]).collect();
+            let new: Vec<QueueName> = declared.difference(&served).cloned().collect();
+            if !new.is_empty() {
+                let names: Vec<&str> = new.iter().map(QueueName::as_str).collect();
+                let names = names.join(", ");
+                talk.say(format!("a worker serves {names} ({} places)", settings.places));
+                served.extend(new.iter().cloned());
+                let serve = serve(settings.clone(), new, streams.clone(), stop.clone());
+                let name = format!("the worker of {names}");
+                workers.spawn(supervise(name, talk.clone(), clock.clone(), stop.drain.clone(), serve));
+            }
+        }
+        tokio::select! {
+            () = stop.drain.cancelled() => {}
+            () = clock.sleep(LOOK_EVERY) => {}
+        }
+    }
+    while workers.join_next().await.is_some() {}
+}
+
+/// What starts one worker, as often as it is needed.
+fn serve(
+    settings: Settings,
+    queues: Vec<QueueName>,
+    streams: Streams,
+    stop: Stop,
+) -> impl FnMut() -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>> {
+    move || {
+        let settings = WorkerSettings {
+            host: settings.host.clone(),
+            queues: queues.clone(),
+            places: settings.places,
+            drain: limits::DRAIN_DEFAULT,
+            local: settings.local.clone(),
+        };
+        let worker = Worker::new(settings, streams.clone());
+        // Its own tokens: a worker that gives up cancels them, and the others must not stop with it.
+        let stop = Stop { drain: stop.drain.child_token(), abort: stop.abort.child_token() };
+        Box::pin(async move { Ok(worker?.run(stop).await?) })
+    }
+}
