@@ -49,7 +49,7 @@ async fn a_submission_that_makes_no_sense_is_refused_before_it_is_sent() {
     for (arguments, part) in [
         (vec!["submit", "a.b", "-d", "{}"], "a_b"),
         (vec!["submit", "reindex", "-d", "{\"target_service\":"], "EOF"),
-        (vec!["submit", "reindex", "-d", "{\"target_service\":\"a\",\"action\":\"b\"}", "--key", "20261124T020000Z"], "reserved"),
+        (vec!["submit", "reindex", "-d", "{\"target_service\":\"a\",\"action\":\"b\"}", "--key", "20261124T020000Z"], "planners' own"),
         (vec!["submit", "reindex", "-d", "{\"target_service\":\"a\",\"action\":\"b\"}", "--queue", "nowhere"], "nowhere"),
         (vec!["trigger", "nothing"], "nothing"),
         (vec!["describe", "run", "no-dot"], "<name>.<key>"),
