@@ -6,7 +6,11 @@ use std::{
 };
 
 use shared::{
-    Timestamp, calendar::Calendar, hash::partition_of, limits::SLOTS_PER_ROUND_MAX, names::{CalendarName, Name, QueueName},
+    Timestamp,
+    calendar::Calendar,
+    hash::partition_of,
+    limits::SLOTS_PER_ROUND_MAX,
+    names::{CalendarName, Name, QueueName},
     slot::Slot,
 };
 use streams::schedules::Version;
@@ -156,7 +160,8 @@ impl Book {
     pub(crate) fn account(&mut self, name: &Name, upto: Timestamp) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.accounted_to = entry.accounted_to.max(upto);
-            let past = entry.epochs.iter().skip(1).take_while(|epoch| epoch.since <= entry.accounted_to).count();
+            let past =
+                entry.epochs.iter().skip(1).take_while(|epoch| epoch.since <= entry.accounted_to).count();
             entry.epochs.drain(..past);
         }
         self.place(name);
@@ -180,9 +185,10 @@ impl Book {
         let known = self.entries.values().filter(|entry| {
             entry.invalid.is_some() || entry.epochs.last().is_some_and(|epoch| epoch.schedule.is_some())
         });
-        let invalid = self.entries.iter().filter_map(|(name, entry)| {
-            entry.invalid.as_ref().map(|why| format!("{name}: {why}"))
-        });
+        let invalid = self
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| entry.invalid.as_ref().map(|why| format!("{name}: {why}")));
         (known.count(), invalid.take(16).collect())
     }
 
@@ -256,10 +262,12 @@ mod tests {
     fn a_change_takes_effect_at_its_instant_and_what_was_due_before_it_is_still_due() {
         let mut book = book();
         book.learn(version("hourly", 2, "02:30:00", Some(r#""cron":"45 * * * *""#)));
-        let due: Vec<_> = book.due(partition(), at("04:00:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
+        let due: Vec<_> =
+            book.due(partition(), at("04:00:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
         assert_eq!(due, [at("02:00:00"), at("02:45:00"), at("03:45:00")]);
         book.learn(version("hourly", 3, "03:00:00", None));
-        let due: Vec<_> = book.due(partition(), at("04:00:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
+        let due: Vec<_> =
+            book.due(partition(), at("04:00:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
         assert_eq!(due, [at("02:00:00"), at("02:45:00")], "deleted at three");
     }
 
@@ -268,7 +276,8 @@ mod tests {
         let mut book = book();
         book.learn(version("hourly", 1, "00:00:00", Some(r#""cron":"0 * * * *""#)));
         assert_eq!(book.due(partition(), at("02:00:00"))[0].slots.len(), 1);
-        let broken = Version { definition: Err("not JSON".to_owned()), ..version("hourly", 2, "01:30:00", None) };
+        let broken =
+            Version { definition: Err("not JSON".to_owned()), ..version("hourly", 2, "01:30:00", None) };
         book.learn(broken);
         assert!(book.due(partition(), at("05:00:00")).is_empty());
         assert_eq!(book.census(), (1, vec!["hourly: not JSON".to_owned()]));
@@ -280,12 +289,16 @@ mod tests {
         book.learn(version("hourly", 9, "03:30:00", Some(r#""cron":"15 * * * *""#)));
         let name: Name = "hourly".parse().expect("name");
         assert_eq!(book.changed_since(partition(), at("01:00:00")), std::slice::from_ref(&name));
-        book.learn_history(&name, vec![
-            version("hourly", 4, "00:00:00", Some(r#""cron":"0 * * * *""#)),
-            version("hourly", 9, "03:30:00", Some(r#""cron":"15 * * * *""#)),
-        ]);
+        book.learn_history(
+            &name,
+            vec![
+                version("hourly", 4, "00:00:00", Some(r#""cron":"0 * * * *""#)),
+                version("hourly", 9, "03:30:00", Some(r#""cron":"15 * * * *""#)),
+            ],
+        );
         book.open(partition(), at("01:00:00"));
-        let due: Vec<_> = book.due(partition(), at("04:30:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
+        let due: Vec<_> =
+            book.due(partition(), at("04:30:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
         assert_eq!(due, [at("02:00:00"), at("03:00:00"), at("04:15:00")]);
     }
 }

@@ -22,7 +22,7 @@ const REWATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A version of a schedule.
-    Schedule(Version),
+    Schedule(Box<Version>),
     /// All schedules that were there at the start have been seen.
     SchedulesCurrent,
     /// A queue is declared, or no longer.
@@ -81,7 +81,7 @@ async fn watch_schedules(streams: &Streams, changes: &mpsc::Sender<Change>) -> R
     while let Some(version) = versions.next().await {
         let version = version?;
         let is_current = version.is_current;
-        let _ = changes.send(Change::Schedule(version)).await;
+        let _ = changes.send(Change::Schedule(Box::new(version))).await;
         if is_current {
             let _ = changes.send(Change::SchedulesCurrent).await;
         }

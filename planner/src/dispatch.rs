@@ -135,7 +135,9 @@ impl Dispatcher {
         let (record, revision, traceparent) = match self.streams.ledger().create(&record).await? {
             Creation::Created(revision) => (record, revision, Some(trace.to_string())),
             // Made before, by us or by a predecessor. Past PENDING: a worker had it, so it was published.
-            Creation::Exists(stored) if stored.value.status != RunState::Pending => return Ok(Outcome::Dispatched),
+            Creation::Exists(stored) if stored.value.status != RunState::Pending => {
+                return Ok(Outcome::Dispatched);
+            }
             Creation::Exists(stored) => (stored.value, stored.revision, None),
         };
         let due = DueTask { run: record, task };
@@ -157,7 +159,9 @@ impl Dispatcher {
                     return Ok(Outcome::Dispatched);
                 }
                 // The subject of a run that may overlap is its own: whatever is there, it is this run.
-                Err(WriteError::Occupied { .. }) if overlap == Overlap::Allow => return Ok(Outcome::Dispatched),
+                Err(WriteError::Occupied { .. }) if overlap == Overlap::Allow => {
+                    return Ok(Outcome::Dispatched);
+                }
                 Err(WriteError::Occupied { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

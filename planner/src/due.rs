@@ -58,9 +58,9 @@ mod tests {
         format!("2026-11-24T{text}Z").parse().expect("instant")
     }
 
-    fn schedule(when: &str) -> Option<Arc<Schedule>> {
+    fn schedule(when: &str) -> Arc<Schedule> {
         let json = format!(r#"{{{when},"task":{{"target_service":"a","action":"b"}}}}"#);
-        Some(Arc::new(serde_json::from_str(&json).expect("schedule")))
+        Arc::new(serde_json::from_str(&json).expect("schedule"))
     }
 
     fn slots(epochs: &[Epoch], after: &str, upto: &str) -> Vec<(String, u64)> {
@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn windows_that_follow_each_other_neither_skip_a_slot_nor_repeat_one() {
-        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: schedule(r#""every":"7s""#) }];
+        let epochs =
+            [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(schedule(r#""every":"7s""#)) }];
         let whole = slots(&epochs, "01:00:00", "01:10:00");
         let mut pieces = Vec::new();
         for minute in 0..10 {
@@ -85,8 +86,8 @@ mod tests {
     #[test]
     fn a_slot_is_computed_from_the_definition_in_force_at_its_instant() {
         let epochs = [
-            Epoch { since: at("00:00:00"), revision: 1, schedule: schedule(r#""every":"10m""#) },
-            Epoch { since: at("01:25:00"), revision: 2, schedule: schedule(r#""every":"15m""#) },
+            Epoch { since: at("00:00:00"), revision: 1, schedule: Some(schedule(r#""every":"10m""#)) },
+            Epoch { since: at("01:25:00"), revision: 2, schedule: Some(schedule(r#""every":"15m""#)) },
             Epoch { since: at("02:00:00"), revision: 3, schedule: None },
         ];
         let expected = [("01:10:00", 1), ("01:20:00", 1), ("01:30:00", 2), ("01:45:00", 2), ("02:00:00", 2)];
@@ -97,13 +98,15 @@ mod tests {
 
     #[test]
     fn nothing_is_due_before_the_schedule_was_made() {
-        let epochs = [Epoch { since: at("12:00:00"), revision: 1, schedule: schedule(r#""cron":"0 * * * *""#) }];
+        let epochs =
+            [Epoch { since: at("12:00:00"), revision: 1, schedule: Some(schedule(r#""cron":"0 * * * *""#)) }];
         assert_eq!(slots(&epochs, "00:00:00", "13:30:00"), [("13:00:00".to_owned(), 1)]);
     }
 
     #[test]
     fn a_long_outage_comes_in_pieces() {
-        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: schedule(r#""every":"1s""#) }];
+        let epochs =
+            [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(schedule(r#""every":"1s""#)) }];
         let first = due_between(&epochs, at("01:00:00"), at("02:00:00"), 100);
         assert_eq!(first.len(), 100);
         assert_eq!(first[99].slot.instant(), at("01:01:40"));

@@ -112,7 +112,14 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(streams: Streams, holdings: Arc<Holdings>, status: Arc<Status>) -> Self {
-        Self { streams, holdings, status, seen: HashMap::new(), held: HashMap::new(), planners: HashMap::new() }
+        Self {
+            streams,
+            holdings,
+            status,
+            seen: HashMap::new(),
+            held: HashMap::new(),
+            planners: HashMap::new(),
+        }
     }
 
     /// Holds this planner's share until it is told to stop; then gives everything up.
@@ -158,7 +165,8 @@ impl Keeper {
         let now = self.streams.clock().elapsed();
         match item {
             Item::Lease(seen) => {
-                let known = self.seen.get(&seen.partition).is_some_and(|known| known.revision >= seen.revision);
+                let known =
+                    self.seen.get(&seen.partition).is_some_and(|known| known.revision >= seen.revision);
                 if !known {
                     self.compare_with_held(&seen);
                     let fresh = Seen { lease: seen.lease, revision: seen.revision, since: now };
@@ -214,7 +222,9 @@ impl Keeper {
         let writes = steps.into_iter().map(|(partition, step)| {
             let partitions = partitions.clone();
             async move {
-                let (Step::Take { lease, revision } | Step::Renew { lease, revision } | Step::GiveUp { lease, revision }) = step
+                let (Step::Take { lease, revision }
+                | Step::Renew { lease, revision }
+                | Step::GiveUp { lease, revision }) = step
                 else {
                     return None;
                 };
@@ -250,7 +260,10 @@ impl Keeper {
         if !wanted {
             return Step::Nothing;
         }
-        let take = |term, revision| Step::Take { lease: Lease { holder: Some(me.clone()), term, since: wall }, revision };
+        let take = |term, revision| Step::Take {
+            lease: Lease { holder: Some(me.clone()), term, since: wall },
+            revision,
+        };
         match self.seen.get(&partition) {
             None => take(1, 0),
             Some(Seen { lease: Some(lease), revision, since }) => {
@@ -268,7 +281,7 @@ impl Keeper {
                 let seen = Seen { lease: Some(lease.clone()), revision, since: asked_at };
                 self.seen.insert(partition, seen);
                 if lease.holder.is_some() {
-                    self.holdings.hold(partition, asked_at + LEASE - LEASE_MARGIN);
+                    self.holdings.hold(partition, asked_at + LEASE.saturating_sub(LEASE_MARGIN));
                     self.held.insert(partition, Held { lease, revision, renewed_at: asked_at });
                 }
             }

@@ -103,7 +103,8 @@ impl Planner {
             parts.spawn("watch of definitions", following);
         }
         drop(changes);
-        let rounds = round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
+        let rounds =
+            round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher, planning.clone()));
         let keeper = leases::Keeper::new(streams(), holdings, Arc::clone(&status));
@@ -117,7 +118,8 @@ impl Planner {
         planning.cancel();
         let stopped = parts.all_ends().await;
         holding.cancel();
-        let kept = keeper.await.map_err(|error| PlannerError::Part { part: "leases", detail: error.to_string() });
+        let kept =
+            keeper.await.map_err(|error| PlannerError::Part { part: "leases", detail: error.to_string() });
         tracing::info!(planner.id = %self.id, "Planner `{}` has stopped", self.id);
         ended.and(stopped).and(kept?)
     }
@@ -130,13 +132,19 @@ struct Parts {
 }
 
 impl Parts {
-    fn spawn(&mut self, part: &'static str, work: impl Future<Output = Result<(), PlannerError>> + Send + 'static) {
+    fn spawn(
+        &mut self,
+        part: &'static str,
+        work: impl Future<Output = Result<(), PlannerError>> + Send + 'static,
+    ) {
         self.running.spawn(async move { (part, work.await) });
     }
 
     async fn first_end(&mut self) -> Result<(), PlannerError> {
         match self.running.join_next().await {
-            Some(Ok((part, Ok(())))) => Err(PlannerError::Part { part, detail: "without an error".to_owned() }),
+            Some(Ok((part, Ok(())))) => {
+                Err(PlannerError::Part { part, detail: "without an error".to_owned() })
+            }
             Some(Ok((part, Err(error)))) => Err(PlannerError::Part { part, detail: error.to_string() }),
             Some(Err(panic)) => Err(PlannerError::Part { part: "task", detail: panic.to_string() }),
             None => Ok(()),

@@ -19,16 +19,28 @@ pub(crate) enum Decision {
     Skip(Reason),
 }
 
+/// The days on which a schedule may run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Days<'a> {
+    /// It names no calendar.
+    Every,
+    /// Those of its calendar.
+    Of(&'a Calendar),
+    /// It names a calendar that is not declared: then nothing runs, because running on a holiday may cost more than
+    /// not running.
+    Undeclared,
+}
+
 /// Decides on one slot.
-///
-/// `calendar` is the one the schedule names; `Some(None)` means that it names one that is not declared: then nothing
-/// runs, because running on a holiday may cost more than not running.
-pub(crate) fn decide(schedule: &Schedule, slot: Slot, now: Timestamp, calendar: Option<Option<&Calendar>>) -> Decision {
-    if let Some(calendar) = calendar {
-        let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
-        if !calendar.is_some_and(|calendar| calendar.includes(date)) {
-            return Decision::Skip(Reason::SkippedCalendar);
-        }
+pub(crate) fn decide(schedule: &Schedule, slot: Slot, now: Timestamp, days: Days<'_>) -> Decision {
+    let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
+    let may_run = match days {
+        Days::Every => true,
+        Days::Of(calendar) => calendar.includes(date),
+        Days::Undeclared => false,
+    };
+    if !may_run {
+        return Decision::Skip(Reason::SkippedCalendar);
     }
     let age = now - slot.instant();
     if age <= delta(MISSED_AFTER) {
@@ -66,10 +78,11 @@ mod tests {
     /// The slots that run when a planner comes back at 12:00:00 and has seen nothing since 09:00:00.
     fn runs_after_an_outage(fields: &str) -> Vec<String> {
         let schedule = schedule(fields);
-        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::new(schedule.clone())) }];
+        let epochs =
+            [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::new(schedule.clone())) }];
         due_between(&epochs, at("09:00:00"), at("12:00:00"), 100_000)
             .into_iter()
-            .filter(|due| decide(&schedule, due.slot, at("12:00:00"), None) == Decision::Run)
+            .filter(|due| decide(&schedule, due.slot, at("12:00:00"), Days::Every) == Decision::Run)
             .map(|due| due.slot.instant().format("%H:%M:%S").to_string())
             .collect()
     }
@@ -80,7 +93,10 @@ mod tests {
             (r#""cron":"15,45 * * * *""#, &["11:45:00"]),
             (r#""cron":"15,45 * * * *","missed":"skip""#, &[]),
             (r#""cron":"15,45 * * * *","missed":"all""#, &["11:15:00", "11:45:00"]),
-            (r#""cron":"15,45 * * * *","missed":"all","catch_up":"2h""#, &["10:15:00", "10:45:00", "11:15:00", "11:45:00"]),
+            (
+                r#""cron":"15,45 * * * *","missed":"all","catch_up":"2h""#,
+                &["10:15:00", "10:45:00", "11:15:00", "11:45:00"],
+            ),
             (r#""cron":"15,45 * * * *","catch_up":"10m""#, &[]),
             (r#""cron":"0 12 * * *","missed":"skip""#, &["12:00:00"]),
         ];
@@ -101,8 +117,11 @@ mod tests {
     fn a_change_of_holder_is_no_outage() {
         let every_second = schedule(r#""every":"1s","missed":"skip""#);
         let slot = Slot::at(at("12:00:00"));
-        assert_eq!(decide(&every_second, slot, at("12:00:15"), None), Decision::Run);
-        assert_eq!(decide(&every_second, slot, at("12:00:16"), None), Decision::Skip(Reason::SkippedMissed));
+        assert_eq!(decide(&every_second, slot, at("12:00:15"), Days::Every), Decision::Run);
+        assert_eq!(
+            decide(&every_second, slot, at("12:00:16"), Days::Every),
+            Decision::Skip(Reason::SkippedMissed)
+        );
     }
 
     #[test]
@@ -111,9 +130,9 @@ mod tests {
         let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
         // 18:00 UTC on a Friday is 02:00 on Saturday in Shanghai.
         let friday_utc: Timestamp = "2026-11-27T18:00:00Z".parse().expect("instant");
-        let decision = |calendar| decide(&shanghai, Slot::at(friday_utc), friday_utc, calendar);
-        assert_eq!(decision(Some(Some(&weekdays))), Decision::Skip(Reason::SkippedCalendar));
-        assert_eq!(decision(Some(None)), Decision::Skip(Reason::SkippedCalendar));
-        assert_eq!(decision(None), Decision::Run);
+        let decision = |days| decide(&shanghai, Slot::at(friday_utc), friday_utc, days);
+        assert_eq!(decision(Days::Of(&weekdays)), Decision::Skip(Reason::SkippedCalendar));
+        assert_eq!(decision(Days::Undeclared), Decision::Skip(Reason::SkippedCalendar));
+        assert_eq!(decision(Days::Every), Decision::Run);
     }
 }

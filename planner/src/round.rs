@@ -21,7 +21,7 @@ use crate::{
     definitions::Change,
     dispatch::{Dispatcher, Outcome},
     leases::Holdings,
-    missed::decide,
+    missed::{Days, decide},
     status::Status,
 };
 
@@ -46,8 +46,21 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub(crate) fn new(streams: Streams, dispatcher: Dispatcher, holdings: Arc<Holdings>, status: Arc<Status>) -> Self {
-        Self { streams, dispatcher, holdings, status, book: Book::default(), cursors: BTreeMap::new(), worked: BTreeSet::new() }
+    pub(crate) fn new(
+        streams: Streams,
+        dispatcher: Dispatcher,
+        holdings: Arc<Holdings>,
+        status: Arc<Status>,
+    ) -> Self {
+        Self {
+            streams,
+            dispatcher,
+            holdings,
+            status,
+            book: Book::default(),
+            cursors: BTreeMap::new(),
+            worked: BTreeSet::new(),
+        }
     }
 
     /// Plans until it is told to stop; then writes the cursors a last time.
@@ -96,7 +109,7 @@ impl Rounds {
 
     fn learn(&mut self, change: Change) -> Learned {
         match change {
-            Change::Schedule(version) => self.book.learn(version),
+            Change::Schedule(version) => self.book.learn(*version),
             Change::SchedulesCurrent => return Learned::Schedules,
             Change::CatalogCurrent => return Learned::Catalog,
             Change::Queue(name, true) => {
@@ -118,8 +131,9 @@ impl Rounds {
     /// How long to wait for the next slot; never long, because the clock may be set meanwhile.
     fn wait_until_next(&self, all_done: bool) -> Duration {
         let now = self.streams.clock().now();
-        let next = self.book.next_slot().map(|slot| slot.instant());
-        let until_next = next.map_or(limits::ROUND_SLEEP_MAX, |next| (next - now).to_std().unwrap_or(Duration::ZERO));
+        let next = self.book.next_slot().map(shared::slot::Slot::instant);
+        let until_next =
+            next.map_or(limits::ROUND_SLEEP_MAX, |next| (next - now).to_std().unwrap_or(Duration::ZERO));
         let wait = until_next.min(limits::ROUND_SLEEP_MAX);
         // What failed is due already: without a pause it would be tried in a hot loop.
         if all_done { wait } else { wait.max(limits::ROUND_SLEEP_MAX) }
@@ -155,7 +169,7 @@ impl Rounds {
     async fn account_for(&self, due: DueSlots, now: Timestamp) -> (Name, Timestamp, bool) {
         let mut accounted_to = None;
         for slot in &due.slots {
-            let decision = decide(&slot.schedule, slot.slot, now, self.calendar_of(&slot.schedule));
+            let decision = decide(&slot.schedule, slot.slot, now, self.days_of(&slot.schedule));
             let declared = self.book.queues.contains(&slot.schedule.queue);
             match self.dispatcher.slot(&due.name, slot, decision, declared).await {
                 Ok(outcome) => {
@@ -177,9 +191,11 @@ impl Rounds {
         (due.name, due.upto, true)
     }
 
-    #[expect(clippy::option_option, reason = "no calendar, and a calendar that is not declared, are two things")]
-    fn calendar_of(&self, schedule: &Schedule) -> Option<Option<&shared::calendar::Calendar>> {
-        schedule.calendar.as_ref().map(|name| self.book.calendars.get(name))
+    fn days_of(&self, schedule: &Schedule) -> Days<'_> {
+        match &schedule.calendar {
+            None => Days::Every,
+            Some(name) => self.book.calendars.get(name).map_or(Days::Undeclared, Days::Of),
+        }
     }
 
     /// Follows what the lease keeper holds: opens partitions that are new, closes those that are gone.
@@ -241,21 +257,19 @@ impl Rounds {
     /// Somebody else wrote our cursor: a predecessor that was still at it, or a successor. Theirs is taken over, and
     /// whose partition it is the lease decides; the ledger keeps us from doing anything twice meanwhile.
     async fn adopt_cursor(&mut self, partition: u16) {
-        match self.streams.partitions().cursor(partition).await {
-            Ok(Some(found)) => {
-                tracing::info!(partition, by = %found.value.by, "Partition {partition}'s cursor was moved by `{}`", found.value.by);
-                let accounted_to = found.value.accounted_to;
-                let stored = StoredCursor { accounted_to, revision: found.revision, written_at: Duration::ZERO };
-                self.cursors.insert(partition, stored);
-            }
-            Ok(None) | Err(_) => {
-                self.book.close(partition);
-                self.cursors.remove(&partition);
-            }
+        if let Ok(Some(found)) = self.streams.partitions().cursor(partition).await {
+            tracing::info!(partition, by = %found.value.by, "Partition {partition}'s cursor was moved by `{}`", found.value.by);
+            let accounted_to = found.value.accounted_to;
+            let stored = StoredCursor { accounted_to, revision: found.revision, written_at: Duration::ZERO };
+            self.cursors.insert(partition, stored);
+        } else {
+            self.book.close(partition);
+            self.cursors.remove(&partition);
         }
     }
 }
 
+#[derive(Clone, Copy)]
 enum Learned {
     One,
     Schedules,

@@ -18,7 +18,9 @@ pub(crate) fn share_of(me: &MemberId, planners: &BTreeSet<MemberId>) -> BTreeSet
     for partition in 0..PARTITIONS {
         let number = partition.to_string();
         let free = everybody.iter().filter(|id| taken.get(**id).copied().unwrap_or(0) < even_share);
-        let Some(holder) = free.max_by_key(|id| (mixed_64(&[&number, id.as_str()]), id.as_str())) else { break };
+        let Some(holder) = free.max_by_key(|id| (mixed_64(&[&number, id.as_str()]), id.as_str())) else {
+            break;
+        };
         *taken.entry(holder).or_default() += 1;
         if *holder == me {
             mine.insert(partition);

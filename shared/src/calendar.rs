@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_market_calendar_leaves_out_weekends_and_holidays() {
-        let market = calendar(r#"{"weekdays":"mon-fri","except":["2026-10-01","2026-10-02"]}"#).expect("calendar");
+        let market =
+            calendar(r#"{"weekdays":"mon-fri","except":["2026-10-01","2026-10-02"]}"#).expect("calendar");
         let includes = |date: &str| market.includes(date.parse().expect("date"));
         assert!(includes("2026-09-30"), "a Wednesday");
         assert!(!includes("2026-10-01"), "a holiday");

@@ -87,9 +87,12 @@ impl Definitions {
             return Err(DefinitionsError::TooLarge(text.len()));
         }
         if text.trim().is_empty() {
-            return Err(DefinitionsError::Shape("the file is empty; it has targets:, schedules:, queues: or calendars:".into()));
+            return Err(DefinitionsError::Shape(
+                "the file is empty; it has targets:, schedules:, queues: or calendars:".into(),
+            ));
         }
-        let definitions: Self = if text.trim_start().starts_with('{') { from_json(text) } else { from_yaml(text) }?;
+        let definitions: Self =
+            if text.trim_start().starts_with('{') { from_json(text) } else { from_yaml(text) }?;
         for (name, queue) in &definitions.queues {
             queue.check().map_err(|source| DefinitionsError::Queue { name: name.to_string(), source })?;
         }
@@ -108,11 +111,13 @@ impl Definitions {
                 schedule: name.to_string(),
                 kind,
                 name: wanted.to_owned(),
-                hint: nearest(wanted, known).map_or_else(String::new, |near| format!("; did you mean {near:?}?")),
+                hint: nearest(wanted, known)
+                    .map_or_else(String::new, |near| format!("; did you mean {near:?}?")),
             };
             if let Some(wanted) = schedule.task.target() {
                 let Some(target) = self.targets.get(wanted).or_else(|| fleet.targets.get(wanted)) else {
-                    let known = self.targets.keys().chain(fleet.targets.keys()).map(TargetName::as_str).collect();
+                    let known =
+                        self.targets.keys().chain(fleet.targets.keys()).map(TargetName::as_str).collect();
                     return Err(unknown("target", wanted.as_str(), known));
                 };
                 schedule
@@ -130,7 +135,8 @@ impl Definitions {
                 && !self.calendars.contains_key(wanted)
                 && !fleet.calendars.contains_key(wanted)
             {
-                let known = self.calendars.keys().chain(fleet.calendars.keys()).map(CalendarName::as_str).collect();
+                let known =
+                    self.calendars.keys().chain(fleet.calendars.keys()).map(CalendarName::as_str).collect();
                 return Err(unknown("calendar", wanted.as_str(), known));
             }
         }
@@ -177,6 +183,8 @@ pub fn json_schema() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     const FILE: &str = r#"
@@ -225,7 +233,11 @@ calendars:
     #[test]
     fn a_file_that_cannot_be_applied_is_refused_with_place_and_repair() {
         for (from, to, parts) in [
-            ("timezone: Asia", "timezon: Asia", vec!["schedules.daily_data_archive", "did you mean `timezone`?"]),
+            (
+                "timezone: Asia",
+                "timezon: Asia",
+                vec!["schedules.daily_data_archive", "did you mean `timezone`?"],
+            ),
             ("schedules:", "schedule:", vec!["did you mean `schedules`?"]),
             ("overlap: skip", "overlap: skp", vec!["did you mean `skip`?"]),
             ("0 2 * * *", "61 2 * * *", vec!["daily_data_archive", "61"]),
@@ -250,7 +262,11 @@ calendars:
     #[test]
     fn a_schedule_that_refers_to_nothing_is_refused_with_the_nearest_name() {
         for (from, to, part) in [
-            ("target_service: data-storage-service", "target_service: data-storage-servce", "did you mean \"data-storage-service\"?"),
+            (
+                "target_service: data-storage-service",
+                "target_service: data-storage-servce",
+                "did you mean \"data-storage-service\"?",
+            ),
             ("queue: default", "queue: report", "did you mean \"reports\"?"),
             ("queue: default", "calendar: cn_markt", "did you mean \"cn_market\"?"),
             ("action: archive", "execution: message\n      action: archive", "write http"),
@@ -266,7 +282,7 @@ calendars:
     fn a_document_cannot_grow_in_the_reading() {
         let mut bomb = String::from("targets: &a {x: {http: 'http://a'}}\n");
         for n in 0..30 {
-            bomb.push_str(&format!("k{n}: &k{n} [*a, *a, *a, *a]\n"));
+            let _ = writeln!(bomb, "k{n}: &k{n} [*a, *a, *a, *a]");
         }
         assert!(Definitions::parse(&bomb).is_err());
         let deep = format!("schedules: {}{}", "[".repeat(100_000), "]".repeat(100_000));

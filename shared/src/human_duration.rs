@@ -11,7 +11,9 @@ pub struct HumanDuration(pub Duration);
 
 /// A text that is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a duration ({reason}); write a number with its unit, such as 30s, 5m, 1h30m or 250ms")]
+#[error(
+    "{text:?} is not a duration ({reason}); write a number with its unit, such as 30s, 5m, 1h30m or 250ms"
+)]
 pub struct DurationError {
     text: String,
     reason: String,

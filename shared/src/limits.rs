@@ -31,19 +31,19 @@ pub const ATTEMPTS_MAX: u32 = 100;
 /// Attempts of one run, when its task does not say.
 pub const ATTEMPTS_DEFAULT: u32 = 3;
 /// Time one attempt may take, at most.
-pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 /// Time one attempt may take, when its task does not say.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
 /// Longest wait between two attempts.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(60 * 60);
+pub const BACKOFF_MAX: Duration = Duration::from_hours(1);
 /// Shortest distance between two slots of one schedule.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest distance between two slots of one schedule.
-pub const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub const INTERVAL_MAX: Duration = Duration::from_hours(8784);
 /// How late a missed slot may still be caught up, when its schedule does not say.
-pub const CATCH_UP_DEFAULT: Duration = Duration::from_secs(60 * 60);
+pub const CATCH_UP_DEFAULT: Duration = Duration::from_hours(1);
 /// How late a missed slot may still be caught up, at most.
-pub const CATCH_UP_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub const CATCH_UP_MAX: Duration = Duration::from_hours(8760);
 /// Missed slots of one schedule that `missed: all` runs after an outage; older ones are recorded as skipped.
 pub const MISSED_RUNS_MAX: usize = 100;
 /// Slots of one schedule that one round accounts for; the rest come in the next round.
@@ -76,7 +76,7 @@ pub const ACK_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Shortest acknowledge wait a queue may have.
 pub const ACK_WAIT_MIN: Duration = Duration::from_secs(2);
 /// Longest acknowledge wait a queue may have.
-pub const ACK_WAIT_MAX: Duration = Duration::from_secs(60 * 60);
+pub const ACK_WAIT_MAX: Duration = Duration::from_hours(1);
 /// A worker renews its hold on a run this many times per acknowledge wait.
 pub const HEARTBEATS_PER_ACK_WAIT: u32 = 3;
 /// Runs of one queue in flight over the whole fleet, when the queue does not say.
@@ -97,7 +97,7 @@ pub const RUN_HISTORY: i64 = 16;
 /// Versions kept of a definition: audit, diff and rollback.
 pub const DEFINITION_HISTORY: i64 = 64;
 /// How long finished runs are remembered, and with them their keys.
-pub const RUN_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+pub const RUN_RETENTION: Duration = Duration::from_hours(2160);
 
 // A planner that is cut off stops before another may begin, yet keeps most of its term.
 const _: () = assert!(0 < LEASE_MARGIN.as_millis() && 2 * LEASE_MARGIN.as_millis() < LEASE.as_millis());

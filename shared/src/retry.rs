@@ -25,7 +25,7 @@ impl Default for RetryPolicy {
         Self {
             attempts: limits::ATTEMPTS_DEFAULT,
             backoff: Duration::from_secs(5).into(),
-            max_backoff: Duration::from_secs(600).into(),
+            max_backoff: Duration::from_mins(10).into(),
         }
     }
 }
@@ -45,7 +45,9 @@ pub enum RetryError {
         value: HumanDuration,
     },
     /// The first wait is longer than the longest.
-    #[error("retry.backoff ({backoff}) exceeds retry.max_backoff ({max_backoff}); raise the second or lower the first")]
+    #[error(
+        "retry.backoff ({backoff}) exceeds retry.max_backoff ({max_backoff}); raise the second or lower the first"
+    )]
     Order {
         /// The first wait.
         backoff: HumanDuration,
@@ -99,7 +101,7 @@ mod tests {
         let policy = RetryPolicy {
             attempts: 10,
             backoff: Duration::from_secs(10).into(),
-            max_backoff: Duration::from_secs(60).into(),
+            max_backoff: Duration::from_mins(1).into(),
         };
         for (attempt, full) in [(1, 10), (2, 20), (3, 40), (4, 60), (9, 60), (u32::MAX, 60)] {
             let wait = policy.wait_after(attempt, &run()).as_secs_f64();
@@ -112,9 +114,8 @@ mod tests {
     #[test]
     fn two_runs_that_failed_together_do_not_come_back_together() {
         let policy = RetryPolicy::default();
-        let waits: std::collections::HashSet<Duration> = (0..100)
-            .map(|n| policy.wait_after(1, &format!("reindex.{n}").parse().expect("id")))
-            .collect();
+        let waits: std::collections::HashSet<Duration> =
+            (0..100).map(|n| policy.wait_after(1, &format!("reindex.{n}").parse().expect("id"))).collect();
         assert!(waits.len() > 80, "{}", waits.len());
     }
 

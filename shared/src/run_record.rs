@@ -273,7 +273,11 @@ mod tests {
     }
 
     fn pending() -> RunRecord {
-        RunRecord::pending("reindex.4711".parse().expect("id"), QueueName::default_queue(), at("2026-11-24T02:00:00Z"))
+        RunRecord::pending(
+            "reindex.4711".parse().expect("id"),
+            QueueName::default_queue(),
+            at("2026-11-24T02:00:00Z"),
+        )
     }
 
     #[test]
@@ -281,7 +285,10 @@ mod tests {
         let started = pending().apply(RunEvent::Started, at("2026-11-24T02:00:01Z")).expect("starts");
         assert_eq!(started.attempt, 1);
         let drained = started.apply(RunEvent::Interrupted, at("2026-11-24T02:00:02Z")).expect("interrupted");
-        assert_eq!((drained.attempt, drained.status, drained.reason), (0, RunState::Pending, Some(Reason::Drained)));
+        assert_eq!(
+            (drained.attempt, drained.status, drained.reason),
+            (0, RunState::Pending, Some(Reason::Drained))
+        );
         let failed = started.apply(RunEvent::FailedWithRetry, at("2026-11-24T02:00:03.500Z")).expect("fails");
         assert_eq!((failed.attempt, failed.duration_ms, failed.finished_at), (1, Some(2500), None));
         let second = failed.apply(RunEvent::Started, at("2026-11-24T02:00:09Z")).expect("starts again");

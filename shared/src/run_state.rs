@@ -84,8 +84,9 @@ impl RunState {
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
             (Running, On::Interrupted) => Ok(Pending),
-            (Pending, On::Skipped) | (Pending | Retry, On::Expired) => Ok(Cancelled),
-            (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
+            (Pending, On::Skipped)
+            | (Pending | Retry, On::Expired)
+            | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
             (from, event) => Err(IllegalTransition { from, event }),
         }
     }

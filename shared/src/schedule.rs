@@ -101,7 +101,7 @@ pub struct ScheduleFields {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timezone: Option<String>,
     /// What happens where that zone's clocks change.
-    #[serde(skip_serializing_if = "is_default", default)]
+    #[serde(skip_serializing_if = "DstPolicy::is_default", default)]
     pub dst: DstPolicy,
     /// What happens at a slot while the previous run has not ended. Default skip.
     #[serde(default)]
@@ -120,10 +120,6 @@ pub struct ScheduleFields {
     pub queue: QueueName,
     /// What is done.
     pub task: Task,
-}
-
-fn is_default(dst: &DstPolicy) -> bool {
-    *dst == DstPolicy::default()
 }
 
 /// A schedule that cannot be planned.

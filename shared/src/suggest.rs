@@ -24,7 +24,9 @@ pub fn explain_unknown(message: &str) -> String {
 }
 
 fn suggestion(head: &str) -> Option<&str> {
-    let start = ["unknown field `", "unknown variant `"].iter().find_map(|kind| Some(head.find(kind)? + kind.len()))?;
+    let start = ["unknown field `", "unknown variant `"]
+        .iter()
+        .find_map(|kind| Some(head.find(kind)? + kind.len()))?;
     let (written, rest) = head[start..].split_once('`')?;
     let known = rest.split_once("expected ")?.1.trim_start_matches("one of ");
     // JSON's message ends with the place: ` at line 1 column 12`.

@@ -59,7 +59,9 @@ pub enum TargetError {
     #[error("a target has either `http` (a base URL) or `message` (a subject prefix); this one has {0}")]
     Ways(&'static str),
     /// Not a URL that requests can be sent to.
-    #[error("http is {0:?}; write a base URL with scheme and host and no query, such as http://127.0.0.1:9101")]
+    #[error(
+        "http is {0:?}; write a base URL with scheme and host and no query, such as http://127.0.0.1:9101"
+    )]
     Url(String),
     /// Not a subject, or one that is not for targets.
     #[error("message is {text:?}; {reason}: write a subject prefix such as svc.market-data-collector")]
@@ -96,7 +98,9 @@ impl TryFrom<TargetFields> for Target {
             if matches!(address, Address::Message(_)) {
                 return Err(TargetError::OnlyHttp(field));
             }
-            if !text.starts_with('/') || text.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c)) {
+            if !text.starts_with('/')
+                || text.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c))
+            {
                 return Err(TargetError::Path { field, text: text.clone() });
             }
         }
@@ -110,7 +114,13 @@ impl From<Target> for TargetFields {
             Address::Http(url) => (Some(url), None),
             Address::Message(prefix) => (None, Some(prefix)),
         };
-        Self { http, message, path: target.path, health: target.health, max_concurrent: target.max_concurrent }
+        Self {
+            http,
+            message,
+            path: target.path,
+            health: target.health,
+            max_concurrent: target.max_concurrent,
+        }
     }
 }
 
@@ -120,7 +130,9 @@ fn check_url(url: String) -> Result<String, TargetError> {
     // A user or password in a URL would end up in records and logs; a query would swallow the action's path.
     let bad = |c: char| c.is_whitespace() || c.is_control() || "?#@\\".contains(c);
     match host {
-        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) && !trimmed.contains(bad) => Ok(trimmed.to_owned()),
+        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) && !trimmed.contains(bad) => {
+            Ok(trimmed.to_owned())
+        }
         _ => Err(TargetError::Url(url)),
     }
 }
@@ -182,7 +194,10 @@ mod tests {
         let action: ActionName = "archive_hot_data".parse().expect("action");
         for (json, place) in [
             (r#"{"http":"http://127.0.0.1:9101/"}"#, "http://127.0.0.1:9101/actions/archive_hot_data"),
-            (r#"{"http":"https://h/base","path":"/do/{action}/now"}"#, "https://h/base/do/archive_hot_data/now"),
+            (
+                r#"{"http":"https://h/base","path":"/do/{action}/now"}"#,
+                "https://h/base/do/archive_hot_data/now",
+            ),
             (r#"{"message":"svc.storage"}"#, "svc.storage.archive_hot_data"),
         ] {
             assert_eq!(target(json).expect(json).place_of(&action), place);

@@ -59,6 +59,13 @@ pub enum Delivery {
     AtMostOnce,
 }
 
+impl Delivery {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference to skip_serializing_if")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A task that can be executed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "TaskFields", into = "TaskFields")]
@@ -108,12 +115,8 @@ pub struct TaskFields {
     #[serde(default)]
     pub retry: RetryPolicy,
     /// What happens to a run whose worker was lost in the middle of it.
-    #[serde(skip_serializing_if = "is_default", default)]
+    #[serde(skip_serializing_if = "Delivery::is_default", default)]
     pub delivery: Delivery,
-}
-
-fn is_default(delivery: &Delivery) -> bool {
-    *delivery == Delivery::default()
 }
 
 /// A task that cannot be executed.
@@ -186,7 +189,11 @@ fn work_of(fields: &TaskFields) -> Result<Work, TaskError> {
         }
         (None, None, Some((name, arguments))) => {
             if let Some(execution @ (Execution::Http | Execution::Message)) = fields.execution {
-                return Err(TaskError::Execution { execution, with: "`command`", repair: "write local, or leave it out" });
+                return Err(TaskError::Execution {
+                    execution,
+                    with: "`command`",
+                    repair: "write local, or leave it out",
+                });
             }
             if arguments.len() > limits::COMMAND_ARGUMENTS_MAX {
                 return Err(TaskError::Command(format!(
@@ -198,9 +205,11 @@ fn work_of(fields: &TaskFields) -> Result<Work, TaskError> {
             if let Some(argument) = arguments.iter().find(|argument| argument.contains('\0')) {
                 return Err(TaskError::Command(format!("argument {argument:?} holds a NUL byte: remove it")));
             }
-            let name = name.parse().map_err(|error| TaskError::Command(format!(
-                "{error}; the first word names a command on the worker's allow-list, it is not a path"
-            )))?;
+            let name = name.parse().map_err(|error| {
+                TaskError::Command(format!(
+                    "{error}; the first word names a command on the worker's allow-list, it is not a path"
+                ))
+            })?;
             Ok(Work::Command { name, arguments: arguments.to_vec() })
         }
         (None, None, None) => Err(TaskError::Work("neither")),
@@ -238,8 +247,8 @@ impl Task {
         if bytes.len() > limits::TASK_BYTES_MAX {
             return Err(TaskError::TooLarge { bytes: bytes.len() });
         }
-        let fields: TaskFields =
-            serde_json::from_slice(bytes).map_err(|error| TaskError::Json(explain_unknown(&error.to_string())))?;
+        let fields: TaskFields = serde_json::from_slice(bytes)
+            .map_err(|error| TaskError::Json(explain_unknown(&error.to_string())))?;
         fields.try_into()
     }
 
@@ -328,14 +337,17 @@ mod tests {
             assert!(message.contains(part), "{json}: {message}");
         }
         let large = format!(r#"{{"parameters":{{"x":"{}"}}}}"#, "y".repeat(limits::TASK_BYTES_MAX));
-        assert!(Task::from_json(large.as_bytes()).expect_err("large").to_string().contains("pass a reference"));
+        assert!(
+            Task::from_json(large.as_bytes()).expect_err("large").to_string().contains("pass a reference")
+        );
         let deep = format!(r#"{{"parameters":{{"x":{}{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
         assert!(Task::from_json(deep.as_bytes()).is_err(), "nesting has its bound");
     }
 
     #[test]
     fn a_task_that_insists_on_another_way_than_its_targets_is_refused() {
-        let task = Task::from_json(br#"{"target_service":"a","action":"b","execution":"http"}"#).expect("task");
+        let task =
+            Task::from_json(br#"{"target_service":"a","action":"b","execution":"http"}"#).expect("task");
         let target = |json: &str| serde_json::from_str::<Target>(json).expect("target");
         assert!(task.check_target(&target(r#"{"message":"svc.a"}"#)).is_err());
         assert!(task.check_target(&target(r#"{"http":"http://a"}"#)).is_ok());

@@ -26,7 +26,9 @@ impl TraceContext {
     pub fn parse(traceparent: &str) -> Option<Self> {
         let parts: Vec<&str> = traceparent.split('-').collect();
         let [version, trace, span, flags, ..] = parts.as_slice() else { return None };
-        let shaped = |text: &str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let shaped = |text: &str, length| {
+            text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
         let known = shaped(version, 2) && *version != "ff" && (*version != "00" || parts.len() == 4);
         if !known || !shaped(trace, 32) || !shaped(span, 16) || !shaped(flags, 2) {
             return None;
@@ -61,8 +63,15 @@ mod tests {
         assert_eq!(TraceContext::parse(&root.to_string()), Some(root));
         let example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(TraceContext::parse(example).expect("W3C's own example").to_string(), example);
-        for nonsense in ["", "00", "00-0-0-01", &example.replace('4', "G"), &example.replace("00-", "ff-"),
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01", &format!("{example}-more")] {
+        for nonsense in [
+            "",
+            "00",
+            "00-0-0-01",
+            &example.replace('4', "G"),
+            &example.replace("00-", "ff-"),
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            &format!("{example}-more"),
+        ] {
             assert_eq!(TraceContext::parse(nonsense), None, "{nonsense}");
         }
     }

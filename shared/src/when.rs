@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn an_interval_is_aligned_whoever_counts_and_strictly_after() {
-        let twelve_hours = When::every(Duration::from_secs(12 * 3600), Duration::ZERO).expect("valid");
+        let twelve_hours = When::every(Duration::from_hours(12), Duration::ZERO).expect("valid");
         assert_eq!(next(&twelve_hours, "2026-11-24T02:00:00.500Z"), Some(at("2026-11-24T12:00:00Z")));
         assert_eq!(next(&twelve_hours, "2026-11-24T12:00:00Z"), Some(at("2026-11-25T00:00:00Z")));
         assert_eq!(next(&twelve_hours, "2026-11-24T11:59:59.999Z"), Some(at("2026-11-24T12:00:00Z")));
@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn several_lines_come_in_order_and_a_shared_slot_comes_once() {
-        let lines = ["0 2 * * *", "0 3 * * *", "0 */3 * * *"].map(|line| line.parse().expect("cron")).to_vec();
+        let lines =
+            ["0 2 * * *", "0 3 * * *", "0 */3 * * *"].map(|line| line.parse().expect("cron")).to_vec();
         let both = When::Cron(lines);
         assert_eq!(next(&both, "2026-11-24T02:00:00Z"), Some(at("2026-11-24T03:00:00Z")));
         assert_eq!(next(&both, "2026-11-24T03:00:00Z"), Some(at("2026-11-24T06:00:00Z")));

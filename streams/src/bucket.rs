@@ -195,7 +195,8 @@ impl Bucket {
 
     /// All versions of one key, deletions included, oldest first.
     pub async fn history(&self, key: &str) -> Result<Vec<Change>, ReadError> {
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(format!("history of {key}"), error);
+        let unavailable =
+            |error: &dyn std::fmt::Display| ReadError::unavailable(format!("history of {key}"), error);
         let mut entries = self.store().await?.history(key).await.map_err(|error| unavailable(&error))?;
         let mut versions = Vec::new();
         while let Some(entry) = entries.next().await {

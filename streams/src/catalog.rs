@@ -86,12 +86,20 @@ impl Catalog {
     }
 
     /// Writes a calendar if it differs.
-    pub async fn apply_calendar(&self, name: &CalendarName, calendar: &Calendar) -> Result<Applied, WriteError> {
+    pub async fn apply_calendar(
+        &self,
+        name: &CalendarName,
+        calendar: &Calendar,
+    ) -> Result<Applied, WriteError> {
         self.apply(&keys::calendar(name), calendar).await
     }
 
     /// Writes a queue if it differs; whether it did. Only [`Streams::declare_queue`] makes a queue usable.
-    pub(crate) async fn put_queue(&self, name: &QueueName, queue: &QueueSettings) -> Result<bool, WriteError> {
+    pub(crate) async fn put_queue(
+        &self,
+        name: &QueueName,
+        queue: &QueueSettings,
+    ) -> Result<bool, WriteError> {
         Ok(self.apply(&keys::queue(name), queue).await? != Applied::Unchanged)
     }
 
@@ -116,7 +124,11 @@ impl Catalog {
 
     async fn apply<T: Serialize>(&self, key: &str, value: &T) -> Result<Applied, WriteError> {
         let bytes = Bytes::from(serde_json::to_vec(value).unwrap_or_default());
-        let before = self.bucket.get_with_deleted(key).await.map_err(|_| WriteError::Unknown { what: key.to_owned() })?;
+        let before = self
+            .bucket
+            .get_with_deleted(key)
+            .await
+            .map_err(|_| WriteError::Unknown { what: key.to_owned() })?;
         let applied = match &before {
             Some(stored) if stored.value.as_ref() == Some(&bytes) => return Ok(Applied::Unchanged),
             Some(stored) if stored.value.is_some() => Applied::Changed,

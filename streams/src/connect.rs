@@ -46,7 +46,9 @@ pub struct ConnectSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody answers, or not with what we know.
-    #[error("cannot connect to NATS at {url}: {detail}; is the server running, and are the credentials right?")]
+    #[error(
+        "cannot connect to NATS at {url}: {detail}; is the server running, and are the credentials right?"
+    )]
     Unreachable {
         /// The addresses tried.
         url: String,
@@ -64,8 +66,10 @@ pub enum ConnectError {
         /// Its version.
         found: String,
     },
-    /// A server without JetStream, or an account without.
-    #[error("nats-server at {url} has no JetStream for this account ({detail}); start it with `-js`, or enable JetStream for the account")]
+    /// A server without `JetStream`, or an account without.
+    #[error(
+        "nats-server at {url} has no JetStream for this account ({detail}); start it with `-js`, or enable JetStream for the account"
+    )]
     NoJetStream {
         /// The addresses tried.
         url: String,
@@ -115,10 +119,11 @@ async fn connect_client(settings: &ConnectSettings) -> Result<Client, ConnectErr
         options = options.retry_on_initial_connect();
     }
     if let Some(path) = &settings.credentials {
-        options = options
-            .credentials_file(path)
-            .await
-            .map_err(|source| ConnectError::File { what: "credentials", path: path.clone(), source })?;
+        options = options.credentials_file(path).await.map_err(|source| ConnectError::File {
+            what: "credentials",
+            path: path.clone(),
+            source,
+        })?;
     }
     if let Some(seed) = &settings.nkey {
         options = options.nkey(seed.clone());

@@ -67,7 +67,8 @@ impl Streams {
     /// The triggers that no planner has done yet, as they come; each goes to one planner at a time.
     pub async fn triggers(
         &self,
-    ) -> Result<impl Stream<Item = Result<TriggerDelivery, ReadError>> + Send + Unpin + use<>, ReadError> {
+    ) -> Result<impl Stream<Item = Result<TriggerDelivery, ReadError>> + Send + Unpin + use<>, ReadError>
+    {
         let name = self.names().control_stream();
         let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable("triggers", error);
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;

@@ -5,10 +5,7 @@ use std::time::Duration;
 use async_nats::{Request, Subject, jetstream};
 use bytes::Bytes;
 
-use crate::{
-    Streams, headers,
-    names::Origin,
-};
+use crate::{Streams, headers, names::Origin};
 
 /// How long an answer waits for the server's word before it is repeated or given up.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);

@@ -48,7 +48,7 @@ pub enum WriteError {
     Refused {
         /// The key or subject.
         what: String,
-        /// JetStream's error code.
+        /// `JetStream`'s error code.
         code: u64,
         /// The server's words.
         detail: String,

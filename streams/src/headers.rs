@@ -43,7 +43,10 @@ impl Headers {
     pub fn with(mut self, name: &'static str, value: &str) -> Result<Self, WriteError> {
         let parsed: HeaderValue =
             value.parse().map_err(|_| WriteError::Header { name, value: value.to_owned() })?;
-        #[expect(clippy::disallowed_methods, reason = "the value was parsed above, so it holds no line break")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the value was parsed above, so it holds no line break"
+        )]
         self.0.insert(name, parsed);
         Ok(self)
     }

@@ -95,7 +95,12 @@ impl Partitions {
     }
 
     /// Moves a cursor over exactly this revision. A conflict means that somebody else plans this partition.
-    pub async fn write_cursor(&self, partition: u16, cursor: &Cursor, revision: u64) -> Result<u64, WriteError> {
+    pub async fn write_cursor(
+        &self,
+        partition: u16,
+        cursor: &Cursor,
+        revision: u64,
+    ) -> Result<u64, WriteError> {
         self.bucket.update(&keys::cursor(partition), encode(cursor), revision).await
     }
 

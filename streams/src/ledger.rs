@@ -104,7 +104,9 @@ impl Ledger {
                     return self.is_it_ours(record, revision, false).await;
                 }
                 Err(WriteError::Conflict { .. }) => return self.is_it_ours(record, revision, true).await,
-                Err(WriteError::Unknown { .. } | WriteError::NoStream { .. }) if attempt < WRITE_ATTEMPTS_MAX => {
+                Err(WriteError::Unknown { .. } | WriteError::NoStream { .. })
+                    if attempt < WRITE_ATTEMPTS_MAX =>
+                {
                     answer_was_lost = true;
                     self.streams.clock().sleep(WRITE_RETRY_WAIT * attempt).await;
                 }
@@ -114,10 +116,17 @@ impl Ledger {
         Err(WriteError::Unknown { what: key })
     }
 
-    async fn is_it_ours(&self, record: &RunRecord, over: u64, answer_was_lost: bool) -> Result<Update, WriteError> {
+    async fn is_it_ours(
+        &self,
+        record: &RunRecord,
+        over: u64,
+        answer_was_lost: bool,
+    ) -> Result<Update, WriteError> {
         let what = || record.id.to_string();
         match self.get(&record.id).await {
-            Ok(Some(stored)) if answer_was_lost && stored.value == *record => Ok(Update::Stored(stored.revision)),
+            Ok(Some(stored)) if answer_was_lost && stored.value == *record => {
+                Ok(Update::Stored(stored.revision))
+            }
             // Still the revision we wanted to write over: the conflict was with a write that did not get through.
             Ok(Some(stored)) if stored.revision == over => Err(WriteError::Unknown { what: what() }),
             Ok(_) => Ok(Update::Stale),

@@ -37,7 +37,7 @@ use shared::clock::SharedClock;
 pub use bytes::Bytes;
 pub use connect::{ConnectError, ConnectSettings};
 pub use error::{ReadError, WriteError};
-pub use names::{Namespace, Names};
+pub use names::{Names, Namespace};
 
 /// A connection to the fleet: cheap to clone, and the way to every store.
 #[derive(Clone)]

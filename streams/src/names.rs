@@ -240,7 +240,8 @@ mod tests {
         let names = Names::new(Namespace::default());
         let queue = QueueName::default_queue();
         let run: RunId = "reindex.4711".parse().expect("id");
-        let (origin, q, name, key) = names.parse_task("cronfleet.tasks.default.reindex.4711").expect("parsed");
+        let (origin, q, name, key) =
+            names.parse_task("cronfleet.tasks.default.reindex.4711").expect("parsed");
         assert_eq!((origin, q, name, key), (Origin::AdHoc, "default", "reindex", "4711"));
         assert_eq!(names.task(&queue, &run), "cronfleet.tasks.default.reindex.4711");
         let lock = names.due_lock(&queue, &run.name);

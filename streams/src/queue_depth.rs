@@ -24,10 +24,15 @@ impl Streams {
     pub async fn queue_depth(&self, queue: &QueueName) -> Result<QueueDepth, ReadError> {
         let what = || format!("queue {queue}");
         let name = self.names().tasks_stream();
-        let stream =
-            self.jetstream().get_stream_no_info(&name).await.map_err(|error| ReadError::unavailable(what(), error))?;
-        let consumer: Consumer<pull::Config> =
-            stream.get_consumer(queue.as_str()).await.map_err(|error| ReadError::unavailable(what(), error))?;
+        let stream = self
+            .jetstream()
+            .get_stream_no_info(&name)
+            .await
+            .map_err(|error| ReadError::unavailable(what(), error))?;
+        let consumer: Consumer<pull::Config> = stream
+            .get_consumer(queue.as_str())
+            .await
+            .map_err(|error| ReadError::unavailable(what(), error))?;
         let info = consumer.cached_info();
         Ok(QueueDepth {
             waiting: info.num_pending,

@@ -41,7 +41,9 @@ pub enum RequestError {
         detail: String,
     },
     /// This subject is the server's or the fleet's own.
-    #[error("{0} is not a subject of a target: the server's and the fleet's own subjects are closed to tasks")]
+    #[error(
+        "{0} is not a subject of a target: the server's and the fleet's own subjects are closed to tasks"
+    )]
     Forbidden(String),
 }
 

@@ -64,8 +64,8 @@ impl Streams {
             let handler = Arc::clone(&handler);
             working.spawn(async move {
                 let answer = handler(action, request.message.payload.clone()).await;
-                let answer =
-                    answer.map_err(|error| Error { status: one_line(&error.message), code: error.code.into() });
+                let answer = answer
+                    .map_err(|error| Error { status: one_line(&error.message), code: error.code.into() });
                 if let Err(error) = request.respond(answer).await {
                     tracing::warn!(%error, "An answer could not be sent: {error}");
                 }

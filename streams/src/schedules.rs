@@ -65,7 +65,11 @@ impl Schedules {
     pub async fn apply(&self, name: &Name, schedule: &Schedule) -> Result<Applied, WriteError> {
         let key = keys::schedule(name);
         let bytes = Bytes::from(serde_json::to_vec(schedule).unwrap_or_default());
-        let before = self.bucket.get_with_deleted(&key).await.map_err(|_| WriteError::Unknown { what: key.clone() })?;
+        let before = self
+            .bucket
+            .get_with_deleted(&key)
+            .await
+            .map_err(|_| WriteError::Unknown { what: key.clone() })?;
         let applied = match &before {
             Some(stored) if stored.value.as_ref() == Some(&bytes) => return Ok(Applied::Unchanged),
             Some(Stored { value: Some(_), .. }) => Applied::Changed,
@@ -117,7 +121,11 @@ fn read(name: &Name, bytes: &[u8]) -> Result<Schedule, String> {
 fn version_of(change: Change) -> Option<Version> {
     let name = change.key.split_once('.').and_then(|(_, name)| name.parse::<Name>().ok());
     let Some(name) = name.filter(|name| keys::schedule(name) == change.key) else {
-        tracing::warn!(key = change.key, "The schedules bucket holds a key that is no schedule's: `{}`", change.key);
+        tracing::warn!(
+            key = change.key,
+            "The schedules bucket holds a key that is no schedule's: `{}`",
+            change.key
+        );
         return None;
     };
     let definition = change.value.map(|bytes| read(&name, &bytes)).transpose();

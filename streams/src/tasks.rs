@@ -165,8 +165,11 @@ impl Streams {
     pub async fn open_queue(&self, queue: &QueueName) -> Result<Queue, ReadError> {
         let name = self.names().tasks_stream();
         let what = || format!("queue {queue}");
-        let stream =
-            self.jetstream().get_stream_no_info(&name).await.map_err(|error| ReadError::unavailable(what(), error))?;
+        let stream = self
+            .jetstream()
+            .get_stream_no_info(&name)
+            .await
+            .map_err(|error| ReadError::unavailable(what(), error))?;
         let consumer = stream.get_consumer::<pull::Config>(queue.as_str()).await.map_err(|error| {
             if error.to_string().contains("not found") {
                 ReadError::Missing { what: what() }

@@ -31,7 +31,7 @@ const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
 const CONSUMERS_MAX: i32 = 1_000;
 /// Pull requests waiting at one queue's consumer, over all workers.
 const PULLS_WAITING_MAX: i64 = 8_192;
-const AUDIT_RETENTION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const AUDIT_RETENTION: Duration = Duration::from_hours(8760);
 
 /// What should be there and is not, or is otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -67,7 +67,9 @@ pub enum TopologyError {
         detail: String,
     },
     /// It exists, and differs.
-    #[error("{what} exists and differs from what this version needs ({differences}); nothing was changed: look with `cronfleet doctor`")]
+    #[error(
+        "{what} exists and differs from what this version needs ({differences}); nothing was changed: look with `cronfleet doctor`"
+    )]
     Differs {
         /// The stream or consumer.
         what: String,
@@ -108,9 +110,14 @@ fn base(name: String, subjects: Vec<String>, max_bytes: i64, replicas: Replicas)
         discard: DiscardPolicy::New,
         storage: StorageType::File,
         max_consumers: CONSUMERS_MAX,
-        max_message_size: limits::MESSAGE_BYTES_MAX as i32,
+        max_message_size: bytes(limits::MESSAGE_BYTES_MAX),
         ..Config::default()
     }
+}
+
+/// A limit as the server's settings spell it.
+fn bytes(limit: usize) -> i32 {
+    i32::try_from(limit).unwrap_or(i32::MAX)
 }
 
 /// A bucket: the stream `nats kv` expects, but without what would let one writer wipe it (rollup, delete, purge).
@@ -133,7 +140,7 @@ fn tasks(names: &Names, queues: &[QueueName], replicas: Replicas) -> Config {
         max_messages_per_subject: 1,
         discard_new_per_subject: true,
         deny_purge: false,
-        max_message_size: (2 * limits::TASK_BYTES_MAX) as i32,
+        max_message_size: bytes(2 * limits::TASK_BYTES_MAX),
         ..base(names.tasks_stream(), subjects, TASKS_BYTES_MAX, replicas)
     }
 }
@@ -231,7 +238,9 @@ impl Streams {
                 made.push(name);
                 Ok(())
             }
-            Err(error) => Err(TopologyError::Create { what: name, detail: create_detail(&error.kind(), &error) }),
+            Err(error) => {
+                Err(TopologyError::Create { what: name, detail: create_detail(&error.kind(), &error) })
+            }
         }
     }
 
@@ -283,7 +292,11 @@ impl Streams {
             found => {
                 let jetstream = self.jetstream();
                 let made = if found.is_some() {
-                    jetstream.update_consumer_on_stream(wanted, &tasks).await.map(|_| ()).map_err(|e| e.to_string())
+                    jetstream
+                        .update_consumer_on_stream(wanted, &tasks)
+                        .await
+                        .map(|_| ())
+                        .map_err(|e| e.to_string())
                 } else {
                     jetstream
                         .create_consumer_strict_on_stream(wanted, &tasks)
@@ -295,7 +308,8 @@ impl Streams {
                 change = if found.is_some() { QueueChange::Changed } else { QueueChange::Created };
             }
         }
-        let stored = self.catalog().put_queue(queue, settings).await.map_err(|error| create(error.to_string()))?;
+        let stored =
+            self.catalog().put_queue(queue, settings).await.map_err(|error| create(error.to_string()))?;
         Ok(if stored && change == QueueChange::Unchanged { QueueChange::Changed } else { change })
     }
 
@@ -323,7 +337,11 @@ impl Streams {
         let wanted = control_consumer(&names);
         match self.consumer_config(&control, CONTROL_CONSUMER).await? {
             Some(found) => {
-                differences.extend(compare_consumers(&format!("{control}/{CONTROL_CONSUMER}"), &found, &wanted));
+                differences.extend(compare_consumers(
+                    &format!("{control}/{CONTROL_CONSUMER}"),
+                    &found,
+                    &wanted,
+                ));
             }
             None => differences.push(missing(format!("{control}/{CONTROL_CONSUMER}"))),
         }
@@ -362,9 +380,11 @@ impl Streams {
     }
 
     async fn consumer_config(&self, stream: &str, name: &str) -> Result<Option<consumer::Config>, ReadError> {
-        let unavailable =
-            |error: &dyn std::fmt::Display| ReadError::unavailable(format!("consumer {stream}/{name}"), error);
-        let handle = self.jetstream().get_stream_no_info(stream).await.map_err(|error| unavailable(&error))?;
+        let unavailable = |error: &dyn std::fmt::Display| {
+            ReadError::unavailable(format!("consumer {stream}/{name}"), error)
+        };
+        let handle =
+            self.jetstream().get_stream_no_info(stream).await.map_err(|error| unavailable(&error))?;
         match handle.consumer_info(name).await {
             Ok(info) => Ok(Some(info.config)),
             Err(error) => match error.kind() {
@@ -441,7 +461,8 @@ fn compare_streams(found: &Config, wanted: &Config) -> Vec<Difference> {
     c.of("allow_msg_ttl", &found.allow_message_ttl, &wanted.allow_message_ttl);
     c.of("allow_atomic", &found.allow_atomic_publish, &wanted.allow_atomic_publish);
     c.of("allow_msg_schedules", &found.allow_message_schedules, &wanted.allow_message_schedules);
-    let republish = |config: &Config| config.republish.as_ref().map(|r| (r.source.clone(), r.destination.clone()));
+    let republish =
+        |config: &Config| config.republish.as_ref().map(|r| (r.source.clone(), r.destination.clone()));
     c.of("republish", &republish(found), &republish(wanted));
     c.of("sealed", &found.sealed, &false);
     if found.max_bytes <= 0 {
@@ -450,7 +471,11 @@ fn compare_streams(found: &Config, wanted: &Config) -> Vec<Difference> {
     c.differences
 }
 
-fn compare_consumers(what: &str, found: &consumer::Config, wanted: &consumer::pull::Config) -> Vec<Difference> {
+fn compare_consumers(
+    what: &str,
+    found: &consumer::Config,
+    wanted: &consumer::pull::Config,
+) -> Vec<Difference> {
     let mut c = Comparison { what, differences: Vec::new() };
     let mut filters: BTreeSet<String> = found.filter_subjects.iter().cloned().collect();
     if !found.filter_subject.is_empty() {

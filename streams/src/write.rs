@@ -11,7 +11,7 @@ use crate::{Streams, WriteError, headers::Headers};
 /// How long a write waits for its answer before it is unknown.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// JetStream's error codes that callers tell apart (`nats-server/server/errors.json`).
+/// `JetStream`'s error codes that callers tell apart (`nats-server/server/errors.json`).
 mod code {
     pub(super) const WRONG_LAST_SEQUENCE: u64 = 10_071;
     /// Three replicas: another write to the same subject is on its way.
@@ -38,7 +38,12 @@ struct ApiError {
 
 impl Streams {
     /// Publishes to a stream and waits for the server's word: the sequence it is stored under.
-    pub(crate) async fn write(&self, subject: &str, headers: Headers, payload: Bytes) -> Result<u64, WriteError> {
+    pub(crate) async fn write(
+        &self,
+        subject: &str,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<u64, WriteError> {
         let what = || subject.to_owned();
         let bytes = payload.len();
         let request = Request::new().headers(headers.into_map()).payload(payload).timeout(Some(ANSWER_WAIT));
@@ -50,11 +55,12 @@ impl Streams {
                 _ => WriteError::Unknown { what: what() },
             }
         })?;
-        let answer: Answer = serde_json::from_slice(&message.payload).map_err(|error| WriteError::Refused {
-            what: what(),
-            code: 0,
-            detail: format!("an answer that is no JSON: {error}"),
-        })?;
+        let answer: Answer =
+            serde_json::from_slice(&message.payload).map_err(|error| WriteError::Refused {
+                what: what(),
+                code: 0,
+                detail: format!("an answer that is no JSON: {error}"),
+            })?;
         match answer {
             Answer { error: Some(error), .. } => Err(classify(what(), bytes, error)),
             Answer { seq: Some(sequence), .. } => Ok(sequence),
@@ -69,7 +75,9 @@ fn classify(what: String, bytes: usize, error: ApiError) -> WriteError {
         code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_CONSTANT => WriteError::Conflict { what },
         // One code for every refusal of the store; only its words tell them apart (nats-server store.go).
         code::STORE_FAILED if detail.contains("per subject") => WriteError::Occupied { what },
-        code::STORE_FAILED | code::TOO_MANY_REQUESTS | code::INSUFFICIENT_RESOURCES => WriteError::Full { what, detail },
+        code::STORE_FAILED | code::TOO_MANY_REQUESTS | code::INSUFFICIENT_RESOURCES => {
+            WriteError::Full { what, detail }
+        }
         code::MESSAGE_TOO_LARGE => WriteError::TooLarge { what, bytes },
         code => WriteError::Refused { what, code, detail },
     }

@@ -49,8 +49,28 @@ async fn a_submission_that_makes_no_sense_is_refused_before_it_is_sent() {
     for (arguments, part) in [
         (vec!["submit", "a.b", "-d", "{}"], "a_b"),
         (vec!["submit", "reindex", "-d", "{\"target_service\":"], "EOF"),
-        (vec!["submit", "reindex", "-d", "{\"target_service\":\"a\",\"action\":\"b\"}", "--key", "20261124T020000Z"], "planners' own"),
-        (vec!["submit", "reindex", "-d", "{\"target_service\":\"a\",\"action\":\"b\"}", "--queue", "nowhere"], "nowhere"),
+        (
+            vec![
+                "submit",
+                "reindex",
+                "-d",
+                "{\"target_service\":\"a\",\"action\":\"b\"}",
+                "--key",
+                "20261124T020000Z",
+            ],
+            "planners' own",
+        ),
+        (
+            vec![
+                "submit",
+                "reindex",
+                "-d",
+                "{\"target_service\":\"a\",\"action\":\"b\"}",
+                "--queue",
+                "nowhere",
+            ],
+            "nowhere",
+        ),
         (vec!["trigger", "nothing"], "nothing"),
         (vec!["describe", "run", "no-dot"], "<name>.<key>"),
         (vec!["describe", "schedule", "nothing"], "nothing"),
@@ -73,6 +93,7 @@ async fn a_payload_over_the_limit_is_refused_by_the_server_too() {
     let fleet = Fleet::start().await;
     let run = "reindex.large".parse().expect("run");
     let queue = "default".parse().expect("queue");
-    let error = fleet.streams.submit(&queue, &run, &vec![b'x'; 900 * 1024], None).await.expect_err("too large");
+    let error =
+        fleet.streams.submit(&queue, &run, &vec![b'x'; 900 * 1024], None).await.expect_err("too large");
     assert!(matches!(error, streams::WriteError::TooLarge { .. }), "{error}");
 }

@@ -15,7 +15,8 @@ async fn a_schedule_is_run_now_with_parameters_of_the_moment() {
     let _worker = fleet.worker(&[]);
     let _planner = fleet.planner();
     fleet.members("planner", 1).await;
-    let record = fleet.cronfleet_json(&["trigger", "yearly", "--wait", "--param", "b=3", "--param", "c=\"x y\""]);
+    let record =
+        fleet.cronfleet_json(&["trigger", "yearly", "--wait", "--param", "b=3", "--param", "c=\"x y\""]);
     assert_eq!(record["status"], "SUCCESS");
     assert_eq!(record["schedule"], "yearly");
     assert_eq!(record["output"]["parameters"], json!({"a": 1, "b": 3, "c": "x y"}));
@@ -86,7 +87,10 @@ async fn the_next_slots_are_told_before_and_after_a_file_is_applied() {
     assert_eq!(fleet.cronfleet_json(&[&["next", "-f", path][..], &from].concat()), wanted);
     let dry = fleet.cronfleet(&["apply", "-f", path, "--dry-run"]);
     assert!(dry.contains("weekly"), "{dry}");
-    assert!(fleet.streams.schedules().list().await.expect("schedules").is_empty(), "a dry run writes nothing");
+    assert!(
+        fleet.streams.schedules().list().await.expect("schedules").is_empty(),
+        "a dry run writes nothing"
+    );
     fleet.cronfleet(&["apply", "-f", path]);
     assert_eq!(fleet.cronfleet_json(&[&["next", "weekly"][..], &from].concat()), wanted);
     let listed = fleet.cronfleet_json(&["get", "schedules"]);

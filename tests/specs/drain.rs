@@ -11,9 +11,12 @@ async fn a_worker_that_is_told_to_stop_lets_its_runs_finish() {
     let mut worker = fleet.worker(&["--drain", "30s"]);
     let task = json!({"target_service": "target", "action": "slow", "parameters": {"ms": 2000}});
     fleet.submit("slow.1", &task).await.expect("submitted");
-    eventually("the call", async || {
-        if fleet.target.calls().is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
+    eventually(
+        "the call",
+        async || {
+            if fleet.target.calls().is_empty() { Err("none".to_owned()) } else { Ok(()) }
+        },
+    )
     .await;
     assert!(worker.stop().await.success());
     let record = fleet.record("slow.1").await.expect("a record");
@@ -28,9 +31,12 @@ async fn what_does_not_finish_in_time_is_handed_back_at_once_with_its_attempt_un
     let mut worker = fleet.worker(&["--drain", "200ms"]);
     let task = json!({"target_service": "target", "action": "hang", "retry": {"attempts": 1}});
     fleet.submit("hang.1", &task).await.expect("submitted");
-    eventually("the call", async || {
-        if fleet.target.calls().is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
+    eventually(
+        "the call",
+        async || {
+            if fleet.target.calls().is_empty() { Err("none".to_owned()) } else { Ok(()) }
+        },
+    )
     .await;
     assert!(worker.stop().await.success());
     let record = fleet.record("hang.1").await.expect("a record");

@@ -30,7 +30,11 @@ impl Demo {
         let demo = Self { data: up.data(), up, _process: process };
         eventually("seven schedules", async || {
             let listed = demo.json(&["get", "schedules"]);
-            if listed.as_array().is_some_and(|list| list.len() == 7) { Ok(()) } else { Err(listed.to_string()) }
+            if listed.as_array().is_some_and(|list| list.len() == 7) {
+                Ok(())
+            } else {
+                Err(listed.to_string())
+            }
         })
         .await;
         demo
@@ -39,7 +43,8 @@ impl Demo {
     fn json(&self, arguments: &[&str]) -> Value {
         let output = self.up.cronfleet(&[arguments, &["-o", "json"]].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"))
     }
 
     /// Runs a schedule now and returns what its target answered.
@@ -55,7 +60,9 @@ impl Demo {
 async fn the_origins_seven_tasks_do_their_work_and_the_database_agrees() {
     let demo = Demo::start().await;
     let (hot, cold) = (database(&demo.data, "hot.sqlite3"), database(&demo.data, "cold.sqlite3"));
-    let rows = |db: &Connection| count(db, "SELECT (SELECT count(*) FROM market_data) + (SELECT count(*) FROM trade_history)");
+    let rows = |db: &Connection| {
+        count(db, "SELECT (SELECT count(*) FROM market_data) + (SELECT count(*) FROM trade_history)")
+    };
 
     let integrity = demo.run("data_integrity_check");
     let alert_of = |exchange: &str| {
@@ -63,7 +70,10 @@ async fn the_origins_seven_tasks_do_their_work_and_the_database_agrees() {
         let found = exchanges.into_iter().find(|one| one["exchange"] == exchange);
         found.unwrap_or_else(|| panic!("{exchange} is not in {integrity}"))["alert"].clone()
     };
-    assert_eq!((alert_of("binance"), alert_of("okx"), alert_of("huobi")), (json!(false), json!(false), json!(true)));
+    assert_eq!(
+        (alert_of("binance"), alert_of("okx"), alert_of("huobi")),
+        (json!(false), json!(false), json!(true))
+    );
 
     let anomalies = demo.run("anomaly_detection");
     assert!(anomalies["anomalies_total"].as_i64().expect("a number") > 0, "{anomalies}");
@@ -78,9 +88,14 @@ async fn the_origins_seven_tasks_do_their_work_and_the_database_agrees() {
     let archive = demo.run("daily_data_archive");
     let moved = archive["rows_archived"].as_i64().expect("a number");
     assert!(moved > 0, "{archive}");
-    assert_eq!((rows(&hot), rows(&cold)), (hot_before - moved, cold_before + moved), "gone from hot, there in cold");
+    assert_eq!(
+        (rows(&hot), rows(&cold)),
+        (hot_before - moved, cold_before + moved),
+        "gone from hot, there in cold"
+    );
     assert_eq!(archive["remaining_hot_rows"], rows(&hot));
-    let cutoff: chrono::DateTime<chrono::Utc> = archive["cutoff"].as_str().expect("a cutoff").parse().expect("a date");
+    let cutoff: chrono::DateTime<chrono::Utc> =
+        archive["cutoff"].as_str().expect("a cutoff").parse().expect("a date");
     let older = format!("SELECT count(*) FROM market_data WHERE ts < {}", cutoff.timestamp_millis());
     assert_eq!(count(&hot, &older), 0);
 
@@ -121,7 +136,8 @@ async fn the_seven_schedules_have_the_slots_the_origin_means() {
 
 #[test]
 fn the_examples_file_is_one_that_can_be_applied() {
-    let definitions = shared::definitions::Definitions::parse(marketprism::SCHEDULES_YAML).expect("the example");
+    let definitions =
+        shared::definitions::Definitions::parse(marketprism::SCHEDULES_YAML).expect("the example");
     assert_eq!(definitions.schedules.len(), 7);
     assert_eq!(definitions.check_references(&shared::definitions::Definitions::default()), Ok(()));
 }

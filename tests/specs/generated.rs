@@ -43,7 +43,10 @@ fn every_promise_names_specs_that_exist_or_says_that_it_is_not_yet_proven() {
     let mut named = 0;
     for line in page.lines().filter(|line| line.starts_with("- `")) {
         let spec = line.split('`').nth(1).expect("a name");
-        assert!(sources.contains(&format!("fn {spec}(")), "{spec} is named in docs/GUARANTEES.md and does not exist");
+        assert!(
+            sources.contains(&format!("fn {spec}(")),
+            "{spec} is named in docs/GUARANTEES.md and does not exist"
+        );
         named += 1;
     }
     assert!(named >= promises, "{named} specs for {promises} promises");

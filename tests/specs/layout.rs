@@ -59,10 +59,13 @@ fn only_streams_imports_async_nats() {
 #[test]
 fn no_other_crate_spells_a_subject() {
     for_each_source(&["planner/src", "worker/src", "cli/src", "shared/src"], |path, text| {
-        for spelled in ["cronfleet.due", "cronfleet.tasks", "cronfleet.results", "cronfleet.control", "$KV.", "$JS."] {
+        for spelled in
+            ["cronfleet.due", "cronfleet.tasks", "cronfleet.results", "cronfleet.control", "$KV.", "$JS."]
+        {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-            let found = lines.filter(|line| line.contains(spelled) && !line.contains("nats pub")).collect::<Vec<_>>();
+            let found =
+                lines.filter(|line| line.contains(spelled) && !line.contains("nats pub")).collect::<Vec<_>>();
             assert!(found.is_empty(), "{} spells {spelled}: {found:?}", path.display());
         }
     });
@@ -70,10 +73,13 @@ fn no_other_crate_spells_a_subject() {
 
 #[test]
 fn files_can_be_held_in_the_head() {
-    for_each_source(&["shared/src", "streams/src", "planner/src", "worker/src", "cli/src", "tests"], |path, text| {
-        let lines = text.lines().count();
-        assert!(lines <= 480, "{} has {lines} lines: split it by what it does", path.display());
-    });
+    for_each_source(
+        &["shared/src", "streams/src", "planner/src", "worker/src", "cli/src", "tests"],
+        |path, text| {
+            let lines = text.lines().count();
+            assert!(lines <= 480, "{} has {lines} lines: split it by what it does", path.display());
+        },
+    );
 }
 
 fn for_each_source(folders: &[&str], mut check: impl FnMut(&Path, &str)) {

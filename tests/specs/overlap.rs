@@ -52,7 +52,7 @@ async fn a_retry_keeps_the_lock_of_its_schedule() {
         "targets: {target: {http: TARGET}}\n\
          schedules: {sick: {every: 1s, task: {target_service: target, action: fail, retry: {attempts: 3, backoff: 2s}}}}",
     );
-    let run = within(Duration::from_secs(60), "a run that was tried three times", async || {
+    let run = within(Duration::from_mins(1), "a run that was tried three times", async || {
         let failed = fleet.records().await.into_iter().find(|stored| stored.value.status == RunState::Failed);
         failed.map(|stored| stored.value).ok_or("none".to_owned())
     })
@@ -74,7 +74,7 @@ async fn a_dead_worker_blocks_its_schedule_no_longer_than_the_acknowledge_wait()
     );
     let mut worker = fleet.worker(&[]);
     let _planner = fleet.planner();
-    let first = within(Duration::from_secs(60), "the first call", async || {
+    let first = within(Duration::from_mins(1), "the first call", async || {
         fleet.target.calls().first().cloned().ok_or("none".to_owned())
     })
     .await;

@@ -43,7 +43,12 @@ async fn a_target_that_answers_badly_is_tried_again_where_that_may_help_and_ends
         assert_eq!((record.status, record.attempt), (RunState::Failed, attempts), "{action}: {error:?}");
         assert_eq!((error.kind, record.reason), (kind, Some(reason)), "{action}: {}", error.message);
         let letter = eventually("the dead letter", async || {
-            fleet.streams.dead_letter(&record).await.map_err(|error| error.to_string())?.ok_or("none".to_owned())
+            fleet
+                .streams
+                .dead_letter(&record)
+                .await
+                .map_err(|error| error.to_string())?
+                .ok_or("none".to_owned())
         })
         .await;
         assert!(letter.task.is_some(), "the whole task is kept");
@@ -104,16 +109,25 @@ async fn a_service_on_nats_is_asked_and_its_errors_are_told_apart() {
 async fn a_command_runs_only_if_the_workers_own_settings_allow_it_and_never_through_a_shell() {
     let fleet = Fleet::start().await;
     let commands = fleet.folder().join("commands.yaml");
-    std::fs::write(&commands, "commands:\n  say: {program: /bin/echo}\n  env: {program: /usr/bin/env}\n").expect("written");
+    std::fs::write(&commands, "commands:\n  say: {program: /bin/echo}\n  env: {program: /usr/bin/env}\n")
+        .expect("written");
     let _worker = fleet.worker(&["--commands", commands.to_str().expect("a path")]);
     let local = |command: Value| json!({"command": command, "retry": {"attempts": 1}});
-    fleet.submit("command.say", &local(json!(["say", "$(id); rm -rf /", "{\"n\": 7}"]))).await.expect("submitted");
+    fleet
+        .submit("command.say", &local(json!(["say", "$(id); rm -rf /", "{\"n\": 7}"])))
+        .await
+        .expect("submitted");
     let output = fleet.end_of("command.say").await.output.expect("output");
     assert!(output.to_string().contains("$(id); rm -rf /"), "literally: {output}");
     fleet.submit("command.forbidden", &local(json!(["sh", "-c", "id"]))).await.expect("submitted");
     let record = fleet.end_of("command.forbidden").await;
     let error = record.error.expect("an error");
-    assert_eq!((record.status, error.kind), (RunState::Failed, ErrorKind::CommandNotAllowed), "{}", error.message);
+    assert_eq!(
+        (record.status, error.kind),
+        (RunState::Failed, ErrorKind::CommandNotAllowed),
+        "{}",
+        error.message
+    );
     fleet.submit("command.env", &local(json!(["env"]))).await.expect("submitted");
     let output = fleet.end_of("command.env").await.output.expect("output").to_string();
     assert!(output.contains("CRONFLEET_RUN=command.env"), "{output}");

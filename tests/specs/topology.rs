@@ -13,7 +13,11 @@ async fn init_may_be_repeated_and_doctor_finds_everything_well() {
     let (_planner, _worker) = (fleet.planner(), fleet.worker(&[]));
     harness::eventually("all is well", async || {
         let output = fleet.try_cronfleet(&["doctor"]);
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
     })
     .await;
 }
@@ -26,13 +30,15 @@ async fn what_differs_is_reported_and_left_as_it_is() {
     let mut config: Value = serde_json::from_str::<Value>(&info.payload).expect("JSON")["config"].clone();
     config["republish"] = Value::Null;
     config["max_age"] = 0.into();
-    let changed = client.request("$JS.API.STREAM.UPDATE.KV_cronfleet_runs", config.to_string().as_bytes()).await;
+    let changed =
+        client.request("$JS.API.STREAM.UPDATE.KV_cronfleet_runs", config.to_string().as_bytes()).await;
     assert!(!changed.payload.contains("\"error\""), "{}", changed.payload);
     let differences = fleet.streams.examine(None).await.expect("examined");
     let settings: Vec<&str> = differences.iter().map(|difference| difference.setting.as_str()).collect();
     assert_eq!(settings, ["max_age", "republish"]);
     let output = fleet.try_cronfleet(&["doctor"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("KV_cronfleet_runs") && said.contains("republish"), "{said}");
     let error = fleet.streams.init(Replicas::One).await.expect_err("it differs").to_string();
@@ -45,7 +51,9 @@ async fn a_bucket_cannot_be_wiped_by_who_may_write_one_key_of_it() {
     let fleet = Fleet::start().await;
     fleet.apply("targets: {target: {http: TARGET}}");
     let mut client = PlainClient::connect(&fleet.nats.url()).await;
-    for stream in ["KV_cronfleet_runs", "KV_cronfleet_schedules", "KV_cronfleet_catalog", "KV_cronfleet_planner"] {
+    for stream in
+        ["KV_cronfleet_runs", "KV_cronfleet_schedules", "KV_cronfleet_catalog", "KV_cronfleet_planner"]
+    {
         let purge = client.request(&format!("$JS.API.STREAM.PURGE.{stream}"), b"").await;
         assert!(purge.payload.contains("\"error\""), "{stream}: {}", purge.payload);
         let delete = client.request(&format!("$JS.API.STREAM.MSG.DELETE.{stream}"), b"{\"seq\":1}").await;

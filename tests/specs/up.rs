@@ -41,7 +41,12 @@ impl Up {
         eventually("the address", async || {
             let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
             let address = text.trim().to_owned();
-            let port = address.rsplit(':').next().unwrap_or_default().parse::<u16>().map_err(|error| error.to_string())?;
+            let port = address
+                .rsplit(':')
+                .next()
+                .unwrap_or_default()
+                .parse::<u16>()
+                .map_err(|error| error.to_string())?;
             std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
             Ok(address)
         })
@@ -57,7 +62,11 @@ impl Up {
         self.address().await;
         eventually("all is well", async || {
             let output = self.cronfleet(&["doctor"]);
-            if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(&output.stdout).into_owned())
+            }
         })
         .await;
     }
@@ -67,7 +76,9 @@ impl Up {
         let mark = self.folder.path().to_str().expect("a path").to_owned();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
@@ -79,7 +90,9 @@ impl Up {
     }
 
     fn server_pid(&self) -> u32 {
-        let server = self.processes().into_iter().find(|(_, command)| command.split(' ').next().is_some_and(|first| first.ends_with("nats-server")));
+        let server = self.processes().into_iter().find(|(_, command)| {
+            command.split(' ').next().is_some_and(|first| first.ends_with("nats-server"))
+        });
         server.expect("a nats-server").0
     }
 }
@@ -105,7 +118,8 @@ async fn up_tells_its_address_survives_being_killed_and_leaves_nothing_running_w
 
     let mut second = up.start(&[]);
     up.ready().await;
-    let listed: Value = serde_json::from_slice(&up.cronfleet(&["get", "schedules", "-o", "json"]).stdout).expect("JSON");
+    let listed: Value =
+        serde_json::from_slice(&up.cronfleet(&["get", "schedules", "-o", "json"]).stdout).expect("JSON");
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "it goes on with the same data: {listed}");
 
     second.signal(Signal::INT);
@@ -136,7 +150,8 @@ async fn a_nats_server_that_dies_is_started_again_and_the_fleet_goes_on() {
     let pid = rustix::process::Pid::from_raw(before.cast_signed()).expect("a pid");
     rustix::process::kill_process(pid, Signal::KILL).expect("killed");
     eventually("another server, and all is well", async || {
-        let other = up.processes().iter().any(|(pid, command)| *pid != before && command.contains("nats-server"));
+        let other =
+            up.processes().iter().any(|(pid, command)| *pid != before && command.contains("nats-server"));
         let output = up.cronfleet(&["doctor"]);
         if other && output.status.success() { Ok(()) } else { Err(process.said()) }
     })
@@ -151,7 +166,11 @@ async fn piped_output_is_plain_lines_without_escapes() {
     assert!(up.cronfleet(&["trigger", "data_integrity_check", "--wait"]).status.success());
     let said = eventually("the run in the output", async || {
         let said = process.said();
-        if said.lines().any(|line| line.contains("SUCCESS") && line.contains("data_integrity_check")) { Ok(said) } else { Err(said) }
+        if said.lines().any(|line| line.contains("SUCCESS") && line.contains("data_integrity_check")) {
+            Ok(said)
+        } else {
+            Err(said)
+        }
     })
     .await;
     assert!(!said.contains('\u{1b}'), "no escape codes: {said}");

@@ -1,14 +1,12 @@
 //! A fleet: one nats-server with its streams, and the planners and workers a spec wants.
 
-use std::{path::PathBuf, process::{Command, Output}};
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
 
 use serde_json::Value;
-use shared::{
-    clock::Clock,
-    run::RunId,
-    run_record::RunRecord,
-    run_state::RunState,
-};
+use shared::{clock::Clock, run::RunId, run_record::RunRecord, run_state::RunState};
 use streams::{Streams, bucket::Stored, topology::Replicas};
 
 use crate::{Nats, Process, TargetService, binary, eventually, process};

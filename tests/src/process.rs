@@ -66,7 +66,7 @@ impl Process {
     pub async fn ended(&mut self) -> ExitStatus {
         let name = self.name.clone();
         let child = std::cell::RefCell::new(&mut self.child);
-        within(Duration::from_secs(60), &format!("the end of {name}"), async || {
+        within(Duration::from_mins(1), &format!("the end of {name}"), async || {
             child.borrow_mut().try_wait().expect("wait").ok_or_else(|| "still running".to_owned())
         })
         .await

@@ -7,7 +7,7 @@ use shared::clock::{Clock, SystemClock};
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a fact may be in coming on a busy machine, unless a spec says otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Looks until something is the case, and returns it; panics with what it waited for and the last thing it saw.
 pub async fn eventually<T, F, Fut>(what: &str, look: F) -> T

@@ -156,10 +156,16 @@ impl Claimer<'_> {
     }
 
     /// Whether the owner of a running attempt may still be at it.
-    async fn may_be_alive(&self, found: &RunRecord, owner: Option<&MemberId>, now: Timestamp) -> Result<bool, ReadError> {
+    async fn may_be_alive(
+        &self,
+        found: &RunRecord,
+        owner: Option<&MemberId>,
+        now: Timestamp,
+    ) -> Result<bool, ReadError> {
         let Some(owner) = owner else { return Ok(false) };
         let Some(worker) = self.streams.members().worker(owner).await? else { return Ok(false) };
-        let lists_it = worker.running.iter().any(|(run, attempt)| *run == found.id && *attempt == found.attempt);
+        let lists_it =
+            worker.running.iter().any(|(run, attempt)| *run == found.id && *attempt == found.attempt);
         // A claim younger than a heartbeat may not be in its list yet.
         let heartbeat = TimeDelta::from_std(2 * MEMBER_HEARTBEAT).unwrap_or(TimeDelta::MAX);
         let is_young = found.started_at.is_some_and(|started| now - started < heartbeat);
@@ -167,7 +173,12 @@ impl Claimer<'_> {
     }
 
     /// The worker of an attempt is gone: the attempt is spent, and there is another one or none.
-    async fn lost(&self, found: Stored<RunRecord>, run: &Identified, now: Timestamp) -> Result<Next, ClaimError> {
+    async fn lost(
+        &self,
+        found: Stored<RunRecord>,
+        run: &Identified,
+        now: Timestamp,
+    ) -> Result<Next, ClaimError> {
         let record = &found.value;
         let ends = ends_when_lost(record, &run.task);
         let event = if ends { RunEvent::LostForGood } else { RunEvent::Lost };

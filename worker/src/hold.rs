@@ -11,11 +11,12 @@ use crate::running::Place;
 
 /// Renews the hold on a run for ever; returns when it is lost.
 pub(crate) async fn keep(place: &Place, clock: &SharedClock, ack_wait: Duration) {
+    let trusted_for = ack_wait.saturating_sub(ack_wait / 6);
     let mut confirmed_at = clock.elapsed();
     loop {
         clock.sleep(ack_wait / HEARTBEATS_PER_ACK_WAIT).await;
         let asked_at = clock.elapsed();
-        let give_up_at = confirmed_at + ack_wait - ack_wait / 6;
+        let give_up_at = confirmed_at + trusted_for;
         let Some(left) = give_up_at.checked_sub(asked_at) else { return };
         let Some(delivery) = place.delivery() else { return };
         let confirmed = tokio::select! {

@@ -4,18 +4,9 @@
 //! subject names the run, and keys that planners use are refused, so that nobody can squat on a slot.
 
 use shared::{
-    Timestamp,
-    names::QueueName,
-    run::RunId,
-    run_record::RunRecord,
-    task::Task,
-    trace::TraceContext,
+    Timestamp, names::QueueName, run::RunId, run_record::RunRecord, task::Task, trace::TraceContext,
 };
-use streams::{
-    Names,
-    names::Origin,
-    tasks::DueTask,
-};
+use streams::{Names, names::Origin, tasks::DueTask};
 
 /// A run that can be claimed.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +41,11 @@ pub(crate) struct Parts<'a> {
 }
 
 /// Says which run a delivery is, and which task.
-pub(crate) fn identify(parts: &Parts<'_>, queue: &QueueName, now: Timestamp) -> Result<Identified, Unreadable> {
+pub(crate) fn identify(
+    parts: &Parts<'_>,
+    queue: &QueueName,
+    now: Timestamp,
+) -> Result<Identified, Unreadable> {
     let trace = parts.traceparent.and_then(TraceContext::parse);
     match parts.origin {
         Origin::Due => due(parts, trace),
@@ -60,9 +55,13 @@ pub(crate) fn identify(parts: &Parts<'_>, queue: &QueueName, now: Timestamp) -> 
 
 fn due(parts: &Parts<'_>, trace: Option<TraceContext>) -> Result<Identified, Unreadable> {
     let unreadable = |why: String| Unreadable { run: None, why };
-    let due: DueTask = serde_json::from_slice(parts.payload).map_err(|error| unreadable(error.to_string()))?;
+    let due: DueTask =
+        serde_json::from_slice(parts.payload).map_err(|error| unreadable(error.to_string()))?;
     if parts.run_header != Some(due.run.id.to_string().as_str()) {
-        return Err(unreadable(format!("its header names run {:?}, its body {}", parts.run_header, due.run.id)));
+        return Err(unreadable(format!(
+            "its header names run {:?}, its body {}",
+            parts.run_header, due.run.id
+        )));
     }
     let trace = trace.unwrap_or_else(TraceContext::root);
     Ok(Identified { record: due.run, revision: parts.revision, task: due.task, trace })
@@ -75,10 +74,13 @@ fn ad_hoc(
     trace: TraceContext,
 ) -> Result<Identified, Unreadable> {
     let (name, key) = parts.tokens;
-    let run: RunId =
-        format!("{name}.{key}").parse().map_err(|error| Unreadable { run: None, why: format!("its subject: {error}") })?;
+    let run: RunId = format!("{name}.{key}")
+        .parse()
+        .map_err(|error| Unreadable { run: None, why: format!("its subject: {error}") })?;
     if Names::is_reserved_key(&run.key) {
-        let why = format!("its key {key:?} is reserved for planners; choose one that is no slot and begins with no _");
+        let why = format!(
+            "its key {key:?} is reserved for planners; choose one that is no slot and begins with no _"
+        );
         return Err(Unreadable { run: None, why });
     }
     let task = Task::from_json(parts.payload)

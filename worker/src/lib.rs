@@ -117,11 +117,22 @@ impl Worker {
     pub async fn run(self, stop: Stop) -> Result<(), WorkerError> {
         let running = Running::default();
         let targets = Targets::load(&self.streams).await?;
-        let server = Server::new(self.streams.clone(), self.executors.clone(), targets.clone(), running.clone(), Arc::clone(&self.status));
+        let server = Server::new(
+            self.streams.clone(),
+            self.executors.clone(),
+            targets.clone(),
+            running.clone(),
+            Arc::clone(&self.status),
+        );
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
-        helpers.spawn(member::beat(self.streams.clone(), Arc::clone(&self.status), running.clone(), closing.clone()));
+        helpers.spawn(member::beat(
+            self.streams.clone(),
+            Arc::clone(&self.status),
+            running.clone(),
+            closing.clone(),
+        ));
 
         let mut fetching = JoinSet::new();
         for queue in &self.settings.queues {

@@ -37,7 +37,7 @@ use crate::{
 /// A delivery that could not be worked on just now is handed back for this long.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// How long a worker goes on trying to record what an attempt gave, while the server cannot be reached.
-const RECORD_FOR: Duration = Duration::from_secs(10 * 60);
+const RECORD_FOR: Duration = Duration::from_mins(10);
 /// An executor that was told to stop must have ended after this; commands get their grace within it.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an unreadable message kept in its dead letter.
@@ -69,7 +69,13 @@ impl Server {
     }
 
     /// Takes one delivery all its way.
-    pub(crate) async fn serve(self, delivery: Delivery, queue: QueueName, ack_wait: Duration, abort: CancellationToken) {
+    pub(crate) async fn serve(
+        self,
+        delivery: Delivery,
+        queue: QueueName,
+        ack_wait: Duration,
+        abort: CancellationToken,
+    ) {
         let inner = &self.inner;
         let parts = Parts {
             origin: delivery.origin,
@@ -98,9 +104,9 @@ impl Inner {
         ack_wait: Duration,
         abort: &CancellationToken,
     ) -> Served {
-        let claimer =
+        let ledger =
             Claimer { streams: &self.streams, running: &self.running, me: self.status.id(), ack_wait };
-        match claimer.claim(run, delivery).await? {
+        match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let place = self.running.enter(&claimed.value.id, claimed.value.attempt, delivery);
                 self.attempt(run, *claimed, &place, delivery, ack_wait, abort).await;
@@ -281,7 +287,12 @@ impl Inner {
         }
     }
 
-    async fn bury(&self, record: &RunRecord, task: Option<&Task>, delivery: &Delivery) -> Result<(), WriteError> {
+    async fn bury(
+        &self,
+        record: &RunRecord,
+        task: Option<&Task>,
+        delivery: &Delivery,
+    ) -> Result<(), WriteError> {
         let raw = task.is_none().then(|| {
             let kept = &delivery.payload[..delivery.payload.len().min(RAW_BYTES_MAX)];
             String::from_utf8_lossy(kept).into_owned()

@@ -7,10 +7,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use shared::{
-    names::TargetName,
-    target::Target,
-};
+use shared::{names::TargetName, target::Target};
 use streams::{ReadError, Streams, catalog::CatalogChange};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;

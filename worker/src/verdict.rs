@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 use shared::{
-    Timestamp, human_duration::HumanDuration,
+    Timestamp,
+    human_duration::HumanDuration,
     limits::BACKOFF_MAX,
     run_record::{ErrorKind, Reason, RunError, RunRecord, bounded_output},
     run_state::{IllegalTransition, RunEvent},
@@ -61,7 +62,8 @@ pub(crate) fn verdict(
     };
     let reason = reason_of(&failure);
     if failure.permanent || !task.retry.allows_after(record.attempt) {
-        let reason = if failure.permanent { Reason::Permanent } else { reason.unwrap_or(Reason::AttemptsExhausted) };
+        let reason =
+            if failure.permanent { Reason::Permanent } else { reason.unwrap_or(Reason::AttemptsExhausted) };
         let failed = record.apply(RunEvent::FailedForGood, now)?.because(reason);
         return Ok((failed.with_error(failure.error), Answer::Bury));
     }
@@ -140,7 +142,10 @@ mod tests {
     #[test]
     fn an_error_that_another_attempt_would_not_mend_ends_the_run_at_once() {
         let (record, answer) = end(1, Ending::Failed(Failure::permanent(ErrorKind::Target, "404")));
-        assert_eq!((record.status, record.reason, answer), (RunState::Failed, Some(Reason::Permanent), Answer::Bury));
+        assert_eq!(
+            (record.status, record.reason, answer),
+            (RunState::Failed, Some(Reason::Permanent), Answer::Bury)
+        );
     }
 
     #[test]
@@ -159,7 +164,10 @@ mod tests {
     #[test]
     fn a_run_that_is_handed_back_has_not_spent_its_attempt() {
         let (record, answer) = end(2, Ending::Interrupted);
-        assert_eq!((record.status, record.attempt, answer), (RunState::Pending, 1, Answer::HandBack(Duration::ZERO)));
+        assert_eq!(
+            (record.status, record.attempt, answer),
+            (RunState::Pending, 1, Answer::HandBack(Duration::ZERO))
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::talk::Talk;
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Whatever ran this long has recovered: its next end is a new story.
-const CALM: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_mins(1);
 
 /// How long to wait before something is started again: doubling, bounded, and short again after a long quiet run.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use crate::{
 /// How often the ledger is asked.
 const POLL: Duration = Duration::from_secs(3);
 /// How long a run is waited for when nothing else is said.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10 * 60);
+const TIMEOUT_DEFAULT: Duration = Duration::from_mins(10);
 
 /// Whether, and how long, the run is waited for.
 #[derive(Debug, Args)]

@@ -52,6 +52,11 @@ pub struct DstPolicy {
 }
 
 impl DstPolicy {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference to skip_serializing_if")]
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The choice, with Vixie's rule for what is left out.
     pub(super) fn resolve(self, follows_wall_clock: bool) -> (GapPolicy, FoldPolicy) {
         let (gap, fold) = if follows_wall_clock {

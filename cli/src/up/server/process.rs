@@ -21,7 +21,7 @@ use crate::{up::data_dir::DataDir, verbs::worker::guard_command};
 /// Between asking the server to end and ending it. It writes what it holds; with large streams that takes seconds.
 const GRACE: Duration = Duration::from_secs(15);
 /// Large streams are read at the start.
-const READY_WAIT: Duration = Duration::from_secs(120);
+const READY_WAIT: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// What is read of the log to find out why it ended.
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
