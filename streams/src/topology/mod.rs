@@ -4,56 +4,24 @@
 //! else creates, and nothing here changes or recreates what exists: a difference is for an operator to judge. The one
 //! exception is asked for by name: [`Streams::declare_queue`], with which `apply` adds or changes a queue.
 
-use std::{collections::BTreeSet, time::Duration};
+mod compare;
+mod wanted;
+
+use std::collections::BTreeSet;
 
 use async_nats::jetstream::{
-    self,
-    consumer::{self, AckPolicy, DeliverPolicy},
+    self, consumer,
     context::{ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind},
-    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
+    stream::Config,
 };
-use shared::{limits, names::QueueName, queue::QueueSettings};
+use shared::{names::QueueName, queue::QueueSettings};
 
-use crate::{
-    Names, ReadError, Streams,
-    names::{CONTROL_CONSUMER, bucket_prefix, bucket_stream},
+pub use self::compare::Difference;
+use self::{
+    compare::{compare_consumers, compare_streams, missing},
+    wanted::{control_consumer, fixed_streams, queue_consumer, tasks},
 };
-
-const MIB: i64 = 1024 * 1024;
-const TASKS_BYTES_MAX: i64 = 512 * MIB;
-const DEAD_BYTES_MAX: i64 = 256 * MIB;
-const CONTROL_BYTES_MAX: i64 = 64 * MIB;
-const RUNS_BYTES_MAX: i64 = 2048 * MIB;
-const DEFINITIONS_BYTES_MAX: i64 = 512 * MIB;
-const PLANNER_BYTES_MAX: i64 = 64 * MIB;
-const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
-/// Watches and consumers on one stream; nats-server 2.15 has the same limit by default.
-const CONSUMERS_MAX: i32 = 1_000;
-/// Pull requests waiting at one queue's consumer, over all workers.
-const PULLS_WAITING_MAX: i64 = 8_192;
-const AUDIT_RETENTION: Duration = Duration::from_hours(8760);
-
-/// What should be there and is not, or is otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Difference {
-    /// The stream, or `stream/consumer`.
-    pub what: String,
-    /// The setting; `missing` if the whole thing is.
-    pub setting: String,
-    /// What is there.
-    pub found: String,
-    /// What should be.
-    pub wanted: String,
-}
-
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.setting == "missing" {
-            return write!(f, "{} is missing; run `cronfleet init`", self.what);
-        }
-        write!(f, "{}: {} is {}, should be {}", self.what, self.setting, self.found, self.wanted)
-    }
-}
+use crate::{ReadError, Streams, names::CONTROL_CONSUMER};
 
 /// Why the topology could not be made or examined.
 #[derive(Debug, thiserror::Error)]
@@ -91,118 +59,11 @@ pub enum Replicas {
 }
 
 impl Replicas {
-    fn number(self) -> usize {
+    pub(crate) fn number(self) -> usize {
         match self {
             Replicas::One => 1,
             Replicas::Three => 3,
         }
-    }
-}
-
-fn base(name: String, subjects: Vec<String>, max_bytes: i64, replicas: Replicas) -> Config {
-    Config {
-        name,
-        subjects,
-        max_bytes,
-        num_replicas: replicas.number(),
-        retention: RetentionPolicy::Limits,
-        // A full stream refuses, it does not forget: late is better than lost.
-        discard: DiscardPolicy::New,
-        storage: StorageType::File,
-        max_consumers: CONSUMERS_MAX,
-        max_message_size: bytes(limits::MESSAGE_BYTES_MAX),
-        ..Config::default()
-    }
-}
-
-/// A limit as the server's settings spell it.
-fn bytes(limit: usize) -> i32 {
-    i32::try_from(limit).unwrap_or(i32::MAX)
-}
-
-/// A bucket: the stream `nats kv` expects, but without what would let one writer wipe it (rollup, delete, purge).
-fn bucket(name: &str, history: i64, max_bytes: i64, replicas: Replicas) -> Config {
-    Config {
-        max_messages_per_subject: history,
-        deny_delete: true,
-        deny_purge: true,
-        allow_rollup: false,
-        allow_direct: true,
-        ..base(bucket_stream(name), vec![format!("{}>", bucket_prefix(name))], max_bytes, replicas)
-    }
-}
-
-fn tasks(names: &Names, queues: &[QueueName], replicas: Replicas) -> Config {
-    let subjects = queues.iter().flat_map(|queue| names.queue_filters(queue)).collect();
-    Config {
-        retention: RetentionPolicy::WorkQueue,
-        // One message a subject: the server itself refuses a run that is queued or running.
-        max_messages_per_subject: 1,
-        discard_new_per_subject: true,
-        deny_purge: false,
-        max_message_size: bytes(2 * limits::TASK_BYTES_MAX),
-        ..base(names.tasks_stream(), subjects, TASKS_BYTES_MAX, replicas)
-    }
-}
-
-fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
-    let runs = names.runs_bucket();
-    vec![
-        Config {
-            max_messages_per_subject: 1,
-            discard: DiscardPolicy::Old,
-            max_age: limits::RUN_RETENTION,
-            ..base(names.dead_stream(), vec![names.dead_all()], DEAD_BYTES_MAX, replicas)
-        },
-        Config {
-            max_age: AUDIT_RETENTION,
-            deny_delete: true,
-            deny_purge: true,
-            ..base(names.control_stream(), vec![names.control_all()], CONTROL_BYTES_MAX, replicas)
-        },
-        Config {
-            max_age: limits::RUN_RETENTION,
-            republish: Some(Republish {
-                source: format!("{}>", bucket_prefix(&runs)),
-                destination: names.results(None),
-                headers_only: false,
-            }),
-            ..bucket(&runs, limits::RUN_HISTORY, RUNS_BYTES_MAX, replicas)
-        },
-        bucket(&names.schedules_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
-        bucket(&names.catalog_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
-        bucket(&names.planner_bucket(), 1, PLANNER_BYTES_MAX, replicas),
-        Config {
-            max_age: limits::MEMBER_GONE,
-            ..bucket(&names.members_bucket(), 1, MEMBERS_BYTES_MAX, replicas)
-        },
-    ]
-}
-
-fn queue_consumer(names: &Names, queue: &QueueName, settings: &QueueSettings) -> consumer::pull::Config {
-    consumer::pull::Config {
-        durable_name: Some(queue.to_string()),
-        filter_subjects: names.queue_filters(queue).to_vec(),
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: settings.ack_wait.0,
-        max_ack_pending: i64::from(settings.max_in_flight),
-        // The ledger counts attempts; the server must never give a run up on its own.
-        max_deliver: -1,
-        max_waiting: PULLS_WAITING_MAX,
-        ..Default::default()
-    }
-}
-
-fn control_consumer(names: &Names) -> consumer::pull::Config {
-    consumer::pull::Config {
-        durable_name: Some(CONTROL_CONSUMER.to_owned()),
-        filter_subjects: vec![names.triggers()],
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: limits::ACK_WAIT_DEFAULT,
-        max_deliver: -1,
-        ..Default::default()
     }
 }
 
@@ -417,78 +278,4 @@ fn differs(what: String, differences: &[Difference]) -> TopologyError {
     let list: Vec<String> =
         differences.iter().map(|d| format!("{}: {} instead of {}", d.setting, d.found, d.wanted)).collect();
     TopologyError::Differs { what, differences: list.join("; ") }
-}
-
-fn missing(what: String) -> Difference {
-    Difference { what, setting: "missing".into(), found: "nothing".into(), wanted: "there".into() }
-}
-
-struct Comparison<'a> {
-    what: &'a str,
-    differences: Vec<Difference>,
-}
-
-impl Comparison<'_> {
-    fn of<T: PartialEq + std::fmt::Debug>(&mut self, setting: &str, found: &T, wanted: &T) {
-        if found != wanted {
-            self.differences.push(Difference {
-                what: self.what.to_owned(),
-                setting: setting.to_owned(),
-                found: format!("{found:?}"),
-                wanted: format!("{wanted:?}"),
-            });
-        }
-    }
-}
-
-/// Only what the promises rest on: an operator may add a placement, metadata or compression of their own.
-fn compare_streams(found: &Config, wanted: &Config) -> Vec<Difference> {
-    let mut c = Comparison { what: &found.name, differences: Vec::new() };
-    let set = |subjects: &[String]| subjects.iter().cloned().collect::<BTreeSet<String>>();
-    c.of("subjects", &set(&found.subjects), &set(&wanted.subjects));
-    c.of("retention", &found.retention, &wanted.retention);
-    c.of("storage", &found.storage, &wanted.storage);
-    c.of("replicas", &found.num_replicas, &wanted.num_replicas);
-    c.of("discard", &found.discard, &wanted.discard);
-    c.of("discard_new_per_subject", &found.discard_new_per_subject, &wanted.discard_new_per_subject);
-    // The server says -1 where nothing was set.
-    let per_subject = |config: &Config| config.max_messages_per_subject.max(0);
-    c.of("max_msgs_per_subject", &per_subject(found), &per_subject(wanted));
-    c.of("max_age", &found.max_age, &wanted.max_age);
-    c.of("deny_delete", &found.deny_delete, &wanted.deny_delete);
-    c.of("deny_purge", &found.deny_purge, &wanted.deny_purge);
-    c.of("allow_rollup", &found.allow_rollup, &wanted.allow_rollup);
-    c.of("allow_msg_ttl", &found.allow_message_ttl, &wanted.allow_message_ttl);
-    c.of("allow_atomic", &found.allow_atomic_publish, &wanted.allow_atomic_publish);
-    c.of("allow_msg_schedules", &found.allow_message_schedules, &wanted.allow_message_schedules);
-    let republish =
-        |config: &Config| config.republish.as_ref().map(|r| (r.source.clone(), r.destination.clone()));
-    c.of("republish", &republish(found), &republish(wanted));
-    c.of("sealed", &found.sealed, &false);
-    if found.max_bytes <= 0 {
-        c.of("max_bytes", &found.max_bytes, &wanted.max_bytes);
-    }
-    c.differences
-}
-
-fn compare_consumers(
-    what: &str,
-    found: &consumer::Config,
-    wanted: &consumer::pull::Config,
-) -> Vec<Difference> {
-    let mut c = Comparison { what, differences: Vec::new() };
-    let mut filters: BTreeSet<String> = found.filter_subjects.iter().cloned().collect();
-    if !found.filter_subject.is_empty() {
-        filters.insert(found.filter_subject.clone());
-    }
-    c.of("filter_subjects", &filters, &wanted.filter_subjects.iter().cloned().collect());
-    c.of("ack_policy", &found.ack_policy, &wanted.ack_policy);
-    c.of("deliver_policy", &found.deliver_policy, &wanted.deliver_policy);
-    c.of("ack_wait", &found.ack_wait, &wanted.ack_wait);
-    c.of("max_deliver", &found.max_deliver, &wanted.max_deliver);
-    if wanted.max_ack_pending > 0 {
-        c.of("max_ack_pending", &found.max_ack_pending, &wanted.max_ack_pending);
-    }
-    c.of("backoff", &found.backoff, &Vec::new());
-    c.differences
 }

@@ -1,0 +1,140 @@
+//! What should be there: the settings of every stream, bucket and consumer.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    consumer::{self, AckPolicy, DeliverPolicy},
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
+};
+use shared::{limits, names::QueueName, queue::QueueSettings};
+
+use super::Replicas;
+use crate::{
+    Names,
+    names::{CONTROL_CONSUMER, bucket_prefix, bucket_stream},
+};
+
+const MIB: i64 = 1024 * 1024;
+const TASKS_BYTES_MAX: i64 = 512 * MIB;
+const DEAD_BYTES_MAX: i64 = 256 * MIB;
+const CONTROL_BYTES_MAX: i64 = 64 * MIB;
+const RUNS_BYTES_MAX: i64 = 2048 * MIB;
+const DEFINITIONS_BYTES_MAX: i64 = 512 * MIB;
+const PLANNER_BYTES_MAX: i64 = 64 * MIB;
+const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
+/// Watches and consumers on one stream; nats-server 2.15 has the same limit by default.
+const CONSUMERS_MAX: i32 = 1_000;
+/// Pull requests waiting at one queue's consumer, over all workers.
+const PULLS_WAITING_MAX: i64 = 8_192;
+const AUDIT_RETENTION: Duration = Duration::from_hours(8760);
+
+pub(super) fn base(name: String, subjects: Vec<String>, max_bytes: i64, replicas: Replicas) -> Config {
+    Config {
+        name,
+        subjects,
+        max_bytes,
+        num_replicas: replicas.number(),
+        retention: RetentionPolicy::Limits,
+        // A full stream refuses, it does not forget: late is better than lost.
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        max_consumers: CONSUMERS_MAX,
+        max_message_size: bytes(limits::MESSAGE_BYTES_MAX),
+        ..Config::default()
+    }
+}
+
+/// A limit as the server's settings spell it.
+pub(super) fn bytes(limit: usize) -> i32 {
+    i32::try_from(limit).unwrap_or(i32::MAX)
+}
+
+/// A bucket: the stream `nats kv` expects, but without what would let one writer wipe it (rollup, delete, purge).
+pub(super) fn bucket(name: &str, history: i64, max_bytes: i64, replicas: Replicas) -> Config {
+    Config {
+        max_messages_per_subject: history,
+        deny_delete: true,
+        deny_purge: true,
+        allow_rollup: false,
+        allow_direct: true,
+        ..base(bucket_stream(name), vec![format!("{}>", bucket_prefix(name))], max_bytes, replicas)
+    }
+}
+
+pub(super) fn tasks(names: &Names, queues: &[QueueName], replicas: Replicas) -> Config {
+    let subjects = queues.iter().flat_map(|queue| names.queue_filters(queue)).collect();
+    Config {
+        retention: RetentionPolicy::WorkQueue,
+        // One message a subject: the server itself refuses a run that is queued or running.
+        max_messages_per_subject: 1,
+        discard_new_per_subject: true,
+        deny_purge: false,
+        max_message_size: bytes(2 * limits::TASK_BYTES_MAX),
+        ..base(names.tasks_stream(), subjects, TASKS_BYTES_MAX, replicas)
+    }
+}
+
+pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
+    let runs = names.runs_bucket();
+    vec![
+        Config {
+            max_messages_per_subject: 1,
+            discard: DiscardPolicy::Old,
+            max_age: limits::RUN_RETENTION,
+            ..base(names.dead_stream(), vec![names.dead_all()], DEAD_BYTES_MAX, replicas)
+        },
+        Config {
+            max_age: AUDIT_RETENTION,
+            deny_delete: true,
+            deny_purge: true,
+            ..base(names.control_stream(), vec![names.control_all()], CONTROL_BYTES_MAX, replicas)
+        },
+        Config {
+            max_age: limits::RUN_RETENTION,
+            republish: Some(Republish {
+                source: format!("{}>", bucket_prefix(&runs)),
+                destination: names.results(None),
+                headers_only: false,
+            }),
+            ..bucket(&runs, limits::RUN_HISTORY, RUNS_BYTES_MAX, replicas)
+        },
+        bucket(&names.schedules_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
+        bucket(&names.catalog_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
+        bucket(&names.planner_bucket(), 1, PLANNER_BYTES_MAX, replicas),
+        Config {
+            max_age: limits::MEMBER_GONE,
+            ..bucket(&names.members_bucket(), 1, MEMBERS_BYTES_MAX, replicas)
+        },
+    ]
+}
+
+pub(super) fn queue_consumer(
+    names: &Names,
+    queue: &QueueName,
+    settings: &QueueSettings,
+) -> consumer::pull::Config {
+    consumer::pull::Config {
+        durable_name: Some(queue.to_string()),
+        filter_subjects: names.queue_filters(queue).to_vec(),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: settings.ack_wait.0,
+        max_ack_pending: i64::from(settings.max_in_flight),
+        // The ledger counts attempts; the server must never give a run up on its own.
+        max_deliver: -1,
+        max_waiting: PULLS_WAITING_MAX,
+        ..Default::default()
+    }
+}
+
+pub(super) fn control_consumer(names: &Names) -> consumer::pull::Config {
+    consumer::pull::Config {
+        durable_name: Some(CONTROL_CONSUMER.to_owned()),
+        filter_subjects: vec![names.triggers()],
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: limits::ACK_WAIT_DEFAULT,
+        max_deliver: -1,
+        ..Default::default()
+    }
+}
