@@ -68,7 +68,7 @@ fn run(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
 /// What a verb is called in traces and connections, and whom it talks to.
 fn describe(verb: &Verb) -> (&'static str, Audience) {
     match verb {
-        Verb::Up(_) => ("up", Audience::Service),
+        Verb::Up(_) => ("up", Audience::Onlooker { picture: up::shows_picture() }),
         Verb::Planner(_) => ("planner", Audience::Service),
         Verb::Worker(_) => ("worker", Audience::Service),
         Verb::Example(_) => ("example", Audience::Service),

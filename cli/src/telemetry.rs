@@ -36,6 +36,11 @@ pub enum Audience {
     Person,
     /// Whoever looks after a process that stays.
     Service,
+    /// Somebody who looks at `up`: always text. While the picture has the terminal, logs go to a file.
+    Onlooker {
+        /// Whether the picture is shown.
+        picture: bool,
+    },
 }
 
 /// Logs and traces of this process, from [`Telemetry::start`] to [`Telemetry::finish`].
@@ -60,6 +65,10 @@ impl Telemetry {
         } else {
             None
         };
+        if let Some(provider) = &provider {
+            // The worker's spans of attempts are made by hand: their parent comes with the run.
+            opentelemetry::global::set_tracer_provider(provider.clone());
+        }
         let traces = provider.as_ref().map(|provider| {
             let ours = ["cli", "planner", "worker", "streams", "shared", "marketprism"];
             tracing_opentelemetry::layer()
@@ -68,8 +77,10 @@ impl Telemetry {
                 .with_filter(Targets::new().with_targets(ours.map(|name| (name, LevelFilter::INFO))))
         });
         let json = audience == Audience::Service && !io::stderr().is_terminal();
-        let colours =
-            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let to_file = audience == Audience::Onlooker { picture: true };
+        let colours = io::stderr().is_terminal()
+            && !to_file
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let logs = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colours);
         let logs = if json {
             logs.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
@@ -112,8 +123,13 @@ fn filter_of(filter: Option<&str>, audience: Audience) -> anyhow::Result<EnvFilt
             format!("--log (CRONFLEET_LOG) is {filter:?}; write a level such as info, or info,worker=debug")
         }),
         // Its events come through `streams`, in our words.
-        None if audience == Audience::Service => Ok(EnvFilter::new("info,async_nats=warn")),
-        None => Ok(EnvFilter::new("warn")),
+        None => Ok(match audience {
+            Audience::Service | Audience::Onlooker { picture: true } => {
+                EnvFilter::new("info,async_nats=warn")
+            }
+            // `up` prints a line for every change of state already.
+            Audience::Person | Audience::Onlooker { picture: false } => EnvFilter::new("warn"),
+        }),
     }
 }
 

@@ -55,6 +55,16 @@ pub(crate) enum DispatchError {
     Contended(Name),
 }
 
+/// What the holder of a contended lock is doing.
+enum LockState {
+    /// It is queued, running, or waits for its next attempt.
+    Held,
+    /// It has ended; its message is on its way out, or was left behind.
+    Ended,
+    /// It has failed, and its dead letter is not stored yet.
+    ToBeBuried,
+}
+
 /// Makes runs of slots.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
@@ -169,18 +179,28 @@ impl Dispatcher {
             if holder.run.as_ref() == Some(run) {
                 return Ok(Outcome::Dispatched);
             }
-            if !self.has_ended(&holder).await? {
-                return self.skip(due, revision, Reason::SkippedOverlap).await;
+            match self.look_at(&holder).await? {
+                LockState::Held => return self.skip(due, revision, Reason::SkippedOverlap).await,
+                LockState::Ended => self.free_lock(&holder).await?,
+                LockState::ToBeBuried => self.streams.clock().sleep(LOCK_LOOK_AGAIN).await,
             }
-            self.free_lock(&holder).await?;
         }
         Err(DispatchError::Contended(run.name.clone()))
     }
 
-    /// Whether the run that holds a lock has ended. A holder that the ledger does not know is thought to live.
-    async fn has_ended(&self, holder: &Holder) -> Result<bool, ReadError> {
-        let Some(run) = &holder.run else { return Ok(false) };
-        Ok(self.streams.ledger().get(run).await?.is_some_and(|stored| stored.value.status.is_final()))
+    /// Whether the run that holds a lock lives. A holder that the ledger does not know is thought to.
+    async fn look_at(&self, holder: &Holder) -> Result<LockState, ReadError> {
+        let Some(run) = &holder.run else { return Ok(LockState::Held) };
+        let Some(stored) = self.streams.ledger().get(run).await? else { return Ok(LockState::Held) };
+        Ok(match stored.value.status {
+            RunState::Success | RunState::Cancelled => LockState::Ended,
+            // Its message is all there is to make the dead letter from, until that is stored.
+            RunState::Failed if self.streams.dead_letter(&stored.value).await?.is_none() => {
+                LockState::ToBeBuried
+            }
+            RunState::Failed => LockState::Ended,
+            RunState::Pending | RunState::Running | RunState::Retry => LockState::Held,
+        })
     }
 
     /// Waits a moment for the message of an ended run to go; if it lingers, its worker died before the ack: we remove it.

@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::NAME_CHARS_MAX;
+use crate::{Timestamp, limits::NAME_CHARS_MAX};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -186,9 +186,10 @@ impl RunKey {
         Self(uuid::Uuid::now_v7().simple().to_string())
     }
 
-    /// A key for a run that was asked for by hand.
-    pub fn by_hand() -> Self {
-        Self(format!("manual-{}", uuid::Uuid::now_v7().simple()))
+    /// A key for a run that was asked for by hand: when, and something nobody else has.
+    pub fn by_hand(at: Timestamp) -> Self {
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        Self(format!("manual-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod adhoc;
 mod bad_input;
+mod cluster;
 mod control;
 mod drain;
 mod example;

@@ -12,7 +12,7 @@ pub mod target;
 pub mod wait;
 
 pub use fleet::Fleet;
-pub use nats::Nats;
+pub use nats::{Cluster, Nats};
 pub use plain::PlainClient;
 pub use process::Process;
 pub use target::TargetService;

@@ -122,6 +122,63 @@ impl Nats {
     }
 }
 
+/// Three nats-servers that are one cluster.
+pub struct Cluster {
+    servers: Vec<Nats>,
+}
+
+impl Cluster {
+    /// Starts three and waits until streams of three replicas can be made.
+    pub async fn start() -> Self {
+        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let all: Vec<String> = routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let mut servers = Vec::new();
+        for route in &routes {
+            let extra = format!(
+                "cluster {{ name: spec, listen: \"127.0.0.1:{route}\", routes: [{}] }}",
+                all.iter().map(|url| format!("\"{url}\"")).collect::<Vec<_>>().join(", ")
+            );
+            let folder = TempDir::new().expect("a folder");
+            let mut nats = Nats { port: free_port(), folder, extra, process: None };
+            nats.launch();
+            servers.push(nats);
+        }
+        let cluster = Self { servers };
+        crate::eventually("a cluster that takes streams", async || {
+            let streams = Streams::connect(&cluster.settings(), SystemClock::shared()).await;
+            let streams = streams.map_err(|error| error.to_string())?;
+            streams.init(streams::topology::Replicas::Three).await.map_err(|error| error.to_string())
+        })
+        .await;
+        cluster
+    }
+
+    /// All addresses, separated by commas.
+    pub fn url(&self) -> String {
+        self.servers.iter().map(Nats::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// Settings to connect to it.
+    pub fn settings(&self) -> ConnectSettings {
+        ConnectSettings { url: self.url(), client_name: "spec".to_owned(), ..ConnectSettings::default() }
+    }
+
+    /// A folder of its own.
+    pub fn folder(&self) -> &Path {
+        self.servers[0].folder()
+    }
+
+    /// kill -9 of one of the three.
+    pub fn kill(&mut self, number: usize) {
+        self.servers[number].kill();
+    }
+
+    /// Starts one again.
+    pub async fn restart(&mut self, number: usize) {
+        self.servers[number].restart().await;
+    }
+}
+
 /// A port nobody listens on just now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -95,6 +95,11 @@ pub struct UpArgs {
     pub commands: Option<PathBuf>,
 }
 
+/// Whether this terminal shows the live picture, so that logs must go elsewhere.
+pub(crate) fn shows_picture() -> bool {
+    matches!(live::Kind::of_stdout(), live::Kind::Picture { .. })
+}
+
 /// Runs the fleet until it is told to stop.
 pub async fn run(args: UpArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let clock = global.clock();

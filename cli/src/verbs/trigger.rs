@@ -60,7 +60,7 @@ pub async fn run(args: TriggerArgs, global: &GlobalArgs) -> anyhow::Result<ExitC
     let streams = global.connect().await?;
     let output = global.output();
     check_known(&streams, &args.schedule).await?;
-    let run = RunId { name: args.schedule, key: RunKey::by_hand() };
+    let run = RunId { name: args.schedule, key: RunKey::by_hand(global.clock().now()) };
     let parameters: Map<String, Value> = args.parameters.into_iter().collect();
     let trigger = Trigger { run: run.clone(), parameters, by: person(), at: streams.clock().now() };
     // Listen before asking, so that not even the first change is missed.
