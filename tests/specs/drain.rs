@@ -59,11 +59,7 @@ async fn a_worker_that_stood_still_while_its_run_was_taken_over_cannot_write_its
     fleet.apply("targets: {target: {http: TARGET}}\nqueues: {default: {ack_wait: 3s}}");
     let first = fleet.worker(&[]);
     let task = json!({"target_service": "target", "action": "slow", "parameters": {"ms": 2500}});
-    fleet.submit("zombie.1", &task).await.expect("submitted");
-    eventually("the first call", async || {
-        if fleet.target.calls().is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
-    .await;
+    fleet.submit_until_called("zombie.1", &task).await;
     first.pause();
     let _second = fleet.worker(&[]);
     let record = fleet.end_of("zombie.1").await;

@@ -73,7 +73,7 @@ async fn assert_complete(fleet: &Fleet, until: Timestamp) {
     }
 }
 
-/// The planner that holds most partitions.
+/// The planners, with how many partitions each holds.
 async fn holder(fleet: &Fleet) -> Vec<(String, usize)> {
     let members = fleet.streams.members().list().await.expect("members");
     let planners = members.into_iter().filter_map(|member| match member {
@@ -81,6 +81,16 @@ async fn holder(fleet: &Fleet) -> Vec<(String, usize)> {
         Member::Worker(_) => None,
     });
     planners.collect()
+}
+
+/// Waits until two planners hold half of the partitions each.
+async fn share_evenly(fleet: &Fleet) {
+    eventually("an even share each", async || {
+        let planners = holder(fleet).await;
+        let even = planners.len() == 2 && planners.iter().all(|(_, count)| *count == 32);
+        if even { Ok(()) } else { Err(format!("{planners:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -91,15 +101,7 @@ async fn two_planners_share_the_partitions_and_one_that_is_killed_leaves_no_gap_
     fleet.members("planner", 1).await;
     fleet.apply(&every_second());
     let _second = fleet.planner();
-    eventually("an even share each", async || {
-        let planners = holder(&fleet).await;
-        if planners.len() == 2 && planners.iter().all(|(_, count)| *count == 32) {
-            Ok(())
-        } else {
-            Err(format!("{planners:?}"))
-        }
-    })
-    .await;
+    share_evenly(&fleet).await;
     for_a_while(Duration::from_secs(4)).await;
     first.kill();
     let killed_at = fleet.now();
@@ -134,15 +136,7 @@ async fn a_planner_that_is_told_to_stop_hands_over_at_once() {
     let mut first = fleet.planner();
     let _second = fleet.planner();
     fleet.apply(&every_second());
-    eventually("an even share each", async || {
-        let planners = holder(&fleet).await;
-        if planners.len() == 2 && planners.iter().all(|(_, count)| *count == 32) {
-            Ok(())
-        } else {
-            Err(format!("{planners:?}"))
-        }
-    })
-    .await;
+    share_evenly(&fleet).await;
     assert!(first.stop().await.success(), "a clean end");
     eventually("the other holds everything", async || {
         let planners = holder(&fleet).await;

@@ -42,15 +42,7 @@ async fn a_target_that_answers_badly_is_tried_again_where_that_may_help_and_ends
         let error = record.error.clone().expect("an error");
         assert_eq!((record.status, record.attempt), (RunState::Failed, attempts), "{action}: {error:?}");
         assert_eq!((error.kind, record.reason), (kind, Some(reason)), "{action}: {}", error.message);
-        let letter = eventually("the dead letter", async || {
-            fleet
-                .streams
-                .dead_letter(&record)
-                .await
-                .map_err(|error| error.to_string())?
-                .ok_or("none".to_owned())
-        })
-        .await;
+        let letter = fleet.dead_letter(&record).await;
         assert!(letter.task.is_some(), "the whole task is kept");
         assert_eq!(letter.run.error, record.error);
     }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 use shared::{clock::Clock, run::RunId, run_record::RunRecord, run_state::RunState};
-use streams::{Streams, bucket::Stored, topology::Replicas};
+use streams::{Streams, bucket::Stored, dead::DeadLetter, topology::Replicas};
 
 use crate::{Nats, Process, TargetService, binary, eventually, process};
 
@@ -128,6 +128,27 @@ impl Fleet {
             seen => Err(format!("{:?}", seen.map(|record| (record.status, record.error)))),
         })
         .await
+    }
+
+    /// Waits until a run's dead letter is stored.
+    pub async fn dead_letter(&self, record: &RunRecord) -> DeadLetter {
+        eventually(&format!("the dead letter of {}", record.id), async || {
+            self.streams
+                .dead_letter(record)
+                .await
+                .map_err(|error| error.to_string())?
+                .ok_or("none".to_owned())
+        })
+        .await
+    }
+
+    /// Submits a task and waits until its target is asked.
+    pub async fn submit_until_called(&self, run: &str, task: &Value) {
+        self.submit(run, task).await.expect("submitted");
+        eventually(&format!("a call for {run}"), async || {
+            if self.target.calls_of(run).is_empty() { Err("none".to_owned()) } else { Ok(()) }
+        })
+        .await;
     }
 
     /// Waits until so many planners, or workers, are alive.
