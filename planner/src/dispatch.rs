@@ -193,12 +193,11 @@ impl Dispatcher {
         let Some(run) = &holder.run else { return Ok(LockState::Held) };
         let Some(stored) = self.streams.ledger().get(run).await? else { return Ok(LockState::Held) };
         Ok(match stored.value.status {
-            RunState::Success | RunState::Cancelled => LockState::Ended,
             // Its message is all there is to make the dead letter from, until that is stored.
             RunState::Failed if self.streams.dead_letter(&stored.value).await?.is_none() => {
                 LockState::ToBeBuried
             }
-            RunState::Failed => LockState::Ended,
+            RunState::Success | RunState::Failed | RunState::Cancelled => LockState::Ended,
             RunState::Pending | RunState::Running | RunState::Retry => LockState::Held,
         })
     }
