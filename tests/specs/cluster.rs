@@ -40,7 +40,7 @@ async fn with_three_replicas_one_server_may_be_killed_and_come_back_and_nothing_
     let _planners = [start(&cluster, "planner-a", &["planner"]), start(&cluster, "planner-b", &["planner"])];
     let _workers = [start(&cluster, "worker-a", &["worker"]), start(&cluster, "worker-b", &["worker"])];
     let streams = Streams::connect(&cluster.settings(), SystemClock::shared()).await.expect("a connection");
-    within(Duration::from_secs(60), "runs of both schedules", async || {
+    within(Duration::from_mins(1), "runs of both schedules", async || {
         let names: BTreeSet<String> = target.calls().into_iter().map(|call| call.action).collect();
         if names.len() == 2 { Ok(()) } else { Err(format!("{names:?}")) }
     })
@@ -57,7 +57,7 @@ async fn with_three_replicas_one_server_may_be_killed_and_come_back_and_nothing_
     };
     let submitting = stream::iter(0..RUNS).map(submit).buffer_unordered(8).collect::<Vec<_>>();
     let breaking = async {
-        within(Duration::from_secs(60), "some of the load", async || {
+        within(Duration::from_mins(1), "some of the load", async || {
             let calls = target.calls().iter().filter(|call| call.run.starts_with("load.")).count();
             if calls > RUNS / 10 { Ok(()) } else { Err(calls.to_string()) }
         })
@@ -71,7 +71,7 @@ async fn with_three_replicas_one_server_may_be_killed_and_come_back_and_nothing_
         submitted.iter().filter(|(_, ok)| *ok).map(|(n, _)| format!("load.{n}")).collect();
     assert!(acknowledged.len() > RUNS / 2, "{} were acknowledged", acknowledged.len());
 
-    within(Duration::from_secs(120), "the end of every acknowledged run", async || {
+    within(Duration::from_mins(2), "the end of every acknowledged run", async || {
         let records = streams.ledger().list("load.*").await.map_err(|error| error.to_string())?;
         let done: BTreeSet<String> = records
             .into_iter()

@@ -1,6 +1,6 @@
 //! Targets that answer badly, or not at all; commands; services on NATS.
 
-use harness::{Fleet, eventually};
+use harness::Fleet;
 use serde_json::{Value, json};
 use shared::{
     run_record::{ErrorKind, Reason},
