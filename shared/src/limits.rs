@@ -78,7 +78,10 @@ pub const ACK_WAIT_MIN: Duration = Duration::from_secs(2);
 /// Longest acknowledge wait a queue may have.
 pub const ACK_WAIT_MAX: Duration = Duration::from_hours(1);
 /// A worker renews its hold on a run this many times per acknowledge wait.
-pub const HEARTBEATS_PER_ACK_WAIT: u32 = 3;
+pub const HEARTBEATS_PER_ACK_WAIT: u32 = 4;
+/// A worker that could not renew stops its attempt when only this part of the acknowledge wait is left: a third. With
+/// the default wait that is ten seconds, in which a command gets its grace and is killed.
+pub const HOLD_MARGIN_PART: u32 = 3;
 /// Runs of one queue in flight over the whole fleet, when the queue does not say.
 pub const MAX_IN_FLIGHT_DEFAULT: u32 = 1_000;
 /// Runs of one queue in flight over the whole fleet, at most.
@@ -109,8 +112,11 @@ const _: () = assert!(MEMBER_GONE.as_millis() + LEASE.as_millis() < MISSED_AFTER
 const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis());
 // A dead worker's heartbeat is gone when the server hands its run on, so the next owner may take it at once.
 const _: () = assert!(MEMBER_GONE.as_millis() < ACK_WAIT_DEFAULT.as_millis());
-// A worker is heard at least twice before its run is handed to another.
-const _: () = assert!(HEARTBEATS_PER_ACK_WAIT >= 3);
+// A worker may fail to renew once before it gives its attempt up: two heartbeats fit before the margin begins.
+const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MARGIN_PART - 1));
+// What is left then is enough for a command to be asked to end and to be killed.
+const _: () =
+    assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);

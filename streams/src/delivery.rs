@@ -38,6 +38,8 @@ pub struct Delivery {
     pub deliveries: u64,
     /// Its place in the stream; unique for ever.
     pub sequence: u64,
+    /// When it came, in elapsed time of our clock.
+    pub received_at: Duration,
 }
 
 impl Delivery {
@@ -68,6 +70,7 @@ impl Delivery {
             payload,
             deliveries,
             sequence,
+            received_at: streams.clock().elapsed(),
         })
     }
 

@@ -151,7 +151,7 @@ impl Inner {
                 result = &mut execution => Err(result),
                 () = clock.sleep(run.task.timeout) => Ok(Some(Ending::TimedOut)),
                 () = abort.cancelled() => Ok(Some(Ending::Interrupted)),
-                () = hold::keep(place, clock, ack_wait) => Ok(None),
+                () = hold::keep(place, clock, delivery.received_at, ack_wait) => Ok(None),
             };
             match cut_short {
                 Err(Ok(output)) => Some(Ending::Output(output)),
