@@ -7,11 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::join_all, stream::BoxStream};
+use futures::{StreamExt, future::join_all};
 use shared::{
     Timestamp,
     limits::{LEASE, LEASE_MARGIN, LEASE_RENEW, MEMBER_GONE, MEMBER_HEARTBEAT, PARTITIONS},
@@ -22,8 +25,8 @@ use streams::{
     leases::{Lease, LeaseSeen},
     members::PlannerStatus,
 };
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{PlannerError, share::share_of, status::Status};
 
@@ -125,7 +128,7 @@ impl Keeper {
     /// Holds this planner's share until it is told to stop; then gives everything up.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), PlannerError> {
         let clock = self.streams.clock().clone();
-        let mut news = News::new(self.streams.clone());
+        let mut news = News::follow(self.streams.clone());
         let listen_until = clock.elapsed() + LISTEN_FIRST;
         let mut heartbeat_at = Duration::ZERO;
         while !stop.is_cancelled() {
@@ -139,9 +142,9 @@ impl Keeper {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(LOOK) => {}
-                item = news.next() => {
+                Some(item) = news.items.recv() => {
                     self.note(item);
-                    while let Some(item) = news.next().now_or_never() {
+                    while let Ok(item) = news.items.try_recv() {
                         self.note(item);
                     }
                 }
@@ -315,54 +318,55 @@ enum Item {
     Planner(MemberId, Option<PlannerStatus>),
 }
 
-/// The watches of leases and members, begun anew when they are lost.
+/// What is heard of leases and members, from a task of its own: nothing that interrupts the keeper interrupts a watch
+/// that is just being opened.
 struct News {
-    streams: Streams,
-    items: Option<BoxStream<'static, Result<Item, ReadError>>>,
+    items: mpsc::Receiver<Item>,
+    listening: Arc<AtomicBool>,
+    _task: AbortOnDropHandle<()>,
 }
 
 const REWATCH_WAIT: Duration = Duration::from_secs(1);
+/// What was heard and not looked at; the watch waits when it is full.
+const ITEMS_WAITING_MAX: usize = 1_024;
 
 impl News {
-    fn new(streams: Streams) -> Self {
-        Self { streams, items: None }
+    fn follow(streams: Streams) -> Self {
+        let (sender, items) = mpsc::channel(ITEMS_WAITING_MAX);
+        let listening = Arc::new(AtomicBool::new(false));
+        let is_listening = Arc::clone(&listening);
+        let task = tokio::spawn(async move {
+            loop {
+                if let Err(error) = Self::watch(&streams, &sender, &is_listening).await {
+                    tracing::warn!(%error, "Leases cannot be watched just now: {error}");
+                }
+                is_listening.store(false, Ordering::Relaxed);
+                streams.clock().sleep(REWATCH_WAIT).await;
+            }
+        });
+        Self { items, listening, _task: AbortOnDropHandle::new(task) }
+    }
+
+    async fn watch(
+        streams: &Streams,
+        sender: &mpsc::Sender<Item>,
+        listening: &AtomicBool,
+    ) -> Result<(), ReadError> {
+        let leases = streams.partitions().watch_leases().await?.map(|seen| seen.map(Item::Lease));
+        let planners = streams.members().watch_planners().await?;
+        let planners = planners.map(|member| member.map(|(id, planner)| Item::Planner(id, planner)));
+        let mut items = futures::stream::select(leases, planners);
+        listening.store(true, Ordering::Relaxed);
+        while let Some(item) = items.next().await {
+            if sender.send(item?).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Whether the watches stand. A planner that hears nothing takes nothing.
     fn is_listening(&self) -> bool {
-        self.items.is_some()
-    }
-
-    async fn open(streams: &Streams) -> Result<BoxStream<'static, Result<Item, ReadError>>, ReadError> {
-        let leases = streams.partitions().watch_leases().await?.map(|seen| seen.map(Item::Lease));
-        let planners = streams.members().watch_planners().await?;
-        let planners = planners.map(|member| member.map(|(id, planner)| Item::Planner(id, planner)));
-        Ok(futures::stream::select(leases, planners).boxed())
-    }
-
-    /// The next thing heard. Safe to drop while it waits.
-    async fn next(&mut self) -> Item {
-        loop {
-            if self.items.is_none() {
-                match Self::open(&self.streams).await {
-                    Ok(items) => self.items = Some(items),
-                    Err(error) => {
-                        tracing::warn!(%error, "Leases cannot be watched just now: {error}");
-                        self.streams.clock().sleep(REWATCH_WAIT).await;
-                        continue;
-                    }
-                }
-            }
-            let Some(items) = &mut self.items else { continue };
-            match items.next().await {
-                Some(Ok(item)) => return item,
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "The watch of leases is lost: {error}");
-                    self.items = None;
-                    self.streams.clock().sleep(REWATCH_WAIT).await;
-                }
-                None => self.items = None,
-            }
-        }
+        self.listening.load(Ordering::Relaxed)
     }
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use shared::{Timestamp, cron::tzdb_version, hash::partition_of, limits, names::Name, schedule::Schedule};
+use shared::{
+    Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name,
+    schedule::Schedule,
+};
 use streams::{ReadError, Streams, WriteError, leases::Cursor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,9 @@ use crate::{
     missed::{Days, decide},
     status::Status,
 };
+
+/// What a stopping planner waits for its last cursors to be taken.
+const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// A partition's cursor as it is stored.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +88,12 @@ impl Rounds {
         }
         self.status.note_schedules(self.book.census());
         while !stop.is_cancelled() {
-            let all_done = self.round().await;
+            let clock = self.streams.clock().clone();
+            let all_done = tokio::select! {
+                all_done = self.round() => all_done,
+                // Without a server a round takes long. What it leaves undone a successor finds and does.
+                () = stopped_for(&stop, &clock, LAST_WORDS_WAIT_MAX) => break,
+            };
             let wait = self.wait_until_next(all_done);
             let clock = self.streams.clock().clone();
             tokio::select! {
@@ -101,8 +112,16 @@ impl Rounds {
                 },
             }
         }
-        for partition in self.book.open_partitions() {
-            self.write_cursor(partition, true).await;
+        // A server that cannot be reached does not hold us up: a successor repeats what it finds done.
+        let clock = self.streams.clock().clone();
+        let last_words = async {
+            for partition in self.book.open_partitions() {
+                self.write_cursor(partition, true).await;
+            }
+        };
+        tokio::select! {
+            () = last_words => {}
+            () = clock.sleep(LAST_WORDS_WAIT_MAX) => {}
         }
         Ok(())
     }
@@ -267,6 +286,12 @@ impl Rounds {
             self.cursors.remove(&partition);
         }
     }
+}
+
+/// Returns when it was told to stop this long ago.
+async fn stopped_for(stop: &CancellationToken, clock: &SharedClock, wait: Duration) {
+    stop.cancelled().await;
+    clock.sleep(wait).await;
 }
 
 #[derive(Clone, Copy)]

@@ -39,6 +39,9 @@ pub use connect::{ConnectError, ConnectSettings};
 pub use error::{ReadError, WriteError};
 pub use names::{Names, Namespace};
 
+/// What a closing connection waits for its server.
+const CLOSE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A connection to the fleet: cheap to clone, and the way to every store.
 #[derive(Clone)]
 pub struct Streams {
@@ -81,10 +84,16 @@ impl Streams {
         self.inner.client.server_info().version
     }
 
-    /// Sends what is buffered and closes the connection.
+    /// Sends what is buffered and closes the connection. A server that cannot be reached does not hold us up.
     pub async fn close(&self) {
-        // Draining unsubscribes first; whatever cannot be sent any more is lost with the connection anyway.
-        let _ = self.inner.client.flush().await;
-        let _ = self.inner.client.drain().await;
+        let closing = async {
+            // Draining unsubscribes first; whatever cannot be sent any more is lost with the connection anyway.
+            let _ = self.inner.client.flush().await;
+            let _ = self.inner.client.drain().await;
+        };
+        tokio::select! {
+            () = closing => {}
+            () = self.inner.clock.sleep(CLOSE_WAIT_MAX) => {}
+        }
     }
 }

@@ -56,11 +56,8 @@ impl Streams {
     ) -> Result<u64, WriteError> {
         let run = &due.run.id;
         let subject = self.due_subject(due, overlap);
-        let mut headers = Headers::new()
-            .with(headers::RUN, &run.to_string())?
-            .with_number(headers::REVISION, revision)
-            // Never the guarantee (forgotten at a restart); it only spares a repeat inside the window.
-            .with(headers::MESSAGE_ID, &format!("{run}/{revision}"))?;
+        let mut headers =
+            Headers::new().with(headers::RUN, &run.to_string())?.with_number(headers::REVISION, revision);
         if let Some(traceparent) = traceparent {
             headers = headers.with(headers::TRACEPARENT, traceparent)?;
         }
@@ -138,6 +135,9 @@ const PULL_EXPIRES: Duration = Duration::from_secs(30);
 const PULL_HEARTBEAT: Duration = Duration::from_secs(3);
 /// Silence after which the pulls are thought lost: the server restarted, or the consumer is gone.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(8);
+
+/// What a queue that is being closed waits for its server.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What comes out of a queue.
 pub enum Pulled {
@@ -250,8 +250,15 @@ impl Queue {
     /// Stops asking, and returns what had come already and was not looked at: hand it back.
     pub async fn close(mut self) -> Vec<Delivery> {
         let mut unread = Vec::new();
+        let clock = self.streams.clock().clone();
+        let give_up = clock.sleep(CLOSE_WAIT_MAX);
+        tokio::pin!(give_up);
         if self.answers.drain().await.is_ok() {
-            while let Some(message) = self.answers.next().await {
+            // Without a server the end of the drain never comes; nor does anything to hand back.
+            while let Some(message) = tokio::select! {
+                message = self.answers.next() => message,
+                () = &mut give_up => None,
+            } {
                 if matches!(message.status, None | Some(StatusCode::OK)) {
                     unread.extend(Delivery::of(&self.streams, message));
                 }

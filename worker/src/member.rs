@@ -1,8 +1,11 @@
 //! What this worker says of itself at each heartbeat.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use shared::{Timestamp, limits::MEMBER_HEARTBEAT, names::MemberId};
@@ -13,6 +16,9 @@ use streams::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{WorkerSettings, running::Running};
+
+/// What a stopping worker waits for its last word to be taken.
+const LEAVE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What this worker says of itself.
 pub(crate) struct Status {
@@ -61,5 +67,9 @@ pub(crate) async fn beat(streams: Streams, status: Arc<Status>, running: Running
         }
     }
     // Without it the entry runs out by itself a moment later.
-    let _ = members.leave(&status.member(&running)).await;
+    let me = status.member(&running);
+    tokio::select! {
+        _ = members.leave(&me) => {}
+        () = streams.clock().sleep(LEAVE_WAIT_MAX) => {}
+    }
 }

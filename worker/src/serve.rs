@@ -96,6 +96,25 @@ impl Server {
     }
 }
 
+/// An attempt that is under way: whose it is, and what it answers to.
+struct UnderWay<'a> {
+    run: &'a Identified,
+    /// The record as it was claimed; its revision is the fence.
+    claimed: &'a Stored<RunRecord>,
+    place: &'a Place,
+    delivery: &'a Delivery,
+    ack_wait: Duration,
+    abort: &'a CancellationToken,
+    span: AttemptSpan,
+}
+
+fn ended(result: Result<Value, Failure>) -> Ending {
+    match result {
+        Ok(output) => Ending::Output(output),
+        Err(failure) => Ending::Failed(failure),
+    }
+}
+
 impl Inner {
     async fn work(
         &self,
@@ -109,7 +128,9 @@ impl Inner {
         match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let place = self.running.enter(&claimed.value.id, claimed.value.attempt, delivery);
-                self.attempt(run, *claimed, &place, delivery, ack_wait, abort).await;
+                let span = AttemptSpan::begin(run.trace, &claimed.value);
+                let claimed = &claimed;
+                self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, span }).await;
             }
             Claim::Ended(record) => {
                 if record.status == RunState::Failed {
@@ -130,64 +151,56 @@ impl Inner {
     }
 
     /// Executes a claimed run and settles it.
-    async fn attempt(
-        &self,
-        run: &Identified,
-        claimed: Stored<RunRecord>,
-        place: &Place,
-        delivery: &Delivery,
-        ack_wait: Duration,
-        abort: &CancellationToken,
-    ) {
-        let record = &claimed.value;
-        let span = AttemptSpan::begin(run.trace, record);
+    async fn attempt(&self, under_way: UnderWay<'_>) {
+        let record = &under_way.claimed.value;
         tracing::info!(run.id = %record.id, attempt = record.attempt, "Attempt {} of `{}` begins", record.attempt, record.id);
-        let stop = CancellationToken::new();
-        let ending = {
-            let execution = self.execute(run, &claimed, &span, &stop);
-            tokio::pin!(execution);
-            let clock = self.streams.clock();
-            let cut_short = tokio::select! {
-                result = &mut execution => Err(result),
-                () = clock.sleep(run.task.timeout) => Ok(Some(Ending::TimedOut)),
-                () = abort.cancelled() => Ok(Some(Ending::Interrupted)),
-                () = hold::keep(place, clock, delivery.received_at, ack_wait) => Ok(None),
-            };
-            match cut_short {
-                Err(Ok(output)) => Some(Ending::Output(output)),
-                Err(Err(failure)) => Some(Ending::Failed(failure)),
-                Ok(ending) => {
-                    // It is told to stop and must have stopped before anybody else may begin.
-                    stop.cancel();
-                    tokio::select! {
-                        _ = &mut execution => {}
-                        () = clock.sleep(STOP_WAIT_MAX) => {}
-                    }
-                    ending
-                }
-            }
+        if let Some(ending) = self.ending_of(&under_way).await {
+            return self.settle(&under_way, ending).await;
+        }
+        under_way.span.end(Some("the hold was lost"));
+        tracing::warn!(
+            run.id = %record.id, attempt = record.attempt,
+            "Attempt {} of `{}` was stopped: its hold could not be renewed; another worker takes it over",
+            record.attempt, record.id
+        );
+    }
+
+    /// Executes, and says how it ended; nothing if the hold was lost, because then it is not ours to say.
+    async fn ending_of(&self, under_way: &UnderWay<'_>) -> Option<Ending> {
+        let clock = self.streams.clock();
+        let (stop, begun) = (CancellationToken::new(), CancellationToken::new());
+        let execution = self.execute(under_way, &stop, &begun);
+        tokio::pin!(execution);
+        let out_of_time = async {
+            // Waiting for a place at the target is not the attempt's own time.
+            begun.cancelled().await;
+            clock.sleep(under_way.run.task.timeout).await;
         };
-        let Some(ending) = ending else {
-            span.end(Some("the hold was lost"));
-            tracing::warn!(
-                run.id = %record.id, attempt = record.attempt,
-                "Attempt {} of `{}` was stopped: its hold could not be renewed; another worker takes it over",
-                record.attempt, record.id
-            );
-            return;
+        let cut_short = tokio::select! {
+            result = &mut execution => return Some(ended(result)),
+            () = out_of_time => Some(Ending::TimedOut),
+            () = under_way.abort.cancelled() => Some(Ending::Interrupted),
+            () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };
-        self.settle(run, &claimed, ending, place, delivery, &span).await;
+        // It is told to stop and must have stopped before anybody else may begin.
+        stop.cancel();
+        let last = tokio::select! {
+            result = &mut execution => result.ok(),
+            () = clock.sleep(STOP_WAIT_MAX) => None,
+        };
+        // It may have come to a good end just then; only if the hold is lost that no longer counts.
+        Some(last.map_or(cut_short?, Ending::Output))
     }
 
     async fn execute(
         &self,
-        run: &Identified,
-        claimed: &Stored<RunRecord>,
-        span: &AttemptSpan,
+        under_way: &UnderWay<'_>,
         stop: &CancellationToken,
+        begun: &CancellationToken,
     ) -> Result<Value, Failure> {
-        let record = &claimed.value;
-        let (target, places) = match run.task.target() {
+        let task = &under_way.run.task;
+        let record = &under_way.claimed.value;
+        let (target, places) = match task.target() {
             None => (None, None),
             Some(name) => match self.targets.find(&self.streams, name).await {
                 Ok(Some((target, places))) => (Some(target), places),
@@ -202,39 +215,32 @@ impl Inner {
             },
             None => None,
         };
+        begun.cancel();
         let attempt = Attempt {
             run: record.id.clone(),
             number: record.attempt,
-            fence: claimed.revision,
+            fence: under_way.claimed.revision,
             slot: record.slot,
-            task: run.task.clone(),
+            task: task.clone(),
             target,
-            traceparent: Some(span.traceparent()),
+            traceparent: Some(under_way.span.traceparent()),
         };
         self.executors.execute(&attempt, stop).await
     }
 
     /// Records what came of an attempt, over exactly its claim, and then answers the server.
-    async fn settle(
-        &self,
-        run: &Identified,
-        claimed: &Stored<RunRecord>,
-        ending: Ending,
-        place: &Place,
-        delivery: &Delivery,
-        span: &AttemptSpan,
-    ) {
-        let record = &claimed.value;
-        let (next, answer) = match verdict(record, &run.task, ending, self.streams.clock().now()) {
+    async fn settle(&self, under_way: &UnderWay<'_>, ending: Ending) {
+        let (record, claim) = (&under_way.claimed.value, under_way.claimed.revision);
+        let (next, answer) = match verdict(record, &under_way.run.task, ending, self.streams.clock().now()) {
             Ok(verdict) => verdict,
             Err(illegal) => {
                 tracing::error!(run.id = %record.id, %illegal, "`{}`: {illegal}", record.id);
                 return;
             }
         };
-        let next = RunRecord { fence: Some(claimed.revision), ..next };
-        span.end(next.error.as_ref().map(|error| error.message.as_str()));
-        match self.record(&next, claimed.revision).await {
+        let next = RunRecord { fence: Some(claim), ..next };
+        under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
+        match self.record(&next, claim, under_way.abort).await {
             Ok(Update::Stored(_)) => {}
             Ok(Update::Stale) => {
                 // Somebody took the run over: ours is an orphan. No ack either: it would remove their message.
@@ -254,11 +260,15 @@ impl Inner {
             run.id = %next.id, attempt = next.attempt, status = %next.status, duration_ms = next.duration_ms,
             "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, next.status
         );
-        let delivery = place.delivery().unwrap_or_else(|| delivery.clone());
+        self.answer(under_way, &next, answer).await;
+    }
+
+    async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, answer: Answer) {
+        let delivery = under_way.place.delivery().unwrap_or_else(|| under_way.delivery.clone());
         let answered = match answer {
             Answer::Ack => delivery.ack().await,
             Answer::HandBack(wait) => delivery.hand_back(wait).await,
-            Answer::Bury => match self.bury(&next, Some(&run.task), &delivery).await {
+            Answer::Bury => match self.bury(next, Some(&under_way.run.task), &delivery).await {
                 Ok(()) => delivery.terminate(next.status.as_str()).await,
                 // Left unanswered, it is delivered again, found failed, and buried then.
                 Err(error) => {
@@ -273,12 +283,21 @@ impl Inner {
     }
 
     /// Writes a record over a claim, and goes on trying while the server cannot be reached: the result is kept.
-    async fn record(&self, next: &RunRecord, claim: u64) -> Result<Update, WriteError> {
+    ///
+    /// A worker that is stopping without a server tries once more: the run is then taken over as lost.
+    async fn record(
+        &self,
+        next: &RunRecord,
+        claim: u64,
+        abort: &CancellationToken,
+    ) -> Result<Update, WriteError> {
         let clock = self.streams.clock();
         let give_up_at = clock.elapsed() + RECORD_FOR;
         loop {
             match self.streams.ledger().update(next, claim).await {
-                Err(error) if error.is_temporary() && clock.elapsed() < give_up_at => {
+                Err(error)
+                    if error.is_temporary() && clock.elapsed() < give_up_at && !abort.is_cancelled() =>
+                {
                     tracing::warn!(run.id = %next.id, %error, "The end of `{}` is not recorded yet: {error}", next.id);
                     clock.sleep(TRY_AGAIN).await;
                 }

@@ -62,6 +62,9 @@ pub(super) fn compare_streams(found: &Config, wanted: &Config) -> Vec<Difference
     let per_subject = |config: &Config| config.max_messages_per_subject.max(0);
     c.of("max_msgs_per_subject", &per_subject(found), &per_subject(wanted));
     c.of("max_age", &found.max_age, &wanted.max_age);
+    if wanted.duplicate_window != std::time::Duration::ZERO {
+        c.of("duplicate_window", &found.duplicate_window, &wanted.duplicate_window);
+    }
     c.of("deny_delete", &found.deny_delete, &wanted.deny_delete);
     c.of("deny_purge", &found.deny_purge, &wanted.deny_purge);
     c.of("allow_rollup", &found.allow_rollup, &wanted.allow_rollup);

@@ -26,6 +26,7 @@ const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
 const CONSUMERS_MAX: i32 = 1_000;
 /// Pull requests waiting at one queue's consumer, over all workers.
 const PULLS_WAITING_MAX: i64 = 8_192;
+const DUPLICATE_WINDOW_MIN: Duration = Duration::from_millis(100);
 const AUDIT_RETENTION: Duration = Duration::from_hours(8760);
 
 pub(super) fn base(name: String, subjects: Vec<String>, max_bytes: i64, replicas: Replicas) -> Config {
@@ -68,7 +69,9 @@ pub(super) fn tasks(names: &Names, queues: &[QueueName], replicas: Replicas) -> 
         // One message a subject: the server itself refuses a run that is queued or running.
         max_messages_per_subject: 1,
         discard_new_per_subject: true,
-        deny_purge: false,
+        // As short as the server allows: a message id a caller chose must not make the server drop a submission and
+        // acknowledge it all the same.
+        duplicate_window: DUPLICATE_WINDOW_MIN,
         max_message_size: bytes(2 * limits::TASK_BYTES_MAX),
         ..base(names.tasks_stream(), subjects, TASKS_BYTES_MAX, replicas)
     }
