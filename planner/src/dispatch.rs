@@ -4,7 +4,11 @@
 //! PENDING without a task (the successor publishes it); a task without our knowing (the server refuses the second, or
 //! the worker's claim drops it).
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use serde_json::{Map, Value};
@@ -19,6 +23,7 @@ use shared::{
 };
 use streams::{
     ReadError, Streams, WriteError,
+    bucket::Stored,
     ledger::{Creation, Update},
     tasks::{DueTask, Holder},
 };
@@ -65,15 +70,27 @@ enum LockState {
     ToBeBuried,
 }
 
+/// What became of a run that was to be closed.
+pub(crate) enum Closing {
+    /// It is recorded as closed.
+    Closed,
+    /// It had been made to run, and no worker has had it yet.
+    WasPending(Box<Stored<RunRecord>>),
+    /// It was accounted for before.
+    WasDone,
+}
+
 /// Makes runs of slots.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     streams: Streams,
+    /// Schedules whose live runs are known to hold the one lock of this revision of theirs.
+    alone: Arc<Mutex<HashMap<Name, u64>>>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(streams: Streams) -> Self {
-        Self { streams }
+        Self { streams, alone: Arc::default() }
     }
 
     /// Accounts for one slot: a run is dispatched, or its skipping recorded.
@@ -91,13 +108,28 @@ impl Dispatcher {
             ..RunRecord::planned(name, due.slot, schedule.queue.clone(), now)
         };
         let record = describe(record, &schedule.task);
-        match decision {
-            Decision::Skip(reason) => self.close(&record, RunEvent::Skipped, reason, None).await,
-            Decision::Run if !queue_is_declared => {
+        let task = schedule.task.clone();
+        let closed = match decision {
+            Decision::Run if queue_is_declared => return self.run(record, task, schedule.overlap).await,
+            Decision::Run => {
                 let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
-                self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await
+                self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await?
             }
-            Decision::Run => self.run(record, schedule.task.clone(), schedule.overlap).await,
+            Decision::Skip(reason) => self.close(&record, RunEvent::Skipped, reason, None).await?,
+        };
+        match closed {
+            // It was to run when a predecessor, or we, saw it first, and its task may not be in the queue: that
+            // decision stands, however late it has become.
+            Closing::WasPending(found) if queue_is_declared => {
+                let due = DueTask { run: found.value, task };
+                self.publish(&due, found.revision, schedule.overlap, None).await
+            }
+            Closing::WasPending(found) => {
+                let due = DueTask { run: found.value, task };
+                self.reject(&due, found.revision, undeclared(&schedule.queue)).await
+            }
+            Closing::Closed => Ok(Outcome::Closed),
+            Closing::WasDone => Ok(Outcome::Dispatched),
         }
     }
 
@@ -116,7 +148,13 @@ impl Dispatcher {
             definition_revision: Some(revision),
             ..RunRecord::pending(run, schedule.queue.clone(), self.streams.clock().now())
         };
-        self.run(describe(record, &task), task, schedule.overlap).await
+        let record = describe(record, &task);
+        if let Err(error) = task.check_size() {
+            let error = RunError::new(ErrorKind::Malformed, error.to_string());
+            self.close(&record, RunEvent::Rejected, Reason::Malformed, Some(error)).await?;
+            return Ok(Outcome::Closed);
+        }
+        self.run(record, task, schedule.overlap).await
     }
 
     /// Records a run that will never be dispatched.
@@ -126,17 +164,18 @@ impl Dispatcher {
         event: RunEvent,
         reason: Reason,
         error: Option<RunError>,
-    ) -> Result<Outcome, DispatchError> {
-        let Ok(closed) = record.apply(event, record.created_at) else { return Ok(Outcome::Closed) };
+    ) -> Result<Closing, DispatchError> {
+        let Ok(closed) = record.apply(event, record.created_at) else { return Ok(Closing::Closed) };
         let closed = RunRecord { error, ..closed.because(reason) };
-        match self.streams.ledger().create(&closed).await? {
+        Ok(match self.streams.ledger().create(&closed).await? {
             Creation::Created(_) => {
                 tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
-                Ok(Outcome::Closed)
+                Closing::Closed
             }
+            Creation::Exists(found) if found.value.status == RunState::Pending => Closing::WasPending(found),
             // Somebody accounted for it before us, perhaps otherwise: theirs counts.
-            Creation::Exists(_) => Ok(Outcome::Dispatched),
-        }
+            Creation::Exists(_) => Closing::WasDone,
+        })
     }
 
     async fn run(&self, record: RunRecord, task: Task, overlap: Overlap) -> Result<Outcome, DispatchError> {
@@ -163,6 +202,12 @@ impl Dispatcher {
     ) -> Result<Outcome, DispatchError> {
         let run = &due.run.id;
         for _ in 0..LOCK_LOOKS_MAX {
+            if overlap == Overlap::Skip && !self.is_alone(due).await? {
+                match self.contend(due, revision).await? {
+                    Some(outcome) => return Ok(outcome),
+                    None => continue,
+                }
+            }
             match self.streams.dispatch(due, revision, overlap, traceparent).await {
                 Ok(_) => {
                     tracing::info!(run.id = %run, late = due.run.late, "Dispatched `{run}`");
@@ -172,20 +217,63 @@ impl Dispatcher {
                 Err(WriteError::Occupied { .. }) if overlap == Overlap::Allow => {
                     return Ok(Outcome::Dispatched);
                 }
-                Err(WriteError::Occupied { .. }) => {}
+                Err(WriteError::Occupied { .. }) => {
+                    if let Some(outcome) = self.contend(due, revision).await? {
+                        return Ok(outcome);
+                    }
+                }
+                // Trying again would not make it smaller or better.
+                Err(
+                    error @ (WriteError::TooLarge { .. }
+                    | WriteError::Refused { .. }
+                    | WriteError::Header { .. }),
+                ) => return self.reject(due, revision, error.to_string()).await,
                 Err(error) => return Err(error.into()),
-            }
-            let Some(holder) = self.streams.lock_holder(&due.run.queue, &run.name).await? else { continue };
-            if holder.run.as_ref() == Some(run) {
-                return Ok(Outcome::Dispatched);
-            }
-            match self.look_at(&holder).await? {
-                LockState::Held => return self.skip(due, revision, Reason::SkippedOverlap).await,
-                LockState::Ended => self.free_lock(&holder).await?,
-                LockState::ToBeBuried => self.streams.clock().sleep(LOCK_LOOK_AGAIN).await,
             }
         }
         Err(DispatchError::Contended(run.name.clone()))
+    }
+
+    /// Whether no run of this schedule is queued or running under *another* subject: from before its queue or its
+    /// overlap was changed. Once that was found for a revision it stays so: all later runs hold the one lock.
+    async fn is_alone(&self, due: &DueTask) -> Result<bool, ReadError> {
+        let Some(revision) = due.run.definition_revision else { return Ok(true) };
+        let name = &due.run.id.name;
+        if self.alone.lock().unwrap_or_else(PoisonError::into_inner).get(name) == Some(&revision) {
+            return Ok(true);
+        }
+        match self.streams.live_run(name).await? {
+            Some(holder) if holder.run.as_ref() != Some(&due.run.id) => Ok(false),
+            _ => {
+                self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), revision);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Looks at who is in the way: the outcome if that decides, nothing if it is worth trying again.
+    async fn contend(&self, due: &DueTask, revision: u64) -> Result<Option<Outcome>, DispatchError> {
+        let Some(holder) = self.streams.live_run(&due.run.id.name).await? else { return Ok(None) };
+        if holder.run.as_ref() == Some(&due.run.id) {
+            return Ok(Some(Outcome::Dispatched));
+        }
+        match self.look_at(&holder).await? {
+            LockState::Held => {
+                return self
+                    .end(due, revision, RunEvent::Skipped, Reason::SkippedOverlap, None)
+                    .await
+                    .map(Some);
+            }
+            LockState::Ended => self.free_lock(&holder).await?,
+            LockState::ToBeBuried => self.streams.clock().sleep(LOCK_LOOK_AGAIN).await,
+        }
+        Ok(None)
+    }
+
+    /// A run whose task no stream takes, now or later: it has failed, and says why.
+    async fn reject(&self, due: &DueTask, revision: u64, why: String) -> Result<Outcome, DispatchError> {
+        let error = RunError::new(ErrorKind::Malformed, why);
+        self.end(due, revision, RunEvent::Rejected, Reason::Malformed, Some(error)).await
     }
 
     /// Whether the run that holds a lock lives. A holder that the ledger does not know is thought to.
@@ -216,11 +304,19 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn skip(&self, due: &DueTask, revision: u64, reason: Reason) -> Result<Outcome, DispatchError> {
-        let Ok(skipped) = due.run.apply(RunEvent::Skipped, self.streams.clock().now()) else {
+    async fn end(
+        &self,
+        due: &DueTask,
+        revision: u64,
+        event: RunEvent,
+        reason: Reason,
+        error: Option<RunError>,
+    ) -> Result<Outcome, DispatchError> {
+        let Ok(ended) = due.run.apply(event, self.streams.clock().now()) else {
             return Ok(Outcome::Dispatched);
         };
-        match self.streams.ledger().update(&skipped.because(reason), revision).await? {
+        let ended = RunRecord { error, ..ended.because(reason) };
+        match self.streams.ledger().update(&ended, revision).await? {
             Update::Stored(_) => {
                 tracing::info!(run.id = %due.run.id, ?reason, "Run `{}` will not run: {reason:?}", due.run.id);
                 Ok(Outcome::Closed)

@@ -237,6 +237,9 @@ impl Keeper {
         });
         // Trust is counted from here, when we asked: not from when the answers came.
         for (partition, lease, result) in join_all(writes).await.into_iter().flatten() {
+            if matches!(result, Err(WriteError::Conflict { .. })) {
+                self.look_up(partition).await;
+            }
             self.written(partition, lease, result, now);
         }
         for partition in self.held.keys().copied().collect::<Vec<_>>() {
@@ -271,10 +274,32 @@ impl Keeper {
             None => take(1, 0),
             Some(Seen { lease: Some(lease), revision, since }) => {
                 let is_free = lease.holder.is_none() || now.saturating_sub(*since) >= LEASE;
-                if is_free { take(lease.term + 1, *revision) } else { Step::Nothing }
+                if is_free { take(lease.term.saturating_add(1), *revision) } else { Step::Nothing }
             }
             // Deleted by hand, or nonsense: nobody's.
             Some(Seen { lease: None, revision, .. }) => take(1, *revision),
+        }
+    }
+
+    /// What we know of a lease was not so. Its newest revision is asked for: if the bucket was made anew it is lower
+    /// than the one we knew, and no watch would ever correct us.
+    async fn look_up(&mut self, partition: u16) {
+        let since = self.streams.clock().elapsed();
+        match self.streams.partitions().lease(partition).await {
+            Ok(Some(found)) => {
+                let known = self.seen.get(&partition).is_some_and(|seen| seen.revision == found.revision);
+                if !known {
+                    let seen = Seen { lease: Some(found.value), revision: found.revision, since };
+                    self.seen.insert(partition, seen);
+                }
+            }
+            Ok(None) => {
+                self.seen.remove(&partition);
+            }
+            Err(ReadError::Corrupt { revision, .. }) => {
+                self.seen.insert(partition, Seen { lease: None, revision, since });
+            }
+            Err(_) => {}
         }
     }
 

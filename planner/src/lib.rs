@@ -108,12 +108,19 @@ impl Planner {
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher, planning.clone()));
         let keeper = leases::Keeper::new(streams(), holdings, Arc::clone(&status));
-        let keeper = tokio::spawn(keeper.run(holding.clone()));
+        let mut keeper = tokio::spawn(keeper.run(holding.clone()));
         tracing::info!(planner.id = %self.id, "Planner `{}` is at work", self.id);
 
         let ended = tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = parts.first_end() => ended,
+            // It ends by itself only in a panic. Without it the leases run out: somebody must start us anew.
+            ended = &mut keeper => {
+                planning.cancel();
+                let detail = ended.map_or_else(|panic| panic.to_string(), |_| "without an error".to_owned());
+                parts.all_ends().await.ok();
+                return Err(PlannerError::Part { part: "leases", detail });
+            }
         };
         planning.cancel();
         let stopped = parts.all_ends().await;

@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use futures::{StreamExt, stream};
 use shared::{
     Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name,
     schedule::Schedule,
 };
-use streams::{ReadError, Streams, WriteError, leases::Cursor};
+use streams::{ReadError, Streams, WriteError, bucket::Stored, leases::Cursor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,11 @@ use crate::{
 
 /// What a stopping planner waits for its last cursors to be taken.
 const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// A cursor may be this much ahead of our clock: its writer's may be fast.
+const CURSOR_AHEAD_MAX: TimeDelta = TimeDelta::minutes(1);
+/// How far back a partition is looked through whose cursor is lost.
+const CURSOR_LOST_LOOK_BACK: TimeDelta = TimeDelta::days(1);
 
 /// A partition's cursor as it is stored.
 #[derive(Debug, Clone, Copy)]
@@ -233,12 +239,24 @@ impl Rounds {
     }
 
     async fn open(&mut self, partition: u16) -> Result<(), ReadError> {
-        let stored = self.streams.partitions().cursor(partition).await?;
         let now = self.streams.clock().now();
         // A partition nobody ever planned begins with its oldest schedule: its slots since then count.
-        let (accounted_to, revision) = match stored {
-            Some(stored) => (stored.value.accounted_to, stored.revision),
-            None => (self.book.beginning_of(partition).unwrap_or(now), 0),
+        let beginning = self.book.beginning_of(partition).unwrap_or(now);
+        let (accounted_to, revision) = match self.streams.partitions().cursor(partition).await {
+            Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
+                (stored.value.accounted_to, stored.revision)
+            }
+            Ok(None) => (beginning, 0),
+            // A cursor from the future (of a clock that was wrong) or one nobody understands would leave slots behind
+            // without a record. Looking back finds done what was done.
+            Ok(Some(Stored { revision, .. })) | Err(ReadError::Corrupt { revision, .. }) => {
+                tracing::error!(
+                    partition,
+                    "Partition {partition}'s cursor cannot be right; looking back a day"
+                );
+                (beginning.max(now - CURSOR_LOST_LOOK_BACK), revision)
+            }
+            Err(error) => return Err(error),
         };
         for name in self.book.changed_since(partition, accounted_to) {
             let versions = self.streams.schedules().history(&name).await?;

@@ -164,14 +164,16 @@ impl TryFrom<TaskFields> for Task {
             return Err(TaskError::Timeout(timeout));
         }
         fields.retry.check()?;
-        Ok(Self {
+        let task = Self {
             work,
             task_name: fields.task_name,
             parameters: fields.parameters,
             timeout: timeout.0,
             retry: fields.retry,
             delivery: fields.delivery,
-        })
+        };
+        task.check_size()?;
+        Ok(task)
     }
 }
 
@@ -250,6 +252,12 @@ impl Task {
         let fields: TaskFields = serde_json::from_slice(bytes)
             .map_err(|error| TaskError::Json(explain_unknown(&error.to_string())))?;
         fields.try_into()
+    }
+
+    /// Refuses a task that is too large as it travels: numbers may be longer there than they were written.
+    pub fn check_size(&self) -> Result<(), TaskError> {
+        let bytes = serde_json::to_vec(self).map_or(0, |json| json.len());
+        if bytes > limits::TASK_BYTES_MAX { Err(TaskError::TooLarge { bytes }) } else { Ok(()) }
     }
 
     /// The service it acts on; none for a command.

@@ -81,8 +81,17 @@ impl Ledger {
                     Ok(revision) => return Ok(Creation::Created(revision)),
                     Err(again) => error = again,
                 },
-                Err(ReadError::Corrupt { detail, .. }) => {
-                    return Err(WriteError::Refused { what: key, code: 0, detail });
+                // A stranger's writing in the place of a record: it must not stop the schedule. The history keeps it.
+                Err(ReadError::Corrupt { revision, detail, .. }) => {
+                    tracing::warn!(
+                        run.id = key,
+                        detail,
+                        "The record of `{key}` was no record and is replaced: {detail}"
+                    );
+                    match self.bucket.update(&key, encode(record), revision).await {
+                        Ok(revision) => return Ok(Creation::Created(revision)),
+                        Err(again) => error = again,
+                    }
                 }
                 Err(_) => self.streams.clock().sleep(WRITE_RETRY_WAIT).await,
             }

@@ -123,6 +123,11 @@ impl Names {
         format!("{}.due.{queue}.{schedule}.{LOCK_KEY}", self.ns)
     }
 
+    /// All planned runs of a schedule, in all queues.
+    pub(crate) fn due_of(&self, schedule: &Name) -> String {
+        format!("{}.due.*.{schedule}.*", self.ns)
+    }
+
     /// The subject anybody submits a task to.
     pub fn task(&self, queue: &QueueName, run: &RunId) -> String {
         format!("{}.tasks.{queue}.{run}", self.ns)

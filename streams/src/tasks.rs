@@ -71,9 +71,10 @@ impl Streams {
         }
     }
 
-    /// Who holds the lock of a schedule, read from the stream's leader. None: nobody.
-    pub async fn lock_holder(&self, queue: &QueueName, schedule: &Name) -> Result<Option<Holder>, ReadError> {
-        self.last_on(&self.names().due_lock(queue, schedule)).await
+    /// The newest live run of a schedule, in whatever queue and under whatever overlap it was dispatched; read from
+    /// the stream's leader. None: nothing of it is queued or running.
+    pub async fn live_run(&self, schedule: &Name) -> Result<Option<Holder>, ReadError> {
+        self.last_on(&self.names().due_of(schedule)).await
     }
 
     /// Whether a submitted task is still in the queue.

@@ -25,6 +25,9 @@ Examples:
   cronfleet doctor
   cronfleet doctor --quiet    only what needs repair; for health checks";
 
+/// From here on a stream is worth an operator's look.
+const FULL_PERCENT: u64 = 80;
+
 /// The arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -73,6 +76,7 @@ pub async fn run(args: DoctorArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
     let mut findings = Findings::default();
     findings.well("server", format!("nats-server {}, with JetStream", streams.server_version()));
     if topology(&streams, &mut findings).await? {
+        fullness(&streams, &mut findings).await?;
         planners(&streams, &mut findings).await?;
         let fleet = Fleet::read(&streams).await?;
         queues(&streams, &fleet, &mut findings).await?;
@@ -111,6 +115,28 @@ async fn topology(streams: &Streams, findings: &mut Findings) -> anyhow::Result<
         findings.ill(difference.what, found, repair);
     }
     Ok(!missing)
+}
+
+/// A full stream refuses what comes next: then nothing new is dispatched or recorded.
+async fn fullness(streams: &Streams, findings: &mut Findings) -> anyhow::Result<()> {
+    let streams = streams.fullness().await?;
+    let mut fullest = 0;
+    for (name, bytes, max) in streams {
+        let percent = bytes.saturating_mul(100) / max.max(1);
+        fullest = fullest.max(percent);
+        if percent >= FULL_PERCENT {
+            let repair = "raise its max_bytes (`nats stream edit --max-bytes`), or keep less";
+            findings.ill(
+                format!("stream {name}"),
+                format!("{percent} % full: {bytes} of {max} bytes"),
+                repair,
+            );
+        }
+    }
+    if fullest < FULL_PERCENT {
+        findings.well("room", format!("the fullest stream is at {fullest} %"));
+    }
+    Ok(())
 }
 
 async fn planners(streams: &Streams, findings: &mut Findings) -> anyhow::Result<()> {

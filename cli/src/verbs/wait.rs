@@ -88,7 +88,13 @@ async fn end(
         let record = tokio::select! {
             record = results.next(), if subscribed => {
                 subscribed = record.is_some();
-                record
+                // Anybody may publish on a result subject: an end is believed when the ledger says so.
+                match record {
+                    Some(record) if record.status.is_final() => {
+                        streams.ledger().get(run).await.ok().flatten().map(|stored| stored.value)
+                    }
+                    record => record,
+                }
             }
             // A read that failed is asked again.
             () = clock.sleep(POLL) => streams.ledger().get(run).await.ok().flatten().map(|stored| stored.value),

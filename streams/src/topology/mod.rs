@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use async_nats::jetstream::{
     self, consumer,
     context::{ConsumerInfoErrorKind, CreateStreamErrorKind, GetStreamErrorKind},
-    stream::Config,
+    stream::{Config, DiscardPolicy},
 };
 use shared::{names::QueueName, queue::QueueSettings};
 
@@ -79,13 +79,27 @@ impl Streams {
             self.create_stream(tasks(&names, &[QueueName::default_queue()], replicas), &mut made).await?;
         }
         self.create_consumer(&names.control_stream(), control_consumer(&names), &mut made).await?;
-        if self.catalog().queue(&QueueName::default_queue()).await?.is_none() {
-            let change = self.declare_queue(&QueueName::default_queue(), &QueueSettings::default()).await?;
-            if change != QueueChange::Unchanged {
-                made.push(format!("{}/{}", names.tasks_stream(), QueueName::default_queue()));
+        let mut queues = self.catalog().queues().await?;
+        queues.entry(QueueName::default_queue()).or_default();
+        for (queue, settings) in queues {
+            if !self.is_declared(&queue).await? {
+                self.declare_queue(&queue, &settings).await?;
+                made.push(format!("{}/{queue}", names.tasks_stream()));
             }
         }
         Ok(made)
+    }
+
+    /// Whether a queue has its subjects, its consumer and its entry; with what settings is not asked.
+    async fn is_declared(&self, queue: &QueueName) -> Result<bool, ReadError> {
+        let tasks = self.names().tasks_stream();
+        let config = self.stream_config(&tasks).await?;
+        let filters = self.names().queue_filters(queue);
+        let has_subjects =
+            config.is_some_and(|config| filters.iter().all(|filter| config.subjects.contains(filter)));
+        Ok(has_subjects
+            && self.consumer_config(&tasks, queue.as_str()).await?.is_some()
+            && self.catalog().queue(queue).await?.is_some())
     }
 
     async fn create_stream(&self, wanted: Config, made: &mut Vec<String>) -> Result<(), TopologyError> {
@@ -224,6 +238,27 @@ impl Streams {
             }
         }
         Ok(differences)
+    }
+
+    /// How full the streams are that refuse when they are: the name, bytes held, bytes at most.
+    pub async fn fullness(&self) -> Result<Vec<(String, u64, u64)>, ReadError> {
+        let names = self.names();
+        let mut found = Vec::new();
+        let streams = fixed_streams(names, Replicas::One)
+            .into_iter()
+            .filter(|wanted| wanted.discard == DiscardPolicy::New);
+        for name in streams.map(|wanted| wanted.name).chain([names.tasks_stream()]) {
+            let stream = self
+                .jetstream()
+                .get_stream(&name)
+                .await
+                .map_err(|error| ReadError::unavailable(&name, error))?;
+            let info = stream.cached_info();
+            if let Ok(max) = u64::try_from(info.config.max_bytes) {
+                found.push((name, info.state.bytes, max));
+            }
+        }
+        Ok(found)
     }
 
     async fn stream_config(&self, name: &str) -> Result<Option<Config>, ReadError> {

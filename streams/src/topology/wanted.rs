@@ -18,7 +18,8 @@ const MIB: i64 = 1024 * 1024;
 const TASKS_BYTES_MAX: i64 = 512 * MIB;
 const DEAD_BYTES_MAX: i64 = 256 * MIB;
 const CONTROL_BYTES_MAX: i64 = 64 * MIB;
-const RUNS_BYTES_MAX: i64 = 2048 * MIB;
+/// About seven million runs; `doctor` warns long before it is full.
+const RUNS_BYTES_MAX: i64 = 8192 * MIB;
 const DEFINITIONS_BYTES_MAX: i64 = 512 * MIB;
 const PLANNER_BYTES_MAX: i64 = 64 * MIB;
 const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
