@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use chrono::TimeDelta;
 use shared::{
     Timestamp,
     calendar::Calendar,
@@ -83,13 +84,16 @@ impl Book {
         }
     }
 
-    /// Begins to keep the agenda of a partition, from its cursor on.
-    pub(crate) fn open(&mut self, partition: u16, cursor: Timestamp) {
+    /// Begins to keep the agenda of a partition, from its cursor on; for definitions younger than `lag` before it, from
+    /// their own beginning: who wrote the cursor may not have known them. What is done already is found done.
+    pub(crate) fn open(&mut self, partition: u16, cursor: Timestamp, lag: TimeDelta) {
         self.agenda.insert(partition, BTreeSet::new());
         for name in self.names_in(partition) {
             if let Some(entry) = self.entries.get_mut(&name) {
+                let newest = entry.epochs.last().map_or(cursor, |epoch| epoch.since);
                 let first = entry.epochs.first().map_or(cursor, |epoch| epoch.since);
-                entry.accounted_to = cursor.max(first);
+                let is_fresh = newest > cursor - lag;
+                entry.accounted_to = if is_fresh { cursor.min(newest).max(first) } else { cursor.max(first) };
                 entry.next = None;
             }
             self.place(&name);
@@ -230,7 +234,6 @@ mod tests {
             definition: Ok(when.map(schedule)),
             revision,
             since: at(since),
-            is_current: true,
         }
     }
 
@@ -241,7 +244,7 @@ mod tests {
     fn book() -> Book {
         let mut book = Book::default();
         book.learn(version("hourly", 1, "00:00:00", Some(r#""cron":"0 * * * *""#)));
-        book.open(partition(), at("01:00:00"));
+        book.open(partition(), at("01:00:00"), TimeDelta::minutes(1));
         book
     }
 
@@ -296,7 +299,7 @@ mod tests {
                 version("hourly", 9, "03:30:00", Some(r#""cron":"15 * * * *""#)),
             ],
         );
-        book.open(partition(), at("01:00:00"));
+        book.open(partition(), at("01:00:00"), TimeDelta::minutes(1));
         let due: Vec<_> =
             book.due(partition(), at("04:30:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
         assert_eq!(due, [at("02:00:00"), at("03:00:00"), at("04:15:00")]);

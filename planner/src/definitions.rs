@@ -8,7 +8,11 @@ use shared::{
     calendar::Calendar,
     names::{CalendarName, QueueName},
 };
-use streams::{ReadError, Streams, catalog::CatalogChange, schedules::Version};
+use streams::{
+    ReadError, Streams,
+    catalog::CatalogChange,
+    schedules::{Seen, Version},
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -73,18 +77,13 @@ async fn watch(bucket: Bucket, streams: &Streams, changes: &mpsc::Sender<Change>
 }
 
 async fn watch_schedules(streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
-    // Watch before looking whether there is anything: what is written in between is then seen, not missed.
-    let mut versions = streams.schedules().watch().await?;
-    if streams.schedules().is_empty().await? {
-        let _ = changes.send(Change::SchedulesCurrent).await;
-    }
-    while let Some(version) = versions.next().await {
-        let version = version?;
-        let is_current = version.is_current;
-        let _ = changes.send(Change::Schedule(Box::new(version))).await;
-        if is_current {
-            let _ = changes.send(Change::SchedulesCurrent).await;
-        }
+    let mut watch = streams.schedules().watch().await?;
+    while let Some(seen) = watch.next().await {
+        let change = match seen? {
+            Seen::Version(version) => Change::Schedule(version),
+            Seen::Current => Change::SchedulesCurrent,
+        };
+        let _ = changes.send(change).await;
     }
     Ok(())
 }

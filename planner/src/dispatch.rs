@@ -282,9 +282,7 @@ impl Dispatcher {
         let Some(stored) = self.streams.ledger().get(run).await? else { return Ok(LockState::Held) };
         Ok(match stored.value.status {
             // Its message is all there is to make the dead letter from, until that is stored.
-            RunState::Failed if self.streams.dead_letter(&stored.value).await?.is_none() => {
-                LockState::ToBeBuried
-            }
+            RunState::Failed if !self.streams.is_buried(&stored.value).await? => LockState::ToBeBuried,
             RunState::Success | RunState::Failed | RunState::Cancelled => LockState::Ended,
             RunState::Pending | RunState::Running | RunState::Retry => LockState::Held,
         })

@@ -33,13 +33,15 @@ pub(crate) enum Days<'a> {
 
 /// Decides on one slot.
 pub(crate) fn decide(schedule: &Schedule, slot: Slot, now: Timestamp, days: Days<'_>) -> Decision {
-    let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
-    let may_run = match days {
-        Days::Every => true,
-        Days::Of(calendar) => calendar.includes(date),
-        Days::Undeclared => false,
+    let is_allowed = |slot: &Slot| {
+        let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
+        match days {
+            Days::Every => true,
+            Days::Of(calendar) => calendar.includes(date),
+            Days::Undeclared => false,
+        }
     };
-    if !may_run {
+    if !is_allowed(&slot) {
         return Decision::Skip(Reason::SkippedCalendar);
     }
     let age = now - slot.instant();
@@ -47,7 +49,9 @@ pub(crate) fn decide(schedule: &Schedule, slot: Slot, now: Timestamp, days: Days
         return Decision::Run;
     }
     let in_time = age <= delta(schedule.catch_up);
-    let newer = || schedule.slots_after(slot.instant()).take_while(|newer| newer.instant() <= now);
+    // Only those that will run: a newer slot on a holiday takes nobody's place.
+    let newer =
+        || schedule.slots_after(slot.instant()).take_while(|newer| newer.instant() <= now).filter(is_allowed);
     let runs = match schedule.missed {
         Missed::Skip => false,
         Missed::Latest => in_time && newer().next().is_none(),

@@ -32,8 +32,12 @@ use crate::{
 /// What a stopping planner waits for its last cursors to be taken.
 const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(3);
 
+/// Between two looks at a slot that is due in a partition whose lease is in doubt.
+const IN_DOUBT_WAIT: Duration = Duration::from_millis(25);
 /// A cursor may be this much ahead of our clock: its writer's may be fast.
 const CURSOR_AHEAD_MAX: TimeDelta = TimeDelta::minutes(1);
+/// How long a planner may go on without hearing of a new definition: a watch that is lost and begun anew.
+const DEFINITION_LAG_MAX: TimeDelta = TimeDelta::minutes(1);
 /// How far back a partition is looked through whose cursor is lost.
 const CURSOR_LOST_LOOK_BACK: TimeDelta = TimeDelta::days(1);
 
@@ -159,7 +163,9 @@ impl Rounds {
         let next = self.book.next_slot().map(shared::slot::Slot::instant);
         let until_next =
             next.map_or(limits::ROUND_SLEEP_MAX, |next| (next - now).to_std().unwrap_or(Duration::ZERO));
-        let wait = until_next.min(limits::ROUND_SLEEP_MAX);
+        // What is due already and was not done is in a partition whose lease is in doubt: no hot loop for it.
+        let is_in_doubt = all_done && until_next.is_zero();
+        let wait = if is_in_doubt { IN_DOUBT_WAIT } else { until_next.min(limits::ROUND_SLEEP_MAX) };
         // What failed is due already: without a pause it would be tried in a hot loop.
         if all_done { wait } else { wait.max(limits::ROUND_SLEEP_MAX) }
     }
@@ -258,11 +264,12 @@ impl Rounds {
             }
             Err(error) => return Err(error),
         };
-        for name in self.book.changed_since(partition, accounted_to) {
+        // A definition that was written just before the cursor may not have been heard by who wrote the cursor.
+        for name in self.book.changed_since(partition, accounted_to - DEFINITION_LAG_MAX) {
             let versions = self.streams.schedules().history(&name).await?;
             self.book.learn_history(&name, versions);
         }
-        self.book.open(partition, accounted_to);
+        self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
         self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: Duration::ZERO });
         Ok(())
     }

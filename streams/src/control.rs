@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use shared::{Timestamp, run::RunId};
 
 use crate::{
-    ReadError, Streams, WriteError,
+    Names, ReadError, Streams, WriteError,
     headers::{self, Headers},
     names::CONTROL_CONSUMER,
 };
@@ -91,8 +91,8 @@ impl Streams {
 
 fn parse(message: &Message) -> Result<Trigger, String> {
     let trigger: Trigger = serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
-    if trigger.run.slot().is_some() {
-        return Err(format!("{} looks like a slot, which only planners make", trigger.run));
+    if Names::is_reserved_key(&trigger.run.key) {
+        return Err(format!("{} has a key that only planners use", trigger.run));
     }
     Ok(trigger)
 }

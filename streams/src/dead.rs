@@ -29,14 +29,24 @@ impl Streams {
         self.write(&subject, Headers::new(), bytes).await.map(|_| ())
     }
 
+    /// Whether a run has its dead letter, be it one that cannot be understood.
+    pub async fn is_buried(&self, run: &RunRecord) -> Result<bool, crate::ReadError> {
+        Ok(self.dead_message(run).await?.is_some())
+    }
+
     /// The dead letter of a run, if there is one.
     pub async fn dead_letter(&self, run: &RunRecord) -> Result<Option<DeadLetter>, crate::ReadError> {
+        let payload = self.dead_message(run).await?;
+        Ok(payload.and_then(|payload| serde_json::from_slice(&payload).ok()))
+    }
+
+    async fn dead_message(&self, run: &RunRecord) -> Result<Option<Bytes>, crate::ReadError> {
         let name = self.names().dead_stream();
         let unavailable = |error: &dyn std::fmt::Display| crate::ReadError::unavailable(name.clone(), error);
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
         let subject = self.names().dead(&run.queue, &run.id);
         match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(serde_json::from_slice(&message.payload).ok()),
+            Ok(message) => Ok(Some(message.payload)),
             Err(error) => match error.kind() {
                 async_nats::jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
                 _ => Err(unavailable(&error)),

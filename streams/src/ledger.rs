@@ -66,9 +66,10 @@ impl Ledger {
             Ok(revision) => return Ok(Creation::Created(revision)),
             Err(error) => error,
         };
+        let mut answer_was_lost = false;
         for _ in 0..WRITE_ATTEMPTS_MAX {
-            // Ours only after a lost answer: a plain conflict means that it was there before.
-            let answer_was_lost = matches!(error, WriteError::Unknown { .. });
+            // Ours only after a lost answer, be it of an earlier try: a plain conflict means that it was there before.
+            answer_was_lost |= matches!(error, WriteError::Unknown { .. });
             if !answer_was_lost && !matches!(error, WriteError::Conflict { .. }) {
                 return Err(error);
             }
@@ -108,11 +109,10 @@ impl Ledger {
         for attempt in 1..=WRITE_ATTEMPTS_MAX {
             match self.bucket.update(&key, encode(record), revision).await {
                 Ok(stored) => return Ok(Update::Stored(stored)),
-                Err(WriteError::Conflict { .. }) if !answer_was_lost => {
-                    // On three replicas a conflict may also mean "another write is on its way": the leader knows.
-                    return self.is_it_ours(record, revision, false).await;
+                // On three replicas a conflict may also mean "another write is on its way": the leader knows.
+                Err(WriteError::Conflict { .. }) => {
+                    return self.is_it_ours(record, revision, answer_was_lost).await;
                 }
-                Err(WriteError::Conflict { .. }) => return self.is_it_ours(record, revision, true).await,
                 Err(WriteError::Unknown { .. } | WriteError::NoStream { .. })
                     if attempt < WRITE_ATTEMPTS_MAX =>
                 {

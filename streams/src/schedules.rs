@@ -1,7 +1,7 @@
 //! The schedules bucket: definitions as planners plan them. Its history is the audit, the diff and the rollback.
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use shared::{Timestamp, names::Name, schedule::Schedule};
 
 use crate::{
@@ -27,8 +27,16 @@ pub struct Version {
     pub revision: u64,
     /// From when on it is in force.
     pub since: Timestamp,
-    /// Whether everything that was there when the watch began has been seen, this version included.
-    pub is_current: bool,
+}
+
+/// What a watch of the schedules sees.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    /// A version of a schedule.
+    Version(Box<Version>),
+    /// Everything that was there when the watch began has been seen. Comes once, and also if there was nothing but keys
+    /// that are no schedule's.
+    Current,
 }
 
 /// What an `apply` did, or would do, to one definition.
@@ -98,18 +106,26 @@ impl Schedules {
         Ok(self.bucket.history(&keys::schedule(name)).await?.into_iter().filter_map(version_of).collect())
     }
 
-    /// Whether there is nothing, not even a deletion: a watch will be silent until something is written.
-    pub async fn is_empty(&self) -> Result<bool, ReadError> {
-        self.bucket.is_empty().await
-    }
-
-    /// All that are there now, then every change. Ends with an error when it is lost.
+    /// All that are there now, then [`Seen::Current`], then every change. Ends with an error when it is lost.
     pub async fn watch(
         &self,
-    ) -> Result<impl Stream<Item = Result<Version, ReadError>> + Send + Unpin + use<>, ReadError> {
+    ) -> Result<impl Stream<Item = Result<Seen, ReadError>> + Send + Unpin + use<>, ReadError> {
+        // Watch before looking whether there is anything: what is written in between is then seen, not missed.
         let changes = self.bucket.watch(">").await?;
-        // A key that is no schedule's is a stranger's writing: it has no name to show it under, so it is only logged.
-        Ok(Box::pin(changes.filter_map(|change| async { change.map(version_of).transpose() })))
+        let nothing = self.bucket.is_empty().await?.then_some(Ok(Seen::Current));
+        let seen = changes.flat_map(|change| {
+            stream::iter(match change {
+                Ok(change) => {
+                    let current = change.is_current.then_some(Ok(Seen::Current));
+                    // A key that is no schedule's is a stranger's writing: it has no name to show it under.
+                    let version = version_of(change).map(|version| Ok(Seen::Version(Box::new(version))));
+                    [version, current]
+                }
+                Err(error) => [Some(Err(error)), None],
+            })
+            .filter_map(std::future::ready)
+        });
+        Ok(Box::pin(stream::iter(nothing).chain(seen)))
     }
 }
 
@@ -129,11 +145,5 @@ fn version_of(change: Change) -> Option<Version> {
         return None;
     };
     let definition = change.value.map(|bytes| read(&name, &bytes)).transpose();
-    Some(Version {
-        definition,
-        revision: change.revision,
-        since: change.stored_at,
-        is_current: change.is_current,
-        name,
-    })
+    Some(Version { definition, revision: change.revision, since: change.stored_at, name })
 }

@@ -82,6 +82,15 @@ async fn with_three_replicas_one_server_may_be_killed_and_come_back_and_nothing_
         if missing == 0 { Ok(()) } else { Err(format!("{missing} missing")) }
     })
     .await;
+    within(Duration::from_mins(1), "some slots of both schedules", async || {
+        let mut fewest = usize::MAX;
+        for schedule in ["locked.*", "free.*"] {
+            let records = streams.ledger().list(schedule).await.map_err(|error| error.to_string())?;
+            fewest = fewest.min(records.len());
+        }
+        if fewest > 10 { Ok(()) } else { Err(fewest.to_string()) }
+    })
+    .await;
     assert_slots_complete(&streams, &target).await;
 }
 
@@ -93,7 +102,6 @@ async fn assert_slots_complete(streams: &Streams, target: &TargetService) {
         slots.sort();
         let gaps: Vec<_> = slots.windows(2).filter(|pair| (pair[1] - pair[0]).num_seconds() != 1).collect();
         assert!(gaps.is_empty(), "{schedule}: slots without a record, or twice: {gaps:?}");
-        assert!(slots.len() > 5, "{schedule}: {} slots", slots.len());
     }
     let mut locked: Vec<_> = target.calls().into_iter().filter(|call| call.action == "slow").collect();
     locked.sort_by_key(|call| call.began_ms);

@@ -9,6 +9,7 @@ mod drain;
 mod example;
 mod generated;
 mod layout;
+mod mending;
 mod overlap;
 mod planning;
 mod results;

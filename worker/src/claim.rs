@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use shared::{
     Timestamp,
-    limits::MEMBER_HEARTBEAT,
+    limits::{MEMBER_GONE, MEMBER_HEARTBEAT},
     names::MemberId,
     run_record::{ErrorKind, Reason, RunError, RunRecord},
     run_state::{RunEvent, RunState},
@@ -19,10 +19,12 @@ use streams::{
     ledger::{Creation, Update},
 };
 
-use crate::{identify::Identified, running::Running};
+use crate::{identify::Identified, member::Status, running::Running};
 
 /// A retry that comes this much early is not worth handing back.
 const EARLY_BY_MAX: TimeDelta = TimeDelta::milliseconds(100);
+/// When to look again at a run whose owner may be alive.
+const LOOK_AGAIN: Duration = MEMBER_GONE;
 /// Claims of one delivery, each over a newer record, before it is handed back.
 const CLAIMS_MAX: u32 = 5;
 
@@ -73,7 +75,7 @@ fn judge(found: &RunRecord, wanted: &RunRecord, now: Timestamp) -> Finding {
 pub(crate) struct Claimer<'a> {
     pub(crate) streams: &'a Streams,
     pub(crate) running: &'a Running,
-    pub(crate) me: &'a MemberId,
+    pub(crate) status: &'a Status,
     pub(crate) ack_wait: Duration,
 }
 
@@ -108,7 +110,7 @@ impl Claimer<'_> {
     async fn start(&self, record: RunRecord, revision: u64) -> Result<Option<Stored<RunRecord>>, ClaimError> {
         let now = self.streams.clock().now();
         let Ok(mut started) = record.apply(RunEvent::Started, now) else { return Ok(None) };
-        started.worker = Some(self.me.clone());
+        started.worker = Some(self.status.id().clone());
         let stored_at = now;
         let revision = if revision == 0 {
             match self.streams.ledger().create(&started).await? {
@@ -137,9 +139,15 @@ impl Claimer<'_> {
             Finding::Ended => Ok(Next::Say(Claim::Ended(Box::new(found.value)))),
             Finding::Superfluous => Ok(Next::Say(Claim::Superfluous)),
             Finding::NotNow(wait) => Ok(Next::Say(Claim::NotNow(wait))),
-            Finding::Owned(owner) if owner.as_ref() == Some(self.me) => {
+            Finding::Owned(owner) if owner.as_ref() == Some(self.status.id()) => {
                 if self.running.adopt(&run.record.id, delivery) {
                     return Ok(Next::Say(Claim::UnderWayHere));
+                }
+                if !self.running.has_begun(found.revision) {
+                    // Our claim, whose answer was lost: the attempt is ours and was never begun.
+                    let fence = Some(found.revision);
+                    let value = RunRecord { fence, ..found.value };
+                    return Ok(Next::Say(Claim::Ours(Box::new(Stored { value, ..found }))));
                 }
                 // Ours, but not under way: its attempt was stopped because it could not be renewed.
                 self.lost(found, run, now).await
@@ -148,7 +156,7 @@ impl Claimer<'_> {
                 if self.may_be_alive(&found.value, owner.as_ref(), now).await? {
                     // The server thinks its worker silent, but it speaks to the fleet: a restarted server forgets who
                     // has what. Taking the run over now could make it run twice at once.
-                    return Ok(Next::Say(Claim::NotNow(self.ack_wait)));
+                    return Ok(Next::Say(Claim::NotNow(LOOK_AGAIN.min(self.ack_wait))));
                 }
                 self.lost(found, run, now).await
             }
@@ -163,7 +171,12 @@ impl Claimer<'_> {
         now: Timestamp,
     ) -> Result<bool, ReadError> {
         let Some(owner) = owner else { return Ok(false) };
-        let Some(worker) = self.streams.members().worker(owner).await? else { return Ok(false) };
+        let Some(worker) = self.streams.members().worker(owner).await? else {
+            // Its entry has run out. After an outage of the server all have: then its silence means nothing, until
+            // it had time to be heard again.
+            let heard_for = self.status.heard_for(self.streams.clock().elapsed());
+            return Ok(heard_for < MEMBER_GONE + MEMBER_HEARTBEAT);
+        };
         let lists_it =
             worker.running.iter().any(|(run, attempt)| *run == found.id && *attempt == found.attempt);
         // A claim younger than a heartbeat may not be in its list yet.

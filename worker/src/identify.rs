@@ -54,7 +54,9 @@ pub(crate) fn identify(
 }
 
 fn due(parts: &Parts<'_>, trace: Option<TraceContext>) -> Result<Identified, Unreadable> {
-    let unreadable = |why: String| Unreadable { run: None, why };
+    // The header is a planner's, so the run is known even if its task cannot be read (by an older worker, say).
+    let run = parts.run_header.and_then(|header| header.parse().ok());
+    let unreadable = |why: String| Unreadable { run: run.clone(), why };
     let due: DueTask =
         serde_json::from_slice(parts.payload).map_err(|error| unreadable(error.to_string()))?;
     if parts.run_header != Some(due.run.id.to_string().as_str()) {

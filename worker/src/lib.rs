@@ -154,7 +154,12 @@ impl Worker {
                 ended = fetching.join_next() => match ended {
                     None => break Ok(()),
                     Some(Ok((_, ()))) => {}
-                    Some(Err(panic)) => break Err(WorkerError::Part { part: "fetching".into(), detail: panic.to_string() }),
+                    Some(Err(panic)) => {
+                        // The other queues' fetchers must not go on in a worker that is half dead.
+                        stop.abort.cancel();
+                        stop.drain.cancel();
+                        break Err(WorkerError::Part { part: "fetching".into(), detail: panic.to_string() });
+                    }
                 },
                 Some(ended) = helpers.join_next() => {
                     let detail = ended.map_or_else(|panic| panic.to_string(), |()| "without an error".to_owned());

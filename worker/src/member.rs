@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{WorkerSettings, running::Running};
 
+/// A heartbeat that was not taken by then is late; the next one follows.
+const HEARTBEAT_WAIT_MAX: Duration = Duration::from_millis(1_500);
 /// What a stopping worker waits for its last word to be taken.
 const LEAVE_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -24,6 +26,8 @@ const LEAVE_WAIT_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Status {
     fixed: WorkerStatus,
     draining: AtomicBool,
+    /// Since when every heartbeat of ours was taken, in elapsed time; none if the last was not.
+    heard_since: Mutex<Option<Duration>>,
 }
 
 impl Status {
@@ -37,7 +41,7 @@ impl Status {
             running: Vec::new(),
             draining: false,
         };
-        Self { fixed, draining: AtomicBool::new(false) }
+        Self { fixed, draining: AtomicBool::new(false), heard_since: Mutex::new(None) }
     }
 
     pub(crate) fn id(&self) -> &MemberId {
@@ -46,6 +50,18 @@ impl Status {
 
     pub(crate) fn note_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// For how long the fleet has heard every heartbeat of ours. Whoever was not heard himself cannot tell whether
+    /// another's silence is that one's or the server's.
+    pub(crate) fn heard_for(&self, now: Duration) -> Duration {
+        let since = *self.heard_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    fn note_heartbeat(&self, taken: bool, asked_at: Duration) {
+        let mut since = self.heard_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if taken { since.or(Some(asked_at)) } else { None };
     }
 
     fn member(&self, running: &Running) -> Member {
@@ -58,9 +74,16 @@ impl Status {
 pub(crate) async fn beat(streams: Streams, status: Arc<Status>, running: Running, stop: CancellationToken) {
     let members = streams.members();
     while !stop.is_cancelled() {
-        if let Err(error) = members.heartbeat(&status.member(&running)).await {
-            tracing::warn!(%error, "A heartbeat was not taken: {error}");
+        let asked_at = streams.clock().elapsed();
+        let me = status.member(&running);
+        let taken = tokio::select! {
+            taken = members.heartbeat(&me) => taken.map_err(|error| error.to_string()),
+            () = streams.clock().sleep(HEARTBEAT_WAIT_MAX) => Err("no answer in time".to_owned()),
+        };
+        if let Err(error) = &taken {
+            tracing::warn!(error, "A heartbeat was not taken: {error}");
         }
+        status.note_heartbeat(taken.is_ok(), asked_at);
         tokio::select! {
             () = stop.cancelled() => {}
             () = streams.clock().sleep(MEMBER_HEARTBEAT) => {}

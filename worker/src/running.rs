@@ -1,7 +1,7 @@
 //! The runs this worker executes now.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,7 +12,20 @@ use streams::delivery::Delivery;
 #[derive(Clone, Default)]
 pub(crate) struct Running {
     table: Arc<Mutex<HashMap<RunId, Entry>>>,
+    /// The claims begun here of late, by their fence.
+    begun: Arc<Mutex<Begun>>,
 }
+
+/// Claims that were begun here: each is begun once, although two deliveries of a run may find the same claim (one whose
+/// answer was lost and is read back, and one that came again meanwhile).
+#[derive(Default)]
+struct Begun {
+    fences: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+/// Claims remembered; more than a worker begins within an acknowledge wait in which it cannot be heard.
+const BEGUN_KEPT_MAX: usize = 4_096;
 
 struct Entry {
     attempt: u32,
@@ -30,10 +43,20 @@ impl Running {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a run.
-    pub(crate) fn enter(&self, run: &RunId, attempt: u32, delivery: &Delivery) -> Place {
+    /// Enters a run under its claim; nothing if this claim was begun here before.
+    pub(crate) fn enter(&self, run: &RunId, attempt: u32, fence: u64, delivery: &Delivery) -> Option<Place> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if !begun.fences.insert(fence) {
+            return None;
+        }
+        begun.order.push_back(fence);
+        if begun.order.len() > BEGUN_KEPT_MAX
+            && let Some(oldest) = begun.order.pop_front()
+        {
+            begun.fences.remove(&oldest);
+        }
         self.lock().insert(run.clone(), Entry { attempt, delivery: delivery.clone() });
-        Place { running: self.clone(), run: run.clone() }
+        Some(Place { running: self.clone(), run: run.clone() })
     }
 
     /// Hands a newer delivery of a run to the attempt that is under way here. Whether there is one.
@@ -45,6 +68,11 @@ impl Running {
             }
             None => false,
         }
+    }
+
+    /// Whether the attempt of a claim was begun here.
+    pub(crate) fn has_begun(&self, fence: u64) -> bool {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).fences.contains(&fence)
     }
 
     /// All runs with their attempts.

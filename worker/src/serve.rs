@@ -19,6 +19,7 @@ use streams::{
     dead::DeadLetter,
     delivery::Delivery,
     ledger::{Creation, Update},
+    names::Origin,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -124,16 +125,22 @@ impl Inner {
         abort: &CancellationToken,
     ) -> Served {
         let ledger =
-            Claimer { streams: &self.streams, running: &self.running, me: self.status.id(), ack_wait };
+            Claimer { streams: &self.streams, running: &self.running, status: &self.status, ack_wait };
         match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
-                let place = self.running.enter(&claimed.value.id, claimed.value.attempt, delivery);
+                let (record, fence) = (&claimed.value, claimed.revision);
+                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery) else {
+                    // Another delivery of it found the same claim and has begun it.
+                    self.running.adopt(&record.id, delivery);
+                    return Ok(());
+                };
                 let span = AttemptSpan::begin(run.trace, &claimed.value);
                 let claimed = &claimed;
                 self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, span }).await;
             }
             Claim::Ended(record) => {
-                if record.status == RunState::Failed {
+                // Only what is not buried yet: this may be a new submission under the key of a run that failed.
+                if record.status == RunState::Failed && !self.streams.is_buried(&record).await? {
                     self.bury(&record, Some(&run.task), delivery).await?;
                 }
                 let _ = delivery.ack().await;
@@ -333,6 +340,16 @@ impl Inner {
                 Creation::Created(_) => record,
                 // Ours, from a delivery whose answer was lost.
                 Creation::Exists(found) if found.value.reason == Some(Reason::Malformed) => found.value,
+                // A planner's own record, whose task cannot be read: it must not wait for ever.
+                Creation::Exists(found)
+                    if delivery.origin == Origin::Due && found.value.status == RunState::Pending =>
+                {
+                    let failed = rejected(&found.value, &unreadable.why)?;
+                    match self.streams.ledger().update(&failed, found.revision).await? {
+                        Update::Stored(_) => failed,
+                        Update::Stale => continue,
+                    }
+                }
                 // A run of that name was there: its record stays, and this message gets a name of its own.
                 Creation::Exists(_) if id != fallback => {
                     id = fallback.clone();

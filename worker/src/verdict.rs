@@ -10,7 +10,7 @@ use shared::{
     limits::BACKOFF_MAX,
     run_record::{ErrorKind, Reason, RunError, RunRecord, bounded_output},
     run_state::{IllegalTransition, RunEvent},
-    task::Task,
+    task::{Delivery, Task},
 };
 
 use crate::executors::Failure;
@@ -51,6 +51,12 @@ pub(crate) fn verdict(
             let done = record.apply(RunEvent::Succeeded, now)?;
             return Ok((RunRecord { output: Some(bounded_output(output)), ..done }, Answer::Ack));
         }
+        // It may have acted already, and may not act twice.
+        Ending::Interrupted if task.delivery == Delivery::AtMostOnce => {
+            let words = "the worker was stopping, and a task of at_most_once is not begun a second time";
+            let failed = record.apply(RunEvent::LostForGood, now)?.because(Reason::Lost);
+            return Ok((failed.with_error(RunError::new(ErrorKind::Lost, words)), Answer::Bury));
+        }
         Ending::Interrupted => {
             return Ok((record.apply(RunEvent::Interrupted, now)?, Answer::HandBack(Duration::ZERO)));
         }
@@ -61,7 +67,8 @@ pub(crate) fn verdict(
         Ending::Failed(failure) => failure,
     };
     let reason = reason_of(&failure);
-    if failure.permanent || !task.retry.allows_after(record.attempt) {
+    let permanent = failure.permanent || (task.delivery == Delivery::AtMostOnce && may_have_acted(&failure));
+    if permanent || !task.retry.allows_after(record.attempt) {
         let reason =
             if failure.permanent { Reason::Permanent } else { reason.unwrap_or(Reason::AttemptsExhausted) };
         let failed = record.apply(RunEvent::FailedForGood, now)?.because(reason);
@@ -78,6 +85,14 @@ pub(crate) fn verdict(
 fn wait_before_next(record: &RunRecord, task: &Task, retry_after: Option<Duration>) -> Duration {
     let ours = task.retry.wait_after(record.attempt, &record.id);
     ours.max(retry_after.unwrap_or_default()).min(BACKOFF_MAX)
+}
+
+/// Whether the target may have seen the attempt: it was not found wanting before anything was sent.
+fn may_have_acted(failure: &Failure) -> bool {
+    !matches!(
+        failure.error.kind,
+        ErrorKind::Precheck | ErrorKind::UnknownTarget | ErrorKind::CommandNotAllowed
+    )
 }
 
 fn reason_of(failure: &Failure) -> Option<Reason> {
@@ -168,6 +183,23 @@ mod tests {
             (record.status, record.attempt, answer),
             (RunState::Pending, 1, Answer::HandBack(Duration::ZERO))
         );
+    }
+
+    #[test]
+    fn a_task_that_may_run_at_most_once_is_never_begun_a_second_time_once_it_may_have_acted() {
+        let once = Task { delivery: Delivery::AtMostOnce, ..task() };
+        let end = |ending| verdict(&running(1), &once, ending, at("02:00:05")).expect("legal");
+        for ending in [
+            Ending::Interrupted,
+            Ending::TimedOut,
+            Ending::Failed(Failure::retryable(ErrorKind::Target, "500")),
+            Ending::Failed(Failure::retryable(ErrorKind::Unreachable, "reset")),
+        ] {
+            let (record, answer) = end(ending.clone());
+            assert_eq!((record.status, answer), (RunState::Failed, Answer::Bury), "{ending:?}");
+        }
+        let (record, _) = end(Ending::Failed(Failure::retryable(ErrorKind::Precheck, "sick")));
+        assert_eq!(record.status, RunState::Retry, "nothing was sent");
     }
 
     #[test]

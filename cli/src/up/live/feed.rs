@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use shared::run_record::RunRecord;
-use streams::{ReadError, Streams, bucket::Stored, members::Member, schedules::Version};
+use streams::{
+    ReadError, Streams,
+    bucket::Stored,
+    members::Member,
+    schedules::{Seen, Version},
+};
 use tokio::{sync::mpsc::Sender, task::JoinSet};
 
 use super::model::Counts;
@@ -46,18 +51,13 @@ async fn schedules(streams: Streams, events: Sender<Event>) {
 }
 
 async fn schedules_once(streams: &Streams, events: &Sender<Event>) -> Result<(), ReadError> {
-    // A watch of an empty bucket says nothing, not even that there is nothing.
-    if streams.schedules().is_empty().await? {
-        let _ = events.send(Event::SchedulesTold).await;
-    }
     let mut watch = streams.schedules().watch().await?;
-    while let Some(version) = watch.next().await {
-        let version = version?;
-        let is_current = version.is_current;
-        let _ = events.send(Event::Schedule(Box::new(version))).await;
-        if is_current {
-            let _ = events.send(Event::SchedulesTold).await;
-        }
+    while let Some(seen) = watch.next().await {
+        let event = match seen? {
+            Seen::Version(version) => Event::Schedule(version),
+            Seen::Current => Event::SchedulesTold,
+        };
+        let _ = events.send(event).await;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ fn busy() -> Model {
 
 fn version(name: &str, definition: Result<Option<shared::schedule::Schedule>, String>) -> Version {
     let since = at("2026-11-01T00:00:00Z");
-    Version { name: name.parse().expect("name"), definition, revision: 1, since, is_current: true }
+    Version { name: name.parse().expect("name"), definition, revision: 1, since }
 }
 
 /// Three runs: one that went well, one that failed in Chinese, one that runs.
