@@ -67,7 +67,7 @@ pub enum DefinitionsError {
         kind: &'static str,
         /// What it refers to.
         name: String,
-        /// "; did you mean …", or nothing.
+        /// " (did you mean …?)", or nothing.
         hint: String,
     },
     /// A schedule's task does not go with its target.
@@ -112,7 +112,7 @@ impl Definitions {
                 kind,
                 name: wanted.to_owned(),
                 hint: nearest(wanted, known)
-                    .map_or_else(String::new, |near| format!("; did you mean {near:?}?")),
+                    .map_or_else(String::new, |near| format!(" (did you mean {near:?}?)")),
             };
             if let Some(wanted) = schedule.task.target() {
                 let Some(target) = self.targets.get(wanted).or_else(|| fleet.targets.get(wanted)) else {
@@ -166,11 +166,21 @@ fn from_json(text: &str) -> Result<Definitions, DefinitionsError> {
 }
 
 fn with_path(path: Option<&str>, message: &str) -> String {
-    let message = explain_unknown(message);
+    let message = in_our_words(&explain_unknown(message));
     match path.filter(|path| !path.is_empty() && *path != ".") {
         Some(path) => format!("{path}: {message}"),
         None => message,
     }
+}
+
+/// The YAML reader speaks of its own options, and of what a `*` means to it; an author wants to know what to write.
+fn in_our_words(message: &str) -> String {
+    let message = message
+        .replace(", set DuplicateKeyPolicy in Options if acceptable", ": it may stand there only once");
+    if message.contains("anchor or alias") {
+        return message.replacen('\n', "; if this is a cron line, put it in quotes\n", 1);
+    }
+    message
 }
 
 /// The JSON Schema of the file format, as it is checked in.
@@ -247,6 +257,8 @@ calendars:
             ("every: 12h", "every: 12h\n    cron: '* * * * *'", vec!["nightly_vacuum", "more than one"]),
             ("daily_data_archive:", "daily.data:", vec!["daily_data"]),
             ("max_in_flight: 2", "max_in_flight: 0", vec!["reports", "1 to 100000"]),
+            ("cron: \"0 2 * * *\"", "cron: * 2 * * *", vec!["put it in quotes"]),
+            ("  nightly_vacuum:", "  daily_data_archive:", vec!["only once"]),
             ("calendars:", "\tcalendars:", vec![]),
             ("targets:", "targets: [", vec![]),
         ] {

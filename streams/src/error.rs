@@ -82,7 +82,7 @@ pub enum ReadError {
         detail: String,
     },
     /// The stream or bucket is not there.
-    #[error("{what} does not exist; run `cronfleet init`")]
+    #[error("{what} does not exist; run `cronfleet init`, or apply the file that declares it")]
     Missing {
         /// The stream or bucket.
         what: String,

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use shared::{
     definitions::Definitions,
@@ -58,8 +58,8 @@ pub fn read_all(files: &[String]) -> anyhow::Result<Definitions> {
     for file in files {
         let shown = if file == "-" { "stdin" } else { file };
         let text = read_text(file).with_context(|| format!("cannot read {shown}"))?;
-        let Definitions { targets, schedules, queues, calendars } =
-            Definitions::parse(&text).with_context(|| shown.to_owned())?;
+        let Definitions { targets, schedules, queues, calendars } = Definitions::parse(&text)
+            .map_err(|error| anyhow!(error.to_string().replace("<input>", shown)))?;
         let twice = |kind: &str, name: &str| {
             format!("{shown}: {kind} {name:?} is defined in an earlier file, too; define it once")
         };
