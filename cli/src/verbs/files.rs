@@ -59,7 +59,8 @@ pub fn read_all(files: &[String]) -> anyhow::Result<Definitions> {
         let shown = if file == "-" { "stdin" } else { file };
         let text = read_text(file).with_context(|| format!("cannot read {shown}"))?;
         let Definitions { targets, schedules, queues, calendars } = Definitions::parse(&text)
-            .map_err(|error| anyhow!(error.to_string().replace("<input>", shown)))?;
+            .map_err(|error| anyhow!(error.to_string().replace("<input>", shown)))
+            .with_context(|| shown.to_owned())?;
         let twice = |kind: &str, name: &str| {
             format!("{shown}: {kind} {name:?} is defined in an earlier file, too; define it once")
         };
