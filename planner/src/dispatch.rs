@@ -109,6 +109,9 @@ impl Dispatcher {
         };
         let record = describe(record, &schedule.task);
         let task = schedule.task.clone();
+        // What the watch has not told yet, or tells late, must not fail a run for good: the leader is asked.
+        let queue_is_declared =
+            queue_is_declared || self.streams.catalog().queue(&schedule.queue).await?.is_some();
         let closed = match decision {
             Decision::Run if queue_is_declared => return self.run(record, task, schedule.overlap).await,
             Decision::Run => {

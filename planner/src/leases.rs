@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, future::join_all};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use shared::{
     Timestamp,
     limits::{LEASE, LEASE_MARGIN, LEASE_RENEW, MEMBER_GONE, MEMBER_HEARTBEAT, PARTITIONS},
@@ -222,21 +222,26 @@ impl Keeper {
             }
         }
         let partitions = self.streams.partitions();
-        let writes = steps.into_iter().map(|(partition, step)| {
-            let partitions = partitions.clone();
-            async move {
-                let (Step::Take { lease, revision }
-                | Step::Renew { lease, revision }
-                | Step::GiveUp { lease, revision }) = step
-                else {
-                    return None;
-                };
-                let result = partitions.write_lease(partition, &lease, revision).await;
-                Some((partition, lease, result))
-            }
-        });
-        // Trust is counted from here, when we asked: not from when the answers came.
-        for (partition, lease, result) in join_all(writes).await.into_iter().flatten() {
+        let mut writes: FuturesUnordered<_> = steps
+            .into_iter()
+            .map(|(partition, step)| {
+                let partitions = partitions.clone();
+                async move {
+                    let (Step::Take { lease, revision }
+                    | Step::Renew { lease, revision }
+                    | Step::GiveUp { lease, revision }) = step
+                    else {
+                        return None;
+                    };
+                    let result = partitions.write_lease(partition, &lease, revision).await;
+                    Some((partition, lease, result))
+                }
+            })
+            .collect();
+        // Trust is counted from here, when we asked: not from when the answers came. Each counts as it comes: one lost
+        // answer must not let the others' terms run out.
+        while let Some(written) = writes.next().await {
+            let Some((partition, lease, result)) = written else { continue };
             if matches!(result, Err(WriteError::Conflict { .. })) {
                 self.look_up(partition).await;
             }

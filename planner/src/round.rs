@@ -11,10 +11,7 @@ use std::{
 
 use chrono::TimeDelta;
 use futures::{StreamExt, stream};
-use shared::{
-    Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name,
-    schedule::Schedule,
-};
+use shared::{Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name};
 use streams::{ReadError, Streams, WriteError, bucket::Stored, leases::Cursor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +20,8 @@ use crate::{
     PlannerError,
     book::{Book, DueSlots},
     definitions::Change,
-    dispatch::{Dispatcher, Outcome},
+    dispatch::{DispatchError, Dispatcher, Outcome},
+    due::Due,
     leases::Holdings,
     missed::{Days, decide},
     status::Status,
@@ -200,9 +198,7 @@ impl Rounds {
     async fn account_for(&self, due: DueSlots, now: Timestamp) -> (Name, Timestamp, bool) {
         let mut accounted_to = None;
         for slot in &due.slots {
-            let decision = decide(&slot.schedule, slot.slot, now, self.days_of(&slot.schedule));
-            let declared = self.book.queues.contains(&slot.schedule.queue);
-            match self.dispatcher.slot(&due.name, slot, decision, declared).await {
+            match self.account_for_slot(&due.name, slot, now).await {
                 Ok(outcome) => {
                     accounted_to = Some(slot.slot.instant());
                     if outcome == Outcome::Dispatched {
@@ -222,11 +218,29 @@ impl Rounds {
         (due.name, due.upto, true)
     }
 
-    fn days_of(&self, schedule: &Schedule) -> Days<'_> {
-        match &schedule.calendar {
+    async fn account_for_slot(
+        &self,
+        name: &Name,
+        due: &Due,
+        now: Timestamp,
+    ) -> Result<Outcome, DispatchError> {
+        let schedule = &due.schedule;
+        // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
+        let asked = match &schedule.calendar {
+            Some(calendar) if !self.book.calendars.contains_key(calendar) => {
+                self.streams.catalog().calendar(calendar).await?
+            }
+            _ => None,
+        };
+        let days = match &schedule.calendar {
             None => Days::Every,
-            Some(name) => self.book.calendars.get(name).map_or(Days::Undeclared, Days::Of),
-        }
+            Some(calendar) => {
+                self.book.calendars.get(calendar).or(asked.as_ref()).map_or(Days::Undeclared, Days::Of)
+            }
+        };
+        let decision = decide(schedule, due.slot, now, days);
+        let declared = self.book.queues.contains(&schedule.queue);
+        self.dispatcher.slot(name, due, decision, declared).await
     }
 
     /// Follows what the lease keeper holds: opens partitions that are new, closes those that are gone.

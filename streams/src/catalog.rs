@@ -55,6 +55,11 @@ impl Catalog {
         self.read(&keys::queue(name)).await
     }
 
+    /// One calendar, from the leader.
+    pub async fn calendar(&self, name: &CalendarName) -> Result<Option<Calendar>, ReadError> {
+        self.read(&keys::calendar(name)).await
+    }
+
     /// All queues.
     pub async fn queues(&self) -> Result<BTreeMap<QueueName, QueueSettings>, ReadError> {
         Ok(self.all().await?.queues)
