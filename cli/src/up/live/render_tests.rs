@@ -39,7 +39,7 @@ fn at(text: &str) -> Timestamp {
 fn empty() -> Model {
     let fixed = Fixed {
         address: "nats://127.0.0.1:4222".to_owned(),
-        data_dir: "/work/.cronfleet".to_owned(),
+        data_dir: "/data/.cronfleet".to_owned(),
         services: vec![("data-storage-service".to_owned(), "http://127.0.0.1:9101".to_owned())],
         program: "cronfleet".to_owned(),
     };
@@ -91,7 +91,7 @@ fn run(key: &str, now: Timestamp) -> RunRecord {
 fn a_wide_terminal_shows_everything() {
     let picture = render(&busy(), 180, 30, false);
     for part in [
-        "cronfleet up · nats://127.0.0.1:4222 · data /work/.cronfleet · 2026-11-24 01:59:33 UTC · 1 planner · 1 worker · 2 queues · 4 schedules",
+        "cronfleet up · nats://127.0.0.1:4222 · data /data/.cronfleet · 2026-11-24 01:59:33 UTC · 1 planner · 1 worker · 2 queues · 4 schedules",
         "data-storage-service http://127.0.0.1:9101",
         "Wed 11-25 02:00 Asia/Shanghai  11-24 18:00  archive_hot_data on data-storage-service",
         "command vacuum-tool --analyze 数据库归档与压缩的全部表格",
