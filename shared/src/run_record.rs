@@ -33,7 +33,7 @@ pub enum Reason {
     Precheck,
     /// All attempts were used up.
     AttemptsExhausted,
-    /// The error was one that another attempt would not mend.
+    /// Another attempt would not mend the error, or may not be made (`at_most_once`).
     Permanent,
     /// The attempt took longer than its timeout.
     Timeout,

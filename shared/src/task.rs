@@ -48,14 +48,15 @@ pub enum Work {
     },
 }
 
-/// What happens to a run whose worker was lost in the middle of it.
+/// Whether an attempt that may have acted may be followed by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// It is tried again: the target may see it twice, with the same idempotency key.
+    /// Yes: the target may see the run twice, with the same idempotency key.
     #[default]
     AtLeastOnce,
-    /// It ends FAILED with reason `lost`: for targets that cannot bear a repeat.
+    /// No: for targets that cannot bear a repeat. A lost worker, a drain, a timeout or an error of the target ends the
+    /// run FAILED; only what was found wanting before anything was sent is tried again.
     AtMostOnce,
 }
 
@@ -80,7 +81,7 @@ pub struct Task {
     pub timeout: Duration,
     /// How often, and how far apart, it is tried.
     pub retry: RetryPolicy,
-    /// What happens when its worker is lost.
+    /// Whether an attempt that may have acted may be followed by another.
     pub delivery: Delivery,
 }
 
@@ -114,7 +115,7 @@ pub struct TaskFields {
     /// How often, and how far apart, it is tried.
     #[serde(default)]
     pub retry: RetryPolicy,
-    /// What happens to a run whose worker was lost in the middle of it.
+    /// Whether an attempt that may have acted may be followed by another.
     #[serde(skip_serializing_if = "Delivery::is_default", default)]
     pub delivery: Delivery,
 }

@@ -69,8 +69,8 @@ pub(crate) fn verdict(
     let reason = reason_of(&failure);
     let permanent = failure.permanent || (task.delivery == Delivery::AtMostOnce && may_have_acted(&failure));
     if permanent || !task.retry.allows_after(record.attempt) {
-        let reason =
-            if failure.permanent { Reason::Permanent } else { reason.unwrap_or(Reason::AttemptsExhausted) };
+        let last = if permanent { Reason::Permanent } else { Reason::AttemptsExhausted };
+        let reason = if failure.permanent { Reason::Permanent } else { reason.unwrap_or(last) };
         let failed = record.apply(RunEvent::FailedForGood, now)?.because(reason);
         return Ok((failed.with_error(failure.error), Answer::Bury));
     }
@@ -197,6 +197,7 @@ mod tests {
         ] {
             let (record, answer) = end(ending.clone());
             assert_eq!((record.status, answer), (RunState::Failed, Answer::Bury), "{ending:?}");
+            assert_ne!(record.reason, Some(Reason::AttemptsExhausted), "{ending:?}: two were left");
         }
         let (record, _) = end(Ending::Failed(Failure::retryable(ErrorKind::Precheck, "sick")));
         assert_eq!(record.status, RunState::Retry, "nothing was sent");
