@@ -29,8 +29,11 @@ pub enum WriteError {
         /// The key or subject.
         what: String,
     },
-    /// Nothing listens on this subject.
-    #[error("{what}: no stream takes this subject; is the queue declared, and was `cronfleet init` run?")]
+    /// Nobody answers for this subject: no stream takes it, or the stream has no leader just now.
+    #[error(
+        "{what}: no stream takes this subject; is the queue declared, and was `cronfleet init` run? (A cluster that is \
+         choosing a leader says the same: it passes within seconds)"
+    )]
     NoStream {
         /// The subject.
         what: String,
