@@ -30,8 +30,8 @@ use streams::{
 
 use crate::{due::Due, missed::Decision};
 
-/// How long the lock of a run that has ended may linger before we remove it. On three replicas the removal of an
-/// acknowledged message is a moment behind its ack; a worker that died in between leaves it for the acknowledge wait.
+/// A task younger than this is not removed when its run is found ended: on three replicas the removal of an acknowledged
+/// message is a moment behind its ack. A worker that died in between leaves it for the acknowledge wait.
 const LOCK_LINGER: Duration = Duration::from_millis(500);
 const LOCK_LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// Looks at a contended lock before the slot is left to the next round.
@@ -71,7 +71,8 @@ enum LockState {
 }
 
 /// What became of a run that was to be closed.
-pub(crate) enum Closing {
+#[must_use]
+enum Closing {
     /// It is recorded as closed.
     Closed,
     /// It had been made to run, and no worker has had it yet.
@@ -153,15 +154,36 @@ impl Dispatcher {
         };
         let record = describe(record, &task);
         if let Err(error) = task.check_size() {
-            let error = RunError::new(ErrorKind::Malformed, error.to_string());
-            self.close(&record, RunEvent::Rejected, Reason::Malformed, Some(error)).await?;
-            return Ok(Outcome::Closed);
+            return self.refuse(&record, Reason::Malformed, &error.to_string()).await;
         }
         self.run(record, task, schedule.overlap).await
     }
 
+    /// Records that a run that was asked for cannot be made; also over a record that a predecessor left PENDING when it
+    /// died before the publish.
+    pub(crate) async fn refuse(
+        &self,
+        record: &RunRecord,
+        reason: Reason,
+        why: &str,
+    ) -> Result<Outcome, DispatchError> {
+        let error = RunError::new(ErrorKind::Malformed, why);
+        match self.close(record, RunEvent::Rejected, reason, Some(error.clone())).await? {
+            Closing::WasPending(found) => {
+                let Ok(ended) = found.value.apply(RunEvent::Rejected, self.streams.clock().now()) else {
+                    return Ok(Outcome::Dispatched);
+                };
+                let ended = RunRecord { error: Some(error), ..ended.because(reason) };
+                // Stale: a worker has it after all, and its end is the worker's to say.
+                self.streams.ledger().update(&ended, found.revision).await?;
+                Ok(Outcome::Closed)
+            }
+            Closing::Closed | Closing::WasDone => Ok(Outcome::Closed),
+        }
+    }
+
     /// Records a run that will never be dispatched.
-    pub(crate) async fn close(
+    async fn close(
         &self,
         record: &RunRecord,
         event: RunEvent,
@@ -282,7 +304,12 @@ impl Dispatcher {
     /// Whether the run that holds a lock lives. A holder that the ledger does not know is thought to.
     async fn look_at(&self, holder: &Holder) -> Result<LockState, ReadError> {
         let Some(run) = &holder.run else { return Ok(LockState::Held) };
-        let Some(stored) = self.streams.ledger().get(run).await? else { return Ok(LockState::Held) };
+        let stored = match self.streams.ledger().get(run).await {
+            Ok(Some(stored)) => stored,
+            // Its worker replaces a record that is none, and ends the run.
+            Ok(None) | Err(ReadError::Corrupt { .. }) => return Ok(LockState::Held),
+            Err(error) => return Err(error),
+        };
         Ok(match stored.value.status {
             // Its message is all there is to make the dead letter from, until that is stored.
             RunState::Failed if !self.streams.is_buried(&stored.value).await? => LockState::ToBeBuried,

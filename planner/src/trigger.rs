@@ -5,8 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use shared::{
     names::QueueName,
-    run_record::{ErrorKind, Reason, RunError, RunRecord},
-    run_state::RunEvent,
+    run_record::{Reason, RunRecord},
 };
 use streams::{
     ReadError, Streams,
@@ -78,6 +77,5 @@ async fn run(streams: &Streams, dispatcher: &Dispatcher, trigger: &Trigger) -> R
         Err(error) => return Err(error.into()),
     };
     let record = RunRecord::pending(trigger.run.clone(), QueueName::default_queue(), streams.clock().now());
-    let error = RunError::new(ErrorKind::Malformed, problem);
-    dispatcher.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await.map(|_| ())
+    dispatcher.refuse(&record, Reason::Unknown, &problem).await.map(|_| ())
 }

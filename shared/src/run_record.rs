@@ -45,6 +45,9 @@ pub enum Reason {
     Expired,
     /// An operator stopped it.
     ByOperator,
+    /// A reason of a newer version, which this one has no word for: the rest of the record still counts.
+    #[serde(other)]
+    Other,
 }
 
 /// What kind of thing went wrong in an attempt.
@@ -73,6 +76,9 @@ pub enum ErrorKind {
     Lost,
     /// Something in the worker itself.
     Internal,
+    /// A kind of a newer version, which this one has no word for.
+    #[serde(other)]
+    Other,
 }
 
 /// What went wrong, in words.
@@ -302,6 +308,15 @@ mod tests {
         assert_eq!(keys.len(), 6, "{keys:?}");
         assert_eq!(json["created_at"], "2026-11-24T02:00:00Z");
         assert_eq!(serde_json::from_value::<RunRecord>(json).expect("reads"), pending());
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_is_read_with_what_this_one_understands_of_it() {
+        let json = r#"{"id":"nightly.20261124T020000Z","queue":"default","status":"FAILED","reason":"eaten_by_a_dog",
+            "created_at":"2026-11-24T02:00:00Z","error":{"kind":"canine","message":"gone"},"mood":"sad"}"#;
+        let record: RunRecord = serde_json::from_str(json).expect("reads");
+        assert_eq!((record.status, record.reason), (RunState::Failed, Some(Reason::Other)));
+        assert_eq!(record.error.map(|error| error.kind), Some(ErrorKind::Other));
     }
 
     #[test]

@@ -65,6 +65,39 @@ async fn nonsense_in_a_cursor_a_lease_a_record_or_under_a_strange_key_stops_no_s
 }
 
 #[tokio::test]
+async fn an_acknowledged_submission_whose_record_is_nonsense_still_comes_to_an_end() {
+    let fleet = Fleet::start().await;
+    fleet.declare_target();
+    let mut client = PlainClient::connect(&fleet.nats.url()).await;
+    client.request("$KV.cronfleet_runs.reindex.odd", b"no record").await;
+    let _worker = fleet.worker(&[]);
+    let task = json!({"target_service": "target", "action": "ok"});
+    fleet.submit("reindex.odd", &task).await.expect("acknowledged");
+    eventually("the end of the run", async || {
+        match fleet.streams.ledger().get(&"reindex.odd".parse().expect("run")).await {
+            Ok(Some(stored)) if stored.value.status == RunState::Success => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_not_written_over_and_its_slot_not_dispatched_again() {
+    let fleet = Fleet::start().await;
+    fleet.apply(STEADY);
+    let soon = Slot::at(fleet.now() + TimeDelta::seconds(6));
+    let record = json!({"id": format!("steady.{soon}"), "schedule": "steady", "queue": "default", "status": "SUCCESS",
+        "reason": "by_a_newer_version", "slot": soon.instant(), "created_at": soon.instant()});
+    let mut client = PlainClient::connect(&fleet.nats.url()).await;
+    client.request(&format!("$KV.cronfleet_runs.steady.{soon}"), record.to_string().as_bytes()).await;
+    let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());
+    a_call(&fleet, (soon.instant() + TimeDelta::seconds(2)).timestamp_millis()).await;
+    assert_eq!(fleet.life(&format!("steady.{soon}")).await, [RunState::Success], "as it was");
+    assert!(fleet.target.calls_of(&format!("steady.{soon}")).is_empty());
+}
+
+#[tokio::test]
 async fn a_queues_consumer_that_was_deleted_is_made_again_by_init_and_nothing_is_lost() {
     let fleet = Fleet::start().await;
     fleet.declare_target();
