@@ -129,7 +129,8 @@ impl Inner {
         match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
-                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery) else {
+                let now = self.streams.clock().elapsed();
+                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery, now) else {
                     // Another delivery of it found the same claim and has begun it.
                     self.running.adopt(&record.id, delivery);
                     return Ok(());
@@ -164,6 +165,7 @@ impl Inner {
         if let Some(ending) = self.ending_of(&under_way).await {
             return self.settle(&under_way, ending).await;
         }
+        under_way.place.over(false, self.streams.clock().elapsed());
         under_way.span.end(Some("the hold was lost"));
         tracing::warn!(
             run.id = %record.id, attempt = record.attempt,
@@ -186,7 +188,7 @@ impl Inner {
         let cut_short = tokio::select! {
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
-            () = under_way.abort.cancelled() => Some(Ending::Interrupted),
+            () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
             () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };
         // It is told to stop and must have stopped before anybody else may begin.
@@ -222,7 +224,6 @@ impl Inner {
             },
             None => None,
         };
-        begun.cancel();
         let attempt = Attempt {
             run: record.id.clone(),
             number: record.attempt,
@@ -232,6 +233,12 @@ impl Inner {
             target,
             traceparent: Some(under_way.span.traceparent()),
         };
+        self.executors.check(&attempt, stop).await?;
+        // From here on the target may act. Not a moment earlier: what was stopped before has done nothing.
+        if stop.is_cancelled() {
+            return Err(Failure::retryable(ErrorKind::Internal, "it was stopped before it began"));
+        }
+        begun.cancel();
         self.executors.execute(&attempt, stop).await
     }
 
@@ -247,7 +254,9 @@ impl Inner {
         };
         let next = RunRecord { fence: Some(claim), ..next };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
-        match self.record(&next, claim, under_way.abort).await {
+        let recorded = self.record(&next, claim, under_way.abort).await;
+        under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
+        match recorded {
             Ok(Update::Stored(_)) => {}
             Ok(Update::Stale) => {
                 // Somebody took the run over: ours is an orphan. No ack either: it would remove their message.
