@@ -37,7 +37,7 @@ use std::sync::Arc;
 use shared::names::MemberId;
 use streams::{ReadError, Streams, WriteError};
 use tokio::{sync::mpsc, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{definitions::Bucket, dispatch::Dispatcher, leases::Holdings, status::Status};
 
@@ -108,7 +108,8 @@ impl Planner {
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher, planning.clone()));
         let keeper = leases::Keeper::new(streams(), holdings, Arc::clone(&status));
-        let mut keeper = tokio::spawn(keeper.run(holding.clone()));
+        // Whoever drops us ends it too: a keeper on its own would hold partitions that nobody plans.
+        let mut keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(holding.clone())));
         tracing::info!(planner.id = %self.id, "Planner `{}` is at work", self.id);
 
         let ended = tokio::select! {

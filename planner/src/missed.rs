@@ -31,6 +31,13 @@ pub(crate) enum Days<'a> {
     Undeclared,
 }
 
+impl<'a> Days<'a> {
+    /// The days of a schedule that names a calendar, which is declared or not.
+    pub(crate) fn of(declared: Option<&'a Calendar>) -> Self {
+        declared.map_or(Days::Undeclared, Days::Of)
+    }
+}
+
 /// Decides on one slot.
 pub(crate) fn decide(schedule: &Schedule, slot: Slot, now: Timestamp, days: Days<'_>) -> Decision {
     let is_allowed = |slot: &Slot| {

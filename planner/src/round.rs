@@ -11,7 +11,10 @@ use std::{
 
 use chrono::TimeDelta;
 use futures::{StreamExt, stream};
-use shared::{Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name};
+use shared::{
+    Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name,
+    run_record::Reason,
+};
 use streams::{ReadError, Streams, WriteError, bucket::Stored, leases::Cursor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +26,7 @@ use crate::{
     dispatch::{DispatchError, Dispatcher, Outcome},
     due::Due,
     leases::Holdings,
-    missed::{Days, decide},
+    missed::{Days, Decision, decide},
     status::Status,
 };
 
@@ -225,20 +228,16 @@ impl Rounds {
         now: Timestamp,
     ) -> Result<Outcome, DispatchError> {
         let schedule = &due.schedule;
+        let days = schedule
+            .calendar
+            .as_ref()
+            .map_or(Days::Every, |calendar| Days::of(self.book.calendars.get(calendar)));
+        let mut decision = decide(schedule, due.slot, now, days);
         // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
-        let asked = match &schedule.calendar {
-            Some(calendar) if !self.book.calendars.contains_key(calendar) => {
-                self.streams.catalog().calendar(calendar).await?
-            }
-            _ => None,
-        };
-        let days = match &schedule.calendar {
-            None => Days::Every,
-            Some(calendar) => {
-                self.book.calendars.get(calendar).or(asked.as_ref()).map_or(Days::Undeclared, Days::Of)
-            }
-        };
-        let decision = decide(schedule, due.slot, now, days);
+        if let (Decision::Skip(Reason::SkippedCalendar), Some(calendar)) = (decision, &schedule.calendar) {
+            let asked = self.streams.catalog().calendar(calendar).await?;
+            decision = decide(schedule, due.slot, now, Days::of(asked.as_ref()));
+        }
         let declared = self.book.queues.contains(&schedule.queue);
         self.dispatcher.slot(name, due, decision, declared).await
     }
@@ -260,13 +259,11 @@ impl Rounds {
 
     async fn open(&mut self, partition: u16) -> Result<(), ReadError> {
         let now = self.streams.clock().now();
-        // A partition nobody ever planned begins with its oldest schedule: its slots since then count.
-        let beginning = self.book.beginning_of(partition).unwrap_or(now);
         let (accounted_to, revision) = match self.streams.partitions().cursor(partition).await {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
                 (stored.value.accounted_to, stored.revision)
             }
-            Ok(None) => (beginning, 0),
+            Ok(None) => (self.beginning_of(partition, now).await?, 0),
             // A cursor from the future (of a clock that was wrong) or one nobody understands would leave slots behind
             // without a record. Looking back finds done what was done.
             Ok(Some(Stored { revision, .. })) | Err(ReadError::Corrupt { revision, .. }) => {
@@ -274,7 +271,7 @@ impl Rounds {
                     partition,
                     "Partition {partition}'s cursor cannot be right; looking back a day"
                 );
-                (beginning.max(now - CURSOR_LOST_LOOK_BACK), revision)
+                (self.beginning_of(partition, now).await?.max(now - CURSOR_LOST_LOOK_BACK), revision)
             }
             Err(error) => return Err(error),
         };
@@ -286,6 +283,19 @@ impl Rounds {
         self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
         self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: Duration::ZERO });
         Ok(())
+    }
+
+    /// Where a partition begins that nobody ever planned: with its oldest schedule, in its oldest version. The slots
+    /// since then count, although the schedule may have been changed before any planner lived.
+    async fn beginning_of(&mut self, partition: u16, now: Timestamp) -> Result<Timestamp, ReadError> {
+        let mut histories: BTreeMap<Name, Vec<_>> = BTreeMap::new();
+        for version in self.streams.schedules().history_of_partition(partition).await? {
+            histories.entry(version.name.clone()).or_default().push(version);
+        }
+        for (name, versions) in histories {
+            self.book.learn_history(&name, versions);
+        }
+        Ok(self.book.beginning_of(partition).unwrap_or(now))
     }
 
     /// Moves a partition's cursor, if it has something to say or was silent for long.

@@ -211,6 +211,10 @@ pub(crate) mod keys {
         format!("{}.{name}", partition_of(name.as_str()))
     }
 
+    pub(crate) fn schedules_of(partition: u16) -> String {
+        format!("{partition}.*")
+    }
+
     pub(crate) fn target(name: &TargetName) -> String {
         format!("target.{name}")
     }

@@ -101,6 +101,16 @@ impl Schedules {
         Ok(self.bucket.list(">").await?.into_iter().filter_map(version_of).collect())
     }
 
+    /// All versions of all schedules of a partition, oldest first; none if no schedule was ever changed, because then
+    /// the newest versions are all there are.
+    pub async fn history_of_partition(&self, partition: u16) -> Result<Vec<Version>, ReadError> {
+        if !self.bucket.has_history().await? {
+            return Ok(Vec::new());
+        }
+        let versions = self.bucket.list_versions(&keys::schedules_of(partition)).await?;
+        Ok(versions.into_iter().filter_map(version_of).collect())
+    }
+
     /// All versions of one, oldest first.
     pub async fn history(&self, name: &Name) -> Result<Vec<Version>, ReadError> {
         Ok(self.bucket.history(&keys::schedule(name)).await?.into_iter().filter_map(version_of).collect())
