@@ -3,6 +3,8 @@
 //! Not async-nats' own store for reads and writes: its `get` may answer from any replica, and its conflicts on three
 //! replicas come back as "other". The stream behind it is the ordinary one, so `nats kv` shows it.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use async_nats::jetstream::{consumer, kv, stream};
 use bytes::Bytes;
 use chrono::DateTime;
@@ -14,6 +16,11 @@ use crate::{
     headers::{self, Headers},
     names::{bucket_prefix, bucket_stream},
 };
+
+/// How often a read of many keys begins anew when it was interrupted.
+const READS_MAX: u32 = 3;
+/// Between two messages of such a read.
+const READ_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// A value as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,18 +135,21 @@ impl Bucket {
 
     /// How many messages the bucket holds: zero means that a watch will see nothing until something is written.
     pub async fn is_empty(&self) -> Result<bool, ReadError> {
-        let stream = self
-            .streams
+        Ok(self.stream_with_info().await?.cached_info().state.messages == 0)
+    }
+
+    async fn stream_with_info(&self) -> Result<stream::Stream, ReadError> {
+        self.streams
             .jetstream()
             .get_stream(bucket_stream(&self.name))
             .await
-            .map_err(|error| ReadError::unavailable(self.name.clone(), error))?;
-        Ok(stream.cached_info().state.messages == 0)
+            .map_err(|error| ReadError::unavailable(self.name.clone(), error))
     }
 
     /// Everything that is there now, then every change, for keys that match (`>` for all).
     ///
-    /// The stream ends with an error when the watch is lost; watch again then, with a wait between.
+    /// A watch mends itself after a reconnect and goes on from where it was. It ends with an error only when its consumer
+    /// cannot be made again; watch again then, with a wait between.
     pub async fn watch(
         &self,
         filter: &str,
@@ -158,11 +168,54 @@ impl Bucket {
 
     /// All keys and values that match, as they are now. Of one moment only if nobody writes meanwhile.
     pub async fn list(&self, filter: &str) -> Result<Vec<Change>, ReadError> {
+        let changes = self.read_all(filter, consumer::DeliverPolicy::LastPerSubject).await?;
+        // What is written meanwhile comes too: the newest counts, at the place of its key.
+        let mut newest: BTreeMap<String, Change> = BTreeMap::new();
+        for change in changes {
+            newest.insert(change.key.clone(), change);
+        }
+        Ok(newest.into_values().filter(|change| change.value.is_some()).collect())
+    }
+
+    /// All versions of all keys that match, deletions included, oldest first.
+    pub async fn list_versions(&self, filter: &str) -> Result<Vec<Change>, ReadError> {
+        self.read_all(filter, consumer::DeliverPolicy::All).await
+    }
+
+    /// Whether it holds a version of any key beside the newest.
+    pub async fn has_history(&self) -> Result<bool, ReadError> {
+        let stream = self.stream_with_info().await?;
+        let state = &stream.cached_info().state;
+        Ok(state.messages > state.subjects_count)
+    }
+
+    /// Reads what is there. A read that was interrupted (a reconnect, a change of leader) begins anew: the client would
+    /// go on somewhere, and a gap would not show.
+    async fn read_all(
+        &self,
+        filter: &str,
+        policy: consumer::DeliverPolicy,
+    ) -> Result<Vec<Change>, ReadError> {
+        let mut outcome = self.read_once(filter, policy).await;
+        for _ in 1..READS_MAX {
+            match outcome {
+                Err(ReadError::Unavailable { .. }) => outcome = self.read_once(filter, policy).await,
+                outcome => return outcome,
+            }
+        }
+        outcome
+    }
+
+    async fn read_once(
+        &self,
+        filter: &str,
+        policy: consumer::DeliverPolicy,
+    ) -> Result<Vec<Change>, ReadError> {
         let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
         let config = consumer::push::OrderedConfig {
             deliver_subject: self.streams.client().new_inbox(),
             filter_subject: self.subject(filter),
-            deliver_policy: consumer::DeliverPolicy::LastPerSubject,
+            deliver_policy: policy,
             ..Default::default()
         };
         let stream = self.stream().await?;
@@ -174,21 +227,30 @@ impl Bucket {
         let mut messages = consumer.messages().await.map_err(|error| unavailable(&error))?;
         let mut found = Vec::new();
         while expected > 0 {
-            let Some(message) = messages.next().await else { break };
+            let message = tokio::select! {
+                message = messages.next() => message,
+                // What was expected may have aged out meanwhile; then nothing comes any more.
+                () = self.streams.clock().sleep(READ_SILENCE_MAX) => {
+                    return Err(unavailable(&"it fell silent in the middle of a read"));
+                }
+            };
+            let Some(message) = message else { return Err(unavailable(&"the read ended early")) };
             let message = message.map_err(|error| unavailable(&error))?;
             let info = message.info().map_err(|error| unavailable(&error))?;
+            if info.consumer_sequence != found.len() as u64 + 1 {
+                return Err(unavailable(&"the read was interrupted"));
+            }
             // What is written meanwhile comes too, or replaces what was to come: the server's count decides.
             expected = info.pending.min(expected - 1);
             let key = message.subject.strip_prefix(&bucket_prefix(&self.name)).unwrap_or_default();
-            if headers::value(message.headers.as_ref(), headers::KV_OPERATION).is_none() {
-                found.push(Change {
-                    key: key.to_owned(),
-                    revision: info.stream_sequence,
-                    stored_at: timestamp(info.published.unix_timestamp_nanos()),
-                    is_current: expected == 0,
-                    value: Some(message.payload.clone()),
-                });
-            }
+            let deleted = headers::value(message.headers.as_ref(), headers::KV_OPERATION).is_some();
+            found.push(Change {
+                key: key.to_owned(),
+                revision: info.stream_sequence,
+                stored_at: timestamp(info.published.unix_timestamp_nanos()),
+                is_current: expected == 0,
+                value: (!deleted).then(|| message.payload.clone()),
+            });
         }
         Ok(found)
     }
