@@ -43,7 +43,6 @@ pub fn main() -> ExitCode {
     let result = match verb {
         // No runtime and no threads: the guard forks nothing it could not vouch for.
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
-        Verb::Probe(args) => verbs::probe::run(&args),
         Verb::Completion(args) => verbs::completion::run(&args),
         verb => run(verb, &global),
     };
@@ -94,7 +93,7 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
-        Verb::Probe(args) => verbs::probe::run(&args),
+        Verb::Probe(args) => verbs::probe::run(args, global).await,
         Verb::Completion(args) => verbs::completion::run(&args),
     }
 }

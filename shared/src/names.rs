@@ -178,6 +178,13 @@ impl MemberId {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         Self(format!("{kind}-{host}-{}", &unique[..8]))
     }
+
+    /// Whether it is the id of a member of this kind on this machine.
+    pub fn is_of(&self, kind: &str, host: &str) -> bool {
+        let here = Self::new(kind, host);
+        let shared = here.0.len() - 8;
+        self.0.len() == here.0.len() && self.0[..shared] == here.0[..shared]
+    }
 }
 
 impl RunKey {
@@ -221,6 +228,8 @@ mod tests {
     fn member_ids_are_names_whatever_the_host_is_called() {
         for host in ["laptop", "a.b.c", "host with blanks", &"long".repeat(40)] {
             let id = MemberId::new("worker", host);
+            assert!(id.is_of("worker", host) && !id.is_of("planner", host));
+            assert!(!id.is_of("worker", "another") && !id.is_of("worker", &format!("{host}-2")), "{host}");
             assert_eq!(id.as_str().parse::<MemberId>().expect("valid"), id);
         }
     }
