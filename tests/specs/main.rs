@@ -1,5 +1,10 @@
 //! The promises, as sentences that are checked. `docs/GUARANTEES.md` names for each promise the spec that proves it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "in tests; clippy only knows those that are inside #[test]"
+)]
 
 mod adhoc;
 mod bad_input;
