@@ -104,6 +104,8 @@ pub enum Verb {
     Delete(verbs::delete::DeleteArgs),
     /// Looks for what is wrong with the fleet, and says what to do
     Doctor(verbs::doctor::DoctorArgs),
+    /// Measures a fleet on a server of its own
+    Bench(verbs::bench::BenchArgs),
     /// Writes a completion script for a shell
     Completion(verbs::completion::CompletionArgs),
     /// Runs a service of an example

@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod members;
 pub mod names;
 pub mod queue_depth;
+pub mod raw;
 pub mod requests;
 pub mod responder;
 pub mod results;

@@ -8,6 +8,7 @@
 //! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers | operators |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
+//! | `<ns>_RAW` | stream, made and deleted by `bench` | `<ns>.raw.<n>` | `bench` | nobody |
 //! | `<ns>_runs` | bucket: the ledger | `<name>.<key>` | planners, workers | everybody |
 //! | | republished | `<ns>.results.<name>.<key>` | the server | dashboards |
 //! | `<ns>_schedules` | bucket | `<partition>.<name>` | operators | planners |
@@ -91,6 +92,18 @@ impl Names {
 
     pub(crate) fn control_stream(&self) -> String {
         format!("{}_CONTROL", self.ns)
+    }
+
+    pub(crate) fn raw_stream(&self) -> String {
+        format!("{}_RAW", self.ns)
+    }
+
+    pub(crate) fn raw(&self, n: usize) -> String {
+        format!("{}.raw.{n}", self.ns)
+    }
+
+    pub(crate) fn raw_all(&self) -> String {
+        format!("{}.raw.*", self.ns)
     }
 
     pub(crate) fn runs_bucket(&self) -> String {

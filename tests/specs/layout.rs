@@ -5,15 +5,23 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use serde_json::Value;
 
 /// What each of our crates may depend on, of ours.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("cronfleet-shared", &[]),
     ("cronfleet-streams", &["cronfleet-shared"]),
     ("cronfleet-planner", &["cronfleet-shared", "cronfleet-streams"]),
     ("cronfleet-worker", &["cronfleet-shared", "cronfleet-streams"]),
+    ("cronfleet-bench", &["cronfleet-shared", "cronfleet-streams"]),
     ("marketprism", &[]),
     (
         "cronfleet-cli",
-        &["cronfleet-shared", "cronfleet-streams", "cronfleet-planner", "cronfleet-worker", "marketprism"],
+        &[
+            "cronfleet-shared",
+            "cronfleet-streams",
+            "cronfleet-planner",
+            "cronfleet-worker",
+            "cronfleet-bench",
+            "marketprism",
+        ],
     ),
     ("cronfleet-specs", &["cronfleet-shared", "cronfleet-streams", "cronfleet-cli", "marketprism"]),
 ];
@@ -58,7 +66,7 @@ fn only_streams_imports_async_nats() {
 
 #[test]
 fn no_other_crate_spells_a_subject() {
-    for_each_source(&["planner/src", "worker/src", "cli/src", "shared/src"], |path, text| {
+    for_each_source(&["planner/src", "worker/src", "bench/src", "cli/src", "shared/src"], |path, text| {
         for spelled in
             ["cronfleet.due", "cronfleet.tasks", "cronfleet.results", "cronfleet.control", "$KV.", "$JS."]
         {
@@ -74,7 +82,7 @@ fn no_other_crate_spells_a_subject() {
 #[test]
 fn files_can_be_held_in_the_head() {
     for_each_source(
-        &["shared/src", "streams/src", "planner/src", "worker/src", "cli/src", "tests"],
+        &["shared/src", "streams/src", "planner/src", "worker/src", "bench/src", "cli/src", "tests"],
         |path, text| {
             let lines = text.lines().count();
             assert!(lines <= 480, "{} has {lines} lines: split it by what it does", path.display());

@@ -11,6 +11,7 @@
 //! | `data_dir.rs` | creates and locks the data directory |
 //! | `server/` | the embedded nats-server |
 //! | `fleet.rs` | planner and workers |
+//! | `scratch.rs` | a server alone, for `bench` |
 //! | `demo.rs` | the example's services and schedules |
 //! | `supervise.rs` | starts again what ended by itself |
 //! | `live/` | the live picture, or lines where stdout is no terminal |
@@ -20,6 +21,7 @@ mod data_dir;
 mod demo;
 mod fleet;
 mod live;
+pub(crate) mod scratch;
 mod server;
 mod supervise;
 mod talk;

@@ -17,6 +17,7 @@ use async_nats::jetstream::{
 use shared::{names::QueueName, queue::QueueSettings};
 
 pub use self::compare::Difference;
+pub(crate) use self::wanted::raw;
 use self::{
     compare::{compare_consumers, compare_streams, missing},
     wanted::{control_consumer, fixed_streams, queue_consumer, tasks},

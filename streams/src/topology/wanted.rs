@@ -78,6 +78,12 @@ pub(super) fn tasks(names: &Names, queues: &[QueueName], replicas: Replicas) -> 
     }
 }
 
+/// A stream like the work queue, for `bench` to measure the server with.
+pub(crate) fn raw(names: &Names) -> Config {
+    let like = tasks(names, &[], Replicas::One);
+    Config { name: names.raw_stream(), subjects: vec![names.raw_all()], ..like }
+}
+
 pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
     let runs = names.runs_bucket();
     vec![
