@@ -93,7 +93,6 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,
         Verb::Bench(args) => verbs::bench::run(args, global).await,
-        Verb::Bench(args) => verbs::bench::run(args, global).await,
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
         Verb::Probe(args) => verbs::probe::run(args, global).await,
         Verb::Completion(args) => verbs::completion::run(&args),
