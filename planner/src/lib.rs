@@ -15,17 +15,23 @@
 //! | `missed.rs` | whether a slot runs, late or not, or is skipped (pure) |
 //! | `share.rs` | which planner should hold which partition (pure) |
 //! | `book.rs` | the schedules in memory, and which is due next (pure) |
-//! | `dispatch.rs` | record, then task; who holds a schedule's lock |
+//! | `dispatch.rs` | record, then task |
+//! | `lock.rs` | who holds a schedule's lock |
+//! | `lines.rs` | the runs that wait for a lock: who stands where |
+//! | `advance.rs` | the first of a line goes when its lock is free |
 //! | `round.rs` | one pass over what is due; the cursors |
 //! | `leases.rs` | taking, renewing and giving up partitions |
 //! | `definitions.rs` | following the buckets of definitions |
 //! | `trigger.rs` | runs asked for by hand |
 
+mod advance;
 mod book;
 mod definitions;
 mod dispatch;
 mod due;
 mod leases;
+mod lines;
+mod lock;
 mod missed;
 mod round;
 mod share;
@@ -103,6 +109,13 @@ impl Planner {
             parts.spawn("watch of definitions", following);
         }
         drop(changes);
+        let advance = advance::Advance {
+            streams: streams(),
+            dispatcher: dispatcher.clone(),
+            holdings: Arc::clone(&holdings),
+            id: self.id.clone(),
+        };
+        parts.spawn("lines", advance.follow(planning.clone()));
         let rounds =
             round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));

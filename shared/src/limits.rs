@@ -46,6 +46,8 @@ pub const CATCH_UP_DEFAULT: Duration = Duration::from_hours(1);
 pub const CATCH_UP_MAX: Duration = Duration::from_hours(8760);
 /// Missed slots of one schedule that `missed: all` runs after an outage; older ones are recorded as skipped.
 pub const MISSED_RUNS_MAX: usize = 100;
+/// Runs of one schedule that wait for its lock with overlap `buffer_all`; what comes then is recorded as skipped.
+pub const WAITING_RUNS_MAX: usize = 100;
 /// Slots of one schedule that one round accounts for; the rest come in the next round.
 pub const SLOTS_PER_ROUND_MAX: usize = 1_000;
 /// A run dispatched at most this much after its slot is on time; later ones say `late`.
@@ -122,3 +124,7 @@ const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);
 // The whole life of a run with the default attempts fits its history: pending, and two writes an attempt.
 const _: () = assert!(1 + 2 * (ATTEMPTS_DEFAULT as i64) < RUN_HISTORY);
+// What catching up may run at once may also wait at once.
+const _: () = assert!(MISSED_RUNS_MAX <= WAITING_RUNS_MAX);
+// The keys of all runs that wait are one value in a bucket.
+const _: () = assert!(WAITING_RUNS_MAX * (NAME_CHARS_MAX + 4) < MESSAGE_BYTES_MAX / 4);

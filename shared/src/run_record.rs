@@ -21,6 +21,12 @@ use crate::{
 pub enum Reason {
     /// The schedule's previous run had not ended.
     SkippedOverlap,
+    /// It waits for the schedule's previous run to end.
+    Buffered,
+    /// A newer run of its schedule took its place.
+    Replaced,
+    /// Its schedule was deleted while it waited.
+    ScheduleDeleted,
     /// The slot passed while nobody could dispatch it, and the schedule's policy does not run it late.
     SkippedMissed,
     /// The schedule's calendar leaves this day out.
@@ -71,6 +77,8 @@ pub enum ErrorKind {
     Command,
     /// The worker was lost.
     Lost,
+    /// As many runs of the schedule wait as may.
+    Overlap,
     /// Something in the worker itself.
     Internal,
 }

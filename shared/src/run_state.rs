@@ -28,6 +28,8 @@ pub enum RunState {
 /// What can happen to a run. Events and states are two types even where the word agrees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunEvent {
+    /// It waits until its schedule's previous run has ended.
+    Buffered,
     /// A worker claimed it: a new attempt begins.
     Started,
     /// The attempt went well.
@@ -83,7 +85,7 @@ impl RunState {
             (Running, On::FailedWithRetry | On::Lost) => Ok(Retry),
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
-            (Running, On::Interrupted) => Ok(Pending),
+            (Running, On::Interrupted) | (Pending, On::Buffered) => Ok(Pending),
             (Pending, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
@@ -117,7 +119,8 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 11] = [
+    pub const ALL: [RunEvent; 12] = [
+        RunEvent::Buffered,
         RunEvent::Started,
         RunEvent::Succeeded,
         RunEvent::FailedWithRetry,
@@ -134,6 +137,7 @@ impl RunEvent {
     /// What the event means, for `docs/run-states.md`.
     pub fn meaning(self) -> &'static str {
         match self {
+            RunEvent::Buffered => "the run waits until its schedule's previous one has ended",
             RunEvent::Started => "a worker claimed the run; a new attempt begins",
             RunEvent::Succeeded => "the attempt went well",
             RunEvent::FailedWithRetry => "the attempt went wrong; another follows after the backoff",

@@ -23,8 +23,43 @@ pub enum Overlap {
     /// The slot is skipped, and its record says so. Never two at once.
     #[default]
     Skip,
+    /// One slot waits, the first that comes, and runs as soon as the previous run has ended; others are skipped. Never
+    /// two at once.
+    BufferOne,
+    /// Slots wait, at most 100, and run in order, each as soon as the one before has ended. Never two at once.
+    BufferAll,
+    /// The previous run is cancelled, and the slot runs as soon as it has stopped. Never two at once.
+    Replace,
     /// Both run.
     Allow,
+}
+
+impl Overlap {
+    /// Whether the schedule's runs share one lock, so that never two of them are live.
+    pub fn is_exclusive(self) -> bool {
+        self != Overlap::Allow
+    }
+
+    /// How many of a schedule's runs may wait for its lock.
+    pub fn waiting_max(self) -> usize {
+        match self {
+            Overlap::Skip | Overlap::Allow => 0,
+            Overlap::BufferOne => 1,
+            // Those that wait to replace are replaced themselves, as soon as somebody looks at them.
+            Overlap::BufferAll | Overlap::Replace => limits::WAITING_RUNS_MAX,
+        }
+    }
+
+    /// The policy as definitions write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Overlap::Skip => "skip",
+            Overlap::BufferOne => "buffer_one",
+            Overlap::BufferAll => "buffer_all",
+            Overlap::Replace => "replace",
+            Overlap::Allow => "allow",
+        }
+    }
 }
 
 /// What happens to slots that passed while nobody could dispatch them.

@@ -109,6 +109,21 @@ impl Bucket {
         }
     }
 
+    /// Reads exactly this revision of a key from the leader; none if the history does not reach back to it any more.
+    pub async fn at(&self, key: &str, revision: u64) -> Result<Option<Stored<Bytes>>, ReadError> {
+        let stream = self.stream().await?;
+        match stream.get_raw_message(revision).await {
+            Ok(message) if message.subject.as_str() == self.subject(key) => Ok(Some(Stored {
+                value: message.payload,
+                revision: message.sequence,
+                stored_at: timestamp(message.time.unix_timestamp_nanos()),
+            })),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(missing_or_unavailable(&format!("bucket {}", self.name), &error)),
+        }
+    }
+
     async fn stream(&self) -> Result<stream::Stream<()>, ReadError> {
         self.streams
             .jetstream()

@@ -9,6 +9,7 @@
 //! - **An ack proves nothing**: a stale one succeeds too. Only the ledger decides who owns an attempt.
 
 pub mod bucket;
+pub mod cancel;
 pub mod catalog;
 pub mod connect;
 pub mod control;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod headers;
 pub mod leases;
 pub mod ledger;
+pub mod lines;
 pub mod members;
 pub mod names;
 pub mod queue_depth;

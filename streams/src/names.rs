@@ -7,12 +7,13 @@
 //! | `<ns>_TASKS/<queue>` | durable pull consumer | both subjects of the queue | `init`, `apply` | workers |
 //! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers | operators |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
+//! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
 //! | `<ns>_runs` | bucket: the ledger | `<name>.<key>` | planners, workers | everybody |
 //! | | republished | `<ns>.results.<name>.<key>` | the server | dashboards |
 //! | `<ns>_schedules` | bucket | `<partition>.<name>` | operators | planners |
 //! | `<ns>_catalog` | bucket | `target.<name>` `queue.<name>` `calendar.<name>` | operators | everybody |
-//! | `<ns>_planner` | bucket | `lease.<partition>` `cursor.<partition>` | planners | planners |
+//! | `<ns>_planner` | bucket | `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
 //!
 //! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
@@ -128,6 +129,16 @@ impl Names {
         format!("{}.due.*.{schedule}.*", self.ns)
     }
 
+    /// A schedule's lock, in all queues.
+    pub(crate) fn due_locks_of(&self, schedule: &Name) -> String {
+        format!("{}.due.*.{schedule}.{LOCK_KEY}", self.ns)
+    }
+
+    /// A run under a subject of its own, planned or submitted, in all queues.
+    pub(crate) fn own_subjects_of(&self, run: &RunId) -> [String; 2] {
+        [format!("{}.due.*.{run}", self.ns), format!("{}.tasks.*.{run}", self.ns)]
+    }
+
     /// The subject anybody submits a task to.
     pub fn task(&self, queue: &QueueName, run: &RunId) -> String {
         format!("{}.tasks.{queue}.{run}", self.ns)
@@ -173,6 +184,14 @@ impl Names {
 
     pub(crate) fn triggers(&self) -> String {
         format!("{}.control.trigger.*.*", self.ns)
+    }
+
+    pub(crate) fn cancel(&self, run: &RunId) -> String {
+        format!("{}.control.cancel.{run}", self.ns)
+    }
+
+    pub(crate) fn cancels(&self) -> String {
+        format!("{}.control.cancel.*.*", self.ns)
     }
 
     /// The subject on which every change of a run comes out.
@@ -229,6 +248,10 @@ pub(crate) mod keys {
 
     pub(crate) fn cursor(partition: u16) -> String {
         format!("cursor.{partition}")
+    }
+
+    pub(crate) fn line(name: &Name) -> String {
+        format!("line.{}.{name}", partition_of(name.as_str()))
     }
 
     pub(crate) fn member(kind: &str, id: &MemberId) -> String {

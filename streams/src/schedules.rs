@@ -69,6 +69,13 @@ impl Schedules {
         Ok(Some(Stored { value: schedule, revision: stored.revision, stored_at: stored.stored_at }))
     }
 
+    /// Reads exactly this version of one from the leader; none if its history does not reach back to it any more, or
+    /// it cannot be understood.
+    pub async fn at(&self, name: &Name, revision: u64) -> Result<Option<Schedule>, ReadError> {
+        let stored = self.bucket.at(&keys::schedule(name), revision).await?;
+        Ok(stored.and_then(|stored| read(name, &stored.value).ok()))
+    }
+
     /// Writes one if it differs from what is there; over exactly what was read, so no change is lost.
     pub async fn apply(&self, name: &Name, schedule: &Schedule) -> Result<Applied, WriteError> {
         let key = keys::schedule(name);

@@ -24,6 +24,7 @@ use streams::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cancel,
     claim::{Claim, Claimer},
     executors::{Attempt, Executors, Failure},
     hold,
@@ -187,6 +188,9 @@ impl Inner {
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted),
+            reason = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value.id, under_way.ack_wait) => {
+                Some(Ending::Cancelled(reason))
+            }
             () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };
         // It is told to stop and must have stopped before anybody else may begin.
