@@ -98,6 +98,8 @@ pub enum Verb {
     Trigger(verbs::trigger::TriggerArgs),
     /// Submits an ad-hoc task
     Submit(verbs::submit::SubmitArgs),
+    /// Stops a run, or takes it out of its queue
+    Cancel(verbs::cancel::CancelArgs),
     /// Shows every change of a run's state as it happens
     Tail(verbs::tail::TailArgs),
     /// Deletes a schedule; its runs stay
@@ -152,6 +154,7 @@ mod tests {
             "cronfleet trigger x --timeout 5s",
             "cronfleet get runs -o toml",
             "cronfleet get runs --limit 0",
+            "cronfleet cancel reindex",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

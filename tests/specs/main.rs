@@ -3,6 +3,7 @@
 
 mod adhoc;
 mod bad_input;
+mod cancelling;
 mod cluster;
 mod control;
 mod drain;
@@ -11,9 +12,11 @@ mod generated;
 mod layout;
 mod mending;
 mod overlap;
+mod overlap_cluster;
 mod planning;
 mod results;
 mod server;
 mod targets;
 mod topology;
 mod up;
+mod waiting;

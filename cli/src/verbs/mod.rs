@@ -1,6 +1,7 @@
 //! One file per verb: its arguments, with their help, and `run`.
 
 pub mod apply;
+pub mod cancel;
 pub mod changes;
 pub mod completion;
 pub mod delete;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use shared::{Timestamp, run_record::RunRecord};
+use shared::{Timestamp, limits::LATE_AFTER, run_record::RunRecord};
 
 use super::when::{ago, milliseconds, utc};
 use crate::{
@@ -66,7 +66,7 @@ pub fn text(run: &RunRecord) -> String {
         }
     };
     let lateness =
-        run.lateness().filter(|_| run.late).map(|late| format!(", dispatched {} s late", late.as_secs()));
+        run.lateness().filter(|late| run.late && *late > LATE_AFTER).map(|late| format!(", dispatched {} s late", late.as_secs()));
     field("run", Some(run.id.to_string()));
     field("status", Some(run.status.to_string()));
     field("reason", run.reason.map(|reason| word(&reason)));

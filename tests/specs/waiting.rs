@@ -1,0 +1,155 @@
+//! Overlap `buffer_one` and `buffer_all`: slots wait for their schedule's lock and run in order, whatever dies meanwhile.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use harness::{Fleet, within};
+use shared::{
+    limits::WAITING_RUNS_MAX,
+    names::Name,
+    run_record::{ErrorKind, Reason, RunRecord},
+    run_state::RunState,
+};
+use streams::control::Trigger;
+
+fn definitions(overlap: &str, task: &str) -> String {
+    format!(
+        "targets: {{target: {{http: TARGET}}}}\nqueues: {{default: {{ack_wait: 4s}}}}\nschedules: {{busy: {{every: \
+         1s, overlap: {overlap}, task: {{target_service: target, {task}}}}}}}"
+    )
+}
+
+async fn runs_of(fleet: &Fleet) -> Vec<RunRecord> {
+    let mut runs: Vec<_> = fleet.records().await.into_iter().map(|stored| stored.value).collect();
+    runs.sort_by_key(|run| run.slot);
+    runs
+}
+
+async fn when_so_many_succeeded(fleet: &Fleet, count: usize) {
+    within(Duration::from_mins(1), &format!("{count} runs that succeeded"), async || {
+        let done = runs_of(fleet).await.iter().filter(|run| run.status == RunState::Success).count();
+        if done >= count { Ok(()) } else { Err(done.to_string()) }
+    })
+    .await;
+}
+
+/// Deletes the schedule and waits until all of its runs have ended; they are returned.
+async fn when_deleted(fleet: &Fleet) -> Vec<RunRecord> {
+    fleet.cronfleet(&["delete", "busy"]);
+    within(Duration::from_secs(30), "the end of all runs", async || {
+        let runs = runs_of(fleet).await;
+        let open: Vec<_> = runs.iter().filter(|run| !run.status.is_final()).map(|run| &run.id).collect();
+        if open.is_empty() { Ok(()) } else { Err(format!("{open:?}")) }
+    })
+    .await;
+    runs_of(fleet).await
+}
+
+async fn trigger_times(fleet: &Fleet, schedule: &str, count: usize) {
+    let asked = (0..count).map(async |n| {
+        let run = format!("{schedule}.manual-{n}").parse().expect("run");
+        let parameters = serde_json::Map::new();
+        let trigger = Trigger { run, parameters, by: "spec".to_owned(), at: fleet.now() };
+        fleet.streams.trigger(&trigger).await.expect("stored");
+    });
+    join_all(asked).await;
+}
+
+#[tokio::test]
+async fn with_buffer_one_the_first_slot_waits_for_its_turn_and_those_after_it_are_skipped() {
+    let fleet = Fleet::start().await;
+    let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());
+    fleet.apply(&definitions("buffer_one", "action: slow, parameters: {ms: 2500}"));
+    when_so_many_succeeded(&fleet, 3).await;
+    let runs = when_deleted(&fleet).await;
+    fleet.target.assert_never_two_at_once("busy");
+    let ran: Vec<_> = runs.iter().filter(|run| run.status == RunState::Success).collect();
+    for run in &ran[1..] {
+        let life = fleet.life(&run.id.to_string()).await;
+        assert_eq!(life[..2], [RunState::Pending, RunState::Pending], "{} waited", run.id);
+    }
+    let skipped: Vec<_> = runs.iter().filter(|run| run.reason == Some(Reason::SkippedOverlap)).collect();
+    assert!(!skipped.is_empty());
+    for run in skipped {
+        let error = run.error.as_ref().expect("an explanation");
+        assert_eq!(error.kind, ErrorKind::Overlap);
+        assert!(error.message.contains("at most 1 may"), "{}", error.message);
+    }
+    let left = runs.iter().filter(|run| run.reason == Some(Reason::ScheduleDeleted)).count();
+    assert!(left <= 1, "{left} waited when the schedule was deleted");
+}
+
+#[tokio::test]
+async fn with_buffer_all_slots_run_in_order_and_none_comes_between_the_attempts_of_another() {
+    let fleet = Fleet::start().await;
+    let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());
+    fleet.apply(&definitions("buffer_all", "action: flaky, retry: {attempts: 3, backoff: 2s}"));
+    when_so_many_succeeded(&fleet, 4).await;
+    let runs = when_deleted(&fleet).await;
+    fleet.target.assert_never_two_at_once("busy");
+    let called: Vec<_> = fleet.target.calls().into_iter().map(|call| (call.run, call.attempt)).collect();
+    let in_order: Vec<_> = runs
+        .iter()
+        .filter(|run| run.reason != Some(Reason::ScheduleDeleted))
+        .flat_map(|run| [(run.id.to_string(), 1), (run.id.to_string(), 2)])
+        .collect();
+    assert_eq!(called, in_order);
+    let ran = runs.iter().filter(|run| run.status == RunState::Success).count();
+    let (first, rest) = runs.split_at(ran);
+    assert!(first.iter().all(|run| run.status == RunState::Success), "the oldest ran");
+    assert!(rest.iter().all(|run| run.reason == Some(Reason::ScheduleDeleted)), "{rest:?}");
+}
+
+#[tokio::test]
+async fn slots_that_wait_when_their_planner_is_killed_run_in_order_each_once_under_its_successor() {
+    let fleet = Fleet::start().await;
+    let _worker = fleet.worker(&[]);
+    let mut planner = fleet.planner();
+    fleet.apply(&definitions("buffer_all", "action: slow, parameters: {ms: 1300}"));
+    let busy: Name = "busy".parse().expect("name");
+    let waiting = within(Duration::from_secs(30), "three that wait", async || {
+        let line = fleet.streams.lines().get(&busy).await.map_err(|error| error.to_string())?;
+        if line.runs.len() >= 3 { Ok(line.runs) } else { Err(line.runs.len().to_string()) }
+    })
+    .await;
+    planner.kill();
+    let _successor = fleet.planner();
+    for run in &waiting {
+        assert_eq!(fleet.end_of(&run.to_string()).await.status, RunState::Success);
+    }
+    let runs = when_deleted(&fleet).await;
+    fleet.target.assert_never_two_at_once("busy");
+    let called: Vec<_> = fleet.target.calls().into_iter().map(|call| call.run).collect();
+    let ran: Vec<_> = runs.iter().filter(|run| run.attempt > 0).map(|run| run.id.to_string()).collect();
+    assert_eq!(called, ran, "in the order of their slots, each once");
+    let slots: Vec<_> = runs.iter().filter_map(|run| run.slot).collect();
+    let gaps = slots.windows(2).filter(|pair| (pair[1] - pair[0]).num_seconds() != 1).count();
+    assert_eq!(gaps, 0, "every slot has its record");
+}
+
+#[tokio::test]
+async fn no_more_wait_than_the_policy_says_although_two_planners_add_to_the_line_at_once() {
+    let fleet = Fleet::start().await;
+    let _planners = [fleet.planner(), fleet.planner()];
+    fleet.members("planner", 2).await;
+    let yearly = |overlap: &str| {
+        format!("{overlap}: {{cron: '0 0 1 1 *', overlap: {overlap}, task: {{target_service: target, action: ok}}}}")
+    };
+    let schedules = [yearly("buffer_one"), yearly("buffer_all")].join(", ");
+    fleet.apply(&format!("targets: {{target: {{http: TARGET}}}}\nschedules: {{{schedules}}}"));
+    for (schedule, max) in [("buffer_one", 1), ("buffer_all", WAITING_RUNS_MAX)] {
+        // No worker lives: the first holds the lock for ever.
+        let asked = 1 + max + 9;
+        trigger_times(&fleet, schedule, asked).await;
+        let runs = within(Duration::from_secs(30), "an answer for each", async || {
+            let mut runs = runs_of(&fleet).await;
+            runs.retain(|run| run.id.name.as_str() == schedule);
+            let undecided =
+                runs.iter().filter(|run| run.status == RunState::Pending && run.reason.is_none()).count();
+            if runs.len() == asked && undecided == 1 { Ok(runs) } else { Err(format!("{undecided}")) }
+        })
+        .await;
+        let so_many = |reason| runs.iter().filter(|run| run.reason == Some(reason)).count();
+        assert_eq!((so_many(Reason::Buffered), so_many(Reason::SkippedOverlap)), (max, 9), "{schedule}");
+    }
+}
