@@ -197,7 +197,9 @@ impl Advance {
         let in_force = self.in_force(name).await?;
         let overlap = in_force.as_ref().map(InForce::overlap);
         match (judge(first.as_ref().map(|first| first.value.status), line.runs.len() - 1, overlap), first) {
-            (Next::Go, Some(first)) => self.go(name, &line, first, in_force.unwrap_or(InForce::Unreadable)).await,
+            (Next::Go, Some(first)) => {
+                self.go(name, &line, first, in_force.unwrap_or(InForce::Unreadable)).await
+            }
             (Next::Cancel(reason), Some(first)) => {
                 self.dispatcher.end(&first.value, first.revision, RunEvent::Cancelled, reason, None).await?;
                 self.leave(name, &line).await
@@ -289,8 +291,10 @@ impl Advance {
     ) -> Result<Option<Stored<RunRecord>>, DispatchError> {
         let now = self.streams.clock().now();
         let Ok(waiting) = first.value.apply(RunEvent::Buffered, now) else { return Ok(None) };
-        let is_late = waiting.slot.is_some_and(|slot| (now - slot).to_std().is_ok_and(|late| late > LATE_AFTER));
-        let queue = in_force.schedule().map_or_else(|| waiting.queue.clone(), |schedule| schedule.queue.clone());
+        let is_late =
+            waiting.slot.is_some_and(|slot| (now - slot).to_std().is_ok_and(|late| late > LATE_AFTER));
+        let queue =
+            in_force.schedule().map_or_else(|| waiting.queue.clone(), |schedule| schedule.queue.clone());
         let ready = RunRecord { late: waiting.late || is_late, queue, ..waiting }.because(Reason::Buffered);
         if ready == first.value {
             return Ok(Some(first));
@@ -319,7 +323,9 @@ impl Advance {
             (None, None) => None,
         };
         let Some(mut task) = task else {
-            return Ok(Err(format!("the definition of {name} that it was made from cannot be read any more")));
+            return Ok(Err(format!(
+                "the definition of {name} that it was made from cannot be read any more"
+            )));
         };
         if record.slot.is_none() {
             let Some(trigger) = self.streams.trigger_of(&record.id).await? else {
@@ -378,7 +384,7 @@ async fn end_of_a_run(results: &mut (impl Stream<Item = RunRecord> + Unpin)) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

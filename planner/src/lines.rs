@@ -1,11 +1,7 @@
 //! Lines of runs that wait for their schedule's lock: who stands where, and mending a line that a stranger wrote over.
 
 use shared::{names::Name, run::RunId, run_record::Reason, run_state::RunState};
-use streams::{
-    ReadError, Streams, WriteError,
-    ledger::Update,
-    lines::Line,
-};
+use streams::{ReadError, Streams, WriteError, ledger::Update, lines::Line};
 
 /// Where a run stands in a line, or would.
 #[derive(Debug, PartialEq, Eq)]

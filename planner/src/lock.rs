@@ -8,12 +8,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use shared::{
-    names::Name,
-    run::RunId,
-    run_state::RunState,
-    schedule::Overlap,
-};
+use shared::{names::Name, run::RunId, run_state::RunState, schedule::Overlap};
 use streams::{
     ReadError, Streams, WriteError,
     tasks::{DueTask, Holder},
@@ -95,7 +90,9 @@ impl Locks {
                         return Ok(Placing::Placed);
                     }
                     // The subject of a run that may overlap is its own: whatever is there, it is this run.
-                    Err(WriteError::Occupied { .. }) if !overlap.is_exclusive() => return Ok(Placing::Placed),
+                    Err(WriteError::Occupied { .. }) if !overlap.is_exclusive() => {
+                        return Ok(Placing::Placed);
+                    }
                     Err(WriteError::Occupied { .. }) => {}
                     // Trying again would not make it smaller or better.
                     Err(

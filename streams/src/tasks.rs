@@ -106,7 +106,10 @@ impl Streams {
         match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(Holder {
                 run: headers::value(Some(&message.headers), headers::RUN).and_then(|text| text.parse().ok()),
-                queue: self.names().parse_task(&message.subject).and_then(|(_, queue, ..)| queue.parse().ok()),
+                queue: self
+                    .names()
+                    .parse_task(&message.subject)
+                    .and_then(|(_, queue, ..)| queue.parse().ok()),
                 sequence: message.sequence,
                 since: timestamp(message.time.unix_timestamp_nanos()),
             })),

@@ -22,8 +22,7 @@ const HANG: &str = "target_service: target, action: hang";
 async fn replaced(fleet: &Fleet, count: usize) -> Vec<RunRecord> {
     within(Duration::from_secs(40), &format!("{count} runs that were replaced"), async || {
         let runs: Vec<_> = fleet.records().await.into_iter().map(|stored| stored.value).collect();
-        let replaced: Vec<_> =
-            runs.into_iter().filter(|run| run.reason == Some(Reason::Replaced)).collect();
+        let replaced: Vec<_> = runs.into_iter().filter(|run| run.reason == Some(Reason::Replaced)).collect();
         if replaced.len() >= count { Ok(replaced) } else { Err(format!("{}", replaced.len())) }
     })
     .await
@@ -48,7 +47,8 @@ async fn with_replace_the_live_run_is_stopped_before_the_new_one_begins() {
         assert!(calls[0].dropped_ms.is_some(), "its request was dropped");
     }
     fleet.target.assert_never_two_at_once("newest");
-    let skipped = fleet.records().await.into_iter().filter(|run| run.value.status == RunState::Failed).count();
+    let skipped =
+        fleet.records().await.into_iter().filter(|run| run.value.status == RunState::Failed).count();
     assert_eq!(skipped, 0);
 }
 
@@ -63,12 +63,13 @@ async fn with_replace_a_run_that_waits_in_its_queue_or_for_its_retry_makes_room_
         assert_eq!((run.status, run.attempt), (RunState::Cancelled, 0));
     }
     let _worker = fleet.worker(&[]);
-    let retrying = within(Duration::from_secs(30), "one that was cancelled while it waited to be retried", async || {
-        let runs = replaced(&fleet, 2).await;
-        let found = runs.iter().find(|run| run.attempt == 1).cloned();
-        found.ok_or_else(|| format!("{}", runs.len()))
-    })
-    .await;
+    let retrying =
+        within(Duration::from_secs(30), "one that was cancelled while it waited to be retried", async || {
+            let runs = replaced(&fleet, 2).await;
+            let found = runs.iter().find(|run| run.attempt == 1).cloned();
+            found.ok_or_else(|| format!("{}", runs.len()))
+        })
+        .await;
     let life = fleet.life(&retrying.id.to_string()).await;
     assert_eq!(life[life.len() - 3..], [RunState::Running, RunState::Retry, RunState::Cancelled]);
     fleet.target.assert_never_two_at_once("newest");

@@ -20,7 +20,8 @@ fn start(cluster: &Cluster, name: &str, arguments: &[&str]) -> Process {
 
 async fn so_many(streams: &Streams, schedule: &str, count: usize, counts: impl Fn(&RunRecord) -> bool) {
     within(Duration::from_mins(1), &format!("{count} runs of {schedule}"), async || {
-        let runs = streams.ledger().list(&format!("{schedule}.*")).await.map_err(|error| error.to_string())?;
+        let runs =
+            streams.ledger().list(&format!("{schedule}.*")).await.map_err(|error| error.to_string())?;
         let found = runs.iter().filter(|stored| counts(&stored.value)).count();
         if found >= count { Ok(()) } else { Err(found.to_string()) }
     })

@@ -82,7 +82,9 @@ async fn cancel(streams: &Streams, request: &CancelRequest, output: Output) -> a
                         talk(format!("{run} was cancelled before"));
                         show(&record, output)
                     }
-                    (status, true) => bail!("{run} is {status}: it came to its end before it could be stopped"),
+                    (status, true) => {
+                        bail!("{run} is {status}: it came to its end before it could be stopped")
+                    }
                     (status, false) => bail!("{run} is {status} already; there is nothing to cancel"),
                 };
             }

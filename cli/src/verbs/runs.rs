@@ -65,8 +65,10 @@ pub fn text(run: &RunRecord) -> String {
             let _ = writeln!(text, "{name:<14}{value}");
         }
     };
-    let lateness =
-        run.lateness().filter(|late| run.late && *late > LATE_AFTER).map(|late| format!(", dispatched {} s late", late.as_secs()));
+    let lateness = run
+        .lateness()
+        .filter(|late| run.late && *late > LATE_AFTER)
+        .map(|late| format!(", dispatched {} s late", late.as_secs()));
     field("run", Some(run.id.to_string()));
     field("status", Some(run.status.to_string()));
     field("reason", run.reason.map(|reason| word(&reason)));
