@@ -52,8 +52,8 @@ async fn with_three_replicas_slots_wait_and_replace_and_never_two_run_at_once() 
     so_many(&streams, "waits", 2, succeeded).await;
     so_many(&streams, "newest", 2, replaced).await;
     cluster.kill(1);
-    so_many(&streams, "waits", 5, succeeded).await;
-    so_many(&streams, "newest", 4, replaced).await;
+    so_many(&streams, "waits", 4, succeeded).await;
+    so_many(&streams, "newest", 3, replaced).await;
     target.assert_never_two_at_once("waits");
     target.assert_never_two_at_once("newest");
 }

@@ -107,11 +107,11 @@ async fn slots_that_wait_when_their_planner_is_killed_run_in_order_each_once_und
     let fleet = Fleet::start().await;
     let _worker = fleet.worker(&[]);
     let mut planner = fleet.planner();
-    fleet.apply(&definitions("buffer_all", "action: slow, parameters: {ms: 1300}"));
+    fleet.apply(&definitions("buffer_all", "action: slow, parameters: {ms: 2500}"));
     let busy: Name = "busy".parse().expect("name");
-    let waiting = within(Duration::from_secs(30), "three that wait", async || {
+    let waiting = within(Duration::from_secs(30), "two that wait", async || {
         let line = fleet.streams.lines().get(&busy).await.map_err(|error| error.to_string())?;
-        if line.runs.len() >= 3 { Ok(line.runs) } else { Err(line.runs.len().to_string()) }
+        if line.runs.len() >= 2 { Ok(line.runs) } else { Err(line.runs.len().to_string()) }
     })
     .await;
     planner.kill();
@@ -204,6 +204,30 @@ async fn runs_that_wait_follow_their_schedule_to_its_new_queue_and_do_what_they_
         assert_eq!((&parameters["ms"], &parameters["n"]), (&1001.into(), &n.into()), "{parameters}");
     }
     assert_eq!(fleet.end_of(&first).await.queue.as_str(), "default");
+    fleet.target.assert_never_two_at_once("held");
+}
+
+#[tokio::test]
+async fn a_run_that_waits_goes_after_the_second_attempt_of_the_one_whose_worker_was_killed() {
+    let fleet = Fleet::start().await;
+    fleet.apply(&format!(
+        "targets: {{target: {{http: TARGET}}}}\nqueues: {{default: {{ack_wait: 3s}}}}\nschedules: {{held: {{{HELD}, \
+         parameters: {{ms: 1500}}}}}}}}"
+    ));
+    let mut worker = fleet.worker(&[]);
+    let _planners = [fleet.planner(), fleet.planner()];
+    let first = triggered(&fleet, "n=0");
+    within(Duration::from_secs(30), "its call", async || {
+        if fleet.target.calls_of(&first).is_empty() { Err("none".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    worker.kill();
+    let second = triggered(&fleet, "n=1");
+    when_buffered(&fleet, std::slice::from_ref(&second)).await;
+    let _second_worker = fleet.worker(&[]);
+    assert_eq!(fleet.end_of(&second).await.status, RunState::Success);
+    let called: Vec<_> = fleet.target.calls().into_iter().map(|call| (call.run, call.attempt)).collect();
+    assert_eq!(called, [(first.clone(), 1), (first, 2), (second, 1)]);
     fleet.target.assert_never_two_at_once("held");
 }
 
