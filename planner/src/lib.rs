@@ -18,7 +18,8 @@
 //! | `dispatch.rs` | record, then task |
 //! | `lock.rs` | who holds a schedule's lock |
 //! | `lines.rs` | the runs that wait for a lock: who stands where |
-//! | `advance.rs` | the first of a line goes when its lock is free |
+//! | `advance.rs` | which lines are moved on here, and when they are looked at |
+//! | `turn.rs` | the first of a line goes when its lock is free |
 //! | `round.rs` | one pass over what is due; the cursors |
 //! | `leases.rs` | taking, renewing and giving up partitions |
 //! | `definitions.rs` | following the buckets of definitions |
@@ -37,6 +38,7 @@ mod round;
 mod share;
 mod status;
 mod trigger;
+mod turn;
 
 use std::sync::Arc;
 
@@ -109,12 +111,8 @@ impl Planner {
             parts.spawn("watch of definitions", following);
         }
         drop(changes);
-        let advance = advance::Advance {
-            streams: streams(),
-            dispatcher: dispatcher.clone(),
-            holdings: Arc::clone(&holdings),
-            id: self.id.clone(),
-        };
+        let id = self.id.clone();
+        let advance = advance::Advance::new(streams(), dispatcher.clone(), Arc::clone(&holdings), id);
         parts.spawn("lines", advance.follow(planning.clone()));
         let rounds =
             round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
