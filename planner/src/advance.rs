@@ -33,6 +33,9 @@ use crate::{
 
 /// A lock is looked at this often although nothing was heard: what is heard over core NATS may be lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A watch is believed for so long, then it is begun anew: one was seen that said nothing more after a server died, and
+/// did not end. A line that nobody hears of would wait for ever.
+const WATCH_BELIEVED: Duration = Duration::from_secs(5);
 /// Before a watch that was lost is begun anew.
 const REWATCH_WAIT: Duration = Duration::from_millis(500);
 
@@ -74,8 +77,9 @@ impl Advance {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                ended = self.watch(&mut known) => if let Err(error) = ended {
-                    tracing::warn!(%error, "The watch of lines is lost: {error}");
+                ended = self.watch(&mut known) => match ended {
+                    Ok(()) => continue,
+                    Err(error) => tracing::warn!(%error, "The watch of lines is lost: {error}"),
                 },
             }
             tokio::select! {
@@ -86,12 +90,18 @@ impl Advance {
     }
 
     async fn watch(&self, known: &mut Known) -> Result<(), ReadError> {
-        let mut seen = self.streams.lines().watch().await?;
-        loop {
+        let clock = self.streams.clock();
+        let lines = self.streams.lines();
+        let mut seen = tokio::select! {
+            seen = lines.watch() => seen?,
+            () = clock.sleep(WATCH_BELIEVED) => return Err(lost("it does not begin")),
+        };
+        let renew_at = clock.elapsed() + WATCH_BELIEVED;
+        while clock.elapsed() < renew_at {
             tokio::select! {
                 line = seen.next() => match line {
                     Some(line) => known.note(line?),
-                    None => return Ok(()),
+                    None => return Err(lost("it has ended")),
                 },
                 // Only reaped. If its line is not empty it is begun again at the next look.
                 Some(ended) = known.running.join_next() => {
@@ -100,10 +110,11 @@ impl Advance {
                     }
                     continue;
                 }
-                () = self.streams.clock().sleep(ROUND_SLEEP_MAX) => {}
+                () = clock.sleep(ROUND_SLEEP_MAX) => {}
             }
             self.begin(known);
         }
+        Ok(())
     }
 
     /// Begins to move on every line that somebody stands in and whose partition is held.
@@ -162,6 +173,10 @@ impl Known {
             self.waiting.insert(line.schedule);
         }
     }
+}
+
+fn lost(detail: &str) -> ReadError {
+    ReadError::Unavailable { what: "watch of lines".to_owned(), detail: detail.to_owned() }
 }
 
 /// Returns when a run of the schedule has ended that may have held the lock or stood in line.

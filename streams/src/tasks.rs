@@ -129,8 +129,8 @@ impl Streams {
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
         match stream.delete_message(sequence).await {
             Ok(_) => Ok(()),
-            // Gone already: that is what was wanted.
-            Err(error) if error.to_string().contains("no message found") => Ok(()),
+            // Gone already: that is what was wanted. One server and three say it in different words.
+            Err(error) if is_gone(&error.to_string()) => Ok(()),
             Err(error) => Err(unavailable(&error)),
         }
     }
@@ -149,6 +149,10 @@ impl Streams {
         }
         self.write(&self.names().task(queue, run), headers, Bytes::copy_from_slice(task)).await
     }
+}
+
+fn is_gone(words: &str) -> bool {
+    words.contains("no message found") || words.contains("error code 10043")
 }
 
 /// A pull that nobody answered for this long ends, and is asked anew.

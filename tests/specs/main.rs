@@ -20,3 +20,4 @@ mod targets;
 mod topology;
 mod up;
 mod waiting;
+mod waiting_kills;
