@@ -33,8 +33,9 @@ use crate::{
 
 /// A lock is looked at this often although nothing was heard: what is heard over core NATS may be lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// A watch is believed for so long, then it is begun anew: one was seen that said nothing more after a server died, and
-/// did not end. A line that nobody hears of would wait for ever.
+/// A watch is believed for so long, then it is begun anew. One was seen that neither spoke nor ended after a server of
+/// three had died: async-nats 0.51 makes its consumer anew under one name, so if the answer to that is lost every later
+/// try is refused, in silence. A line that nobody hears of would wait for ever.
 const WATCH_BELIEVED: Duration = Duration::from_secs(5);
 /// Before a watch that was lost is begun anew.
 const REWATCH_WAIT: Duration = Duration::from_millis(500);
