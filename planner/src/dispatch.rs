@@ -268,6 +268,8 @@ impl Dispatcher {
             return Ok(true);
         }
         match self.streams.live_run(name).await? {
+            // A message that names no run is no planner's: if it lies in our way, the publish says so.
+            Some(Holder { run: None, .. }) => Ok(true),
             Some(holder) if holder.run.as_ref() != Some(&due.run.id) => Ok(false),
             _ => {
                 self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), revision);

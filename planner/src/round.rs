@@ -259,7 +259,7 @@ impl Rounds {
 
     async fn open(&mut self, partition: u16) -> Result<(), ReadError> {
         let now = self.streams.clock().now();
-        let (accounted_to, revision) = match self.streams.partitions().cursor(partition).await {
+        let (stored, revision) = match self.streams.partitions().cursor(partition).await {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
                 (stored.value.accounted_to, stored.revision)
             }
@@ -275,13 +275,17 @@ impl Rounds {
             }
             Err(error) => return Err(error),
         };
+        // Its writer's clock may be fast. What lies ahead by ours is looked at again when it comes, and found done if it is.
+        let accounted_to = stored.min(now);
         // A definition that was written just before the cursor may not have been heard by who wrote the cursor.
-        for name in self.book.changed_since(partition, accounted_to - DEFINITION_LAG_MAX) {
+        let heard = accounted_to.checked_sub_signed(DEFINITION_LAG_MAX).unwrap_or(Timestamp::MIN_UTC);
+        for name in self.book.changed_since(partition, heard) {
             let versions = self.streams.schedules().history(&name).await?;
             self.book.learn_history(&name, versions);
         }
         self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
-        self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: Duration::ZERO });
+        self.cursors
+            .insert(partition, StoredCursor { accounted_to: stored, revision, written_at: Duration::ZERO });
         Ok(())
     }
 
@@ -327,7 +331,10 @@ impl Rounds {
     async fn adopt_cursor(&mut self, partition: u16) {
         if let Ok(Some(found)) = self.streams.partitions().cursor(partition).await {
             tracing::info!(partition, by = %found.value.by, "Partition {partition}'s cursor was moved by `{}`", found.value.by);
-            let accounted_to = found.value.accounted_to;
+            // One from the future is written over: it would stand there until that comes.
+            let limit = self.streams.clock().now() + CURSOR_AHEAD_MAX;
+            let is_right = found.value.accounted_to <= limit;
+            let accounted_to = if is_right { found.value.accounted_to } else { Timestamp::MIN_UTC };
             let stored = StoredCursor { accounted_to, revision: found.revision, written_at: Duration::ZERO };
             self.cursors.insert(partition, stored);
         } else {

@@ -7,6 +7,7 @@ pub mod calendar;
 pub mod clock;
 pub mod cron;
 pub mod definitions;
+mod distinct_keys;
 pub mod hash;
 pub mod human_duration;
 pub mod limits;

@@ -13,6 +13,9 @@ pub const TASK_BYTES_MAX: usize = 256 * 1024;
 pub const DEFINITIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a run's output kept in its record; what is longer is cut and marked.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Levels of lists and objects within each other, in a task's parameters and in an output. Far below what JSON readers stop
+/// at (128), because both are stored within other JSON.
+pub const JSON_DEPTH_MAX: usize = 64;
 /// Bytes of an error message kept in a record.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a target's response that are read at all, after decompression.

