@@ -107,7 +107,8 @@ mod tests {
         let name = "hourly".parse().expect("name");
         let pending =
             RunRecord::planned(&name, Slot::at(at("02:00:00")), QueueName::default_queue(), at("02:00:00"));
-        let after = |record: RunRecord, event: &RunEvent| record.apply(*event, at("02:00:01")).expect("legal");
+        let after =
+            |record: RunRecord, event: &RunEvent| record.apply(*event, at("02:00:01")).expect("legal");
         RunRecord { reason, ..events.iter().fold(pending, after) }
     }
 

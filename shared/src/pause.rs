@@ -55,8 +55,15 @@ pub struct PauseInForce {
 impl PauseEpoch {
     /// The pause a slot at this instant falls into, if nothing was said later. It ends by itself: by time alone.
     pub fn in_force(&self, at: Timestamp) -> Option<PauseInForce> {
-        let pause = self.pause.as_ref().filter(|_| self.since < at)?;
-        pause.until.is_none_or(|until| at < until).then(|| PauseInForce { since: self.since, pause: pause.clone() })
+        let pause = self.pause.clone()?;
+        Some(PauseInForce { since: self.since, pause }).filter(|found| found.holds_at(at))
+    }
+}
+
+impl PauseInForce {
+    /// Whether a slot at this instant is kept from running.
+    pub fn holds_at(&self, slot: Timestamp) -> bool {
+        self.since < slot && self.pause.until.is_none_or(|until| slot < until)
     }
 }
 
@@ -132,9 +139,11 @@ mod tests {
         let found = pause_at(&[epoch("03:00:00", Some(Some("04:00:00")))], at("03:30:00")).expect("paused");
         assert_eq!(found.pause.words(), "paused by ann@laptop: disk, until 2026-11-24T04:00:00Z");
         let json = serde_json::to_string(&PauseState::Paused(found.pause.clone())).expect("json");
-        let wanted =
-            r#"{"state":"paused","by":"ann@laptop","reason":"disk","until":"2026-11-24T04:00:00Z"}"#;
+        let wanted = r#"{"state":"paused","by":"ann@laptop","reason":"disk","until":"2026-11-24T04:00:00Z"}"#;
         assert_eq!(json, wanted);
-        assert_eq!(serde_json::from_str::<PauseState>(wanted).expect("read"), PauseState::Paused(found.pause));
+        assert_eq!(
+            serde_json::from_str::<PauseState>(wanted).expect("read"),
+            PauseState::Paused(found.pause)
+        );
     }
 }

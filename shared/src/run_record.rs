@@ -351,7 +351,8 @@ mod tests {
         assert_eq!((again.reason, again.note, again.finished_at, again.attempt), (None, None, None, 0));
         let stopped = planned.apply(RunEvent::Cancelled, later).expect("stopped").because(Reason::ByOperator);
         assert!(stopped.apply(RunEvent::Backfilled, later).is_err());
-        let by_hand = pending().apply(RunEvent::Skipped, later).expect("skipped").because(Reason::SkippedOverlap);
+        let by_hand =
+            pending().apply(RunEvent::Skipped, later).expect("skipped").because(Reason::SkippedOverlap);
         assert!(by_hand.apply(RunEvent::Backfilled, later).is_err(), "a run by hand is no slot");
     }
 

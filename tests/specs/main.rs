@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 mod adhoc;
+mod backfill;
 mod bad_input;
 mod cluster;
 mod control;
@@ -11,6 +12,7 @@ mod generated;
 mod layout;
 mod mending;
 mod overlap;
+mod pause;
 mod planning;
 mod results;
 mod server;
