@@ -36,6 +36,8 @@ use crate::{
 };
 
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Before requests that cannot be read are asked for again: not a hot loop, nor a full log.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 /// What a stopping planner gives its backfills to write down how far they are.
 const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(3);
 
@@ -52,7 +54,7 @@ pub(crate) async fn follow(
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = clock.sleep(TRY_AGAIN) => {}
+            () = clock.sleep(READ_AGAIN) => {}
         }
     }
     Ok(())
@@ -103,12 +105,16 @@ async fn answer(
         }
     };
     let id = request.id.clone();
-    let work =
-        async { Work::begin(&streams, &dispatcher, &delivery, request).await?.to_its_end(&stop).await };
+    let work = async { Work::begin(&streams, &dispatcher, &delivery, request).await?.finish(&stop).await };
     match work.await {
         Ok(Left::Ended) => delivery.done().await,
         Ok(Left::Stopped) => delivery.later(Duration::ZERO).await,
         Ok(Left::NotItsTurn) => delivery.later(TRY_AGAIN).await,
+        // Another planner is at it, because we were not heard for long: our word would only make the server hand it out
+        // once more.
+        Err(DispatchError::Write(WriteError::Conflict { .. })) => {
+            tracing::info!(backfill.id = %id, "Backfill `{id}` is another planner's now");
+        }
         Err(error) => {
             tracing::warn!(backfill.id = %id, %error, "Backfill `{id}` cannot go on just now: {error}");
             delivery.later(TRY_AGAIN).await;
@@ -154,7 +160,7 @@ impl<'a> Work<'a> {
         Ok(Self { streams, dispatcher, delivery, progress, revision, reported_at, has_news: false })
     }
 
-    async fn to_its_end(mut self, stop: &CancellationToken) -> Result<Left, DispatchError> {
+    async fn finish(mut self, stop: &CancellationToken) -> Result<Left, DispatchError> {
         if self.progress.is_ended() {
             return Ok(Left::Ended);
         }

@@ -97,23 +97,24 @@ mod tests {
         format!("2026-11-24T{text}Z").parse().expect("instant")
     }
 
-    fn epoch(since: &str, pause: Option<Option<&str>>) -> PauseEpoch {
-        let pause = pause.map(|until| Pause {
-            by: "ann@laptop".to_owned(),
-            reason: Some("disk".to_owned()),
-            until: until.map(at),
-        });
-        PauseEpoch { since: at(since), revision: 1, pause }
+    fn paused(since: &str, until: Option<&str>) -> PauseEpoch {
+        let pause =
+            Pause { by: "ann@laptop".to_owned(), reason: Some("disk".to_owned()), until: until.map(at) };
+        PauseEpoch { since: at(since), revision: 1, pause: Some(pause) }
+    }
+
+    fn resumed(since: &str) -> PauseEpoch {
+        PauseEpoch { since: at(since), revision: 1, pause: None }
     }
 
     #[test]
     fn a_slot_is_paused_by_what_was_in_force_at_its_instant() {
         let epochs = [
-            epoch("01:00:00", Some(None)),
-            epoch("02:00:00", None),
-            epoch("03:00:00", Some(Some("04:00:00"))),
-            epoch("05:00:00", Some(None)),
-            epoch("06:00:00", Some(Some("06:30:00"))),
+            paused("01:00:00", None),
+            resumed("02:00:00"),
+            paused("03:00:00", Some("04:00:00")),
+            paused("05:00:00", None),
+            paused("06:00:00", Some("06:30:00")),
         ];
         let table = [
             ("00:59:59", false, "before anything was said"),
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_pause_says_who_why_and_until_when() {
-        let found = pause_at(&[epoch("03:00:00", Some(Some("04:00:00")))], at("03:30:00")).expect("paused");
+        let found = pause_at(&[paused("03:00:00", Some("04:00:00"))], at("03:30:00")).expect("paused");
         assert_eq!(found.pause.words(), "paused by ann@laptop: disk, until 2026-11-24T04:00:00Z");
         let json = serde_json::to_string(&PauseState::Paused(found.pause.clone())).expect("json");
         let wanted = r#"{"state":"paused","by":"ann@laptop","reason":"disk","until":"2026-11-24T04:00:00Z"}"#;

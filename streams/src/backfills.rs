@@ -160,7 +160,13 @@ impl Streams {
         let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable("backfills", error);
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
         let consumer: Consumer<pull::Config> =
-            stream.get_consumer(BACKFILL_CONSUMER).await.map_err(|error| unavailable(&error))?;
+            stream.get_consumer(BACKFILL_CONSUMER).await.map_err(|error| {
+                // A fleet that was made before there were backfills.
+                if error.to_string().contains("not found") {
+                    return ReadError::Missing { what: format!("consumer {name}/{BACKFILL_CONSUMER}") };
+                }
+                unavailable(&error)
+            })?;
         // One at a time: what a planner has asked for and not begun would wait for its acknowledge wait.
         let messages = consumer
             .stream()

@@ -77,7 +77,7 @@ pub struct BackfillArgs {
     pub dry_run: bool,
 
     /// What happens at a slot while a run of the schedule has not ended [default: allow, if the schedule says so, otherwise
-    /// buffer_all]
+    /// `buffer_all`]
     #[arg(long, value_enum, value_name = "POLICY")]
     pub overlap: Option<Policy>,
 

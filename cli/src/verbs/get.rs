@@ -244,7 +244,7 @@ async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> a
                 written(schedule).into(),
                 schedule.timezone.name().into(),
                 match &item.paused {
-                    Some(paused) => Cell::coloured(paused.pause.words(), Some(Colour::Yellow)),
+                    Some(found) => Cell::coloured(found.pause.words(), Some(Colour::Yellow)),
                     None => Cell::optional(item.next.map(utc)),
                 },
                 schedule.queue.as_str().into(),
