@@ -252,7 +252,7 @@ impl<'a> Work<'a> {
         }
         let now = self.streams.clock().now();
         let paused = self.streams.schedules().pause(&self.progress.request.schedule).await?;
-        if !rest.is_empty() && paused.in_force(now).is_some() {
+        if !rest.is_empty() && paused.standing(now).is_some() {
             return Ok(BackfillState::Paused);
         }
         // No run starts before its slot, whatever the clock of whoever asked.

@@ -53,10 +53,11 @@ pub struct PauseInForce {
 }
 
 impl PauseEpoch {
-    /// The pause a slot at this instant falls into, if nothing was said later. It ends by itself: by time alone.
-    pub fn in_force(&self, at: Timestamp) -> Option<PauseInForce> {
-        let pause = self.pause.clone()?;
-        Some(PauseInForce { since: self.since, pause }).filter(|found| found.holds_at(at))
+    /// The pause as it stands now, if nothing was said later. It ends by itself, by time alone; that it has begun is not
+    /// asked, because `since` is by the server's clock and `now` by that of whoever looks.
+    pub fn standing(&self, now: Timestamp) -> Option<PauseInForce> {
+        let pause = self.pause.clone().filter(|pause| pause.until.is_none_or(|until| now < until))?;
+        Some(PauseInForce { since: self.since, pause })
     }
 }
 
@@ -71,7 +72,7 @@ impl PauseInForce {
 ///
 /// Half-open like definitions: a pause holds for slots *after* it was said, and not for the slot at `until`.
 pub fn pause_at(epochs: &[PauseEpoch], slot: Timestamp) -> Option<PauseInForce> {
-    epochs.iter().rev().find(|epoch| epoch.since < slot)?.in_force(slot)
+    epochs.iter().rev().find(|epoch| epoch.since < slot)?.standing(slot)
 }
 
 impl Pause {
@@ -133,6 +134,16 @@ mod tests {
             assert_eq!(pause_at(&epochs, at(slot)).is_some(), paused, "{slot}: {why}");
         }
         assert_eq!(pause_at(&[], at("01:00:00")), None);
+    }
+
+    #[test]
+    fn a_pause_stands_at_once_also_for_whose_clock_is_behind() {
+        let epoch = paused("03:00:00", Some("04:00:00"));
+        assert!(epoch.standing(at("02:59:59")).is_some());
+        assert!(epoch.standing(at("04:00:00")).is_none());
+        let found = epoch.standing(at("03:30:00")).expect("paused");
+        assert_eq!([at("03:00:00"), at("03:00:01")].map(|slot| found.holds_at(slot)), [false, true]);
+        assert!(resumed("03:00:00").standing(at("03:30:00")).is_none());
     }
 
     #[test]

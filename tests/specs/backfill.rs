@@ -12,6 +12,7 @@ use shared::{
     run_state::{RunEvent, RunState},
     slot::Slot,
 };
+use streams::backfills::{BackfillProgress, BackfillRequest};
 
 const SCHEDULES: &str = "targets: {target: {http: TARGET}}\nschedules:\n  \
     yearly: {cron: '0 0 1 1 *', task: {target_service: target, action: ok}}\n  \
@@ -170,7 +171,7 @@ async fn a_backfill_outlives_the_planner_that_is_at_it_and_runs_nothing_twice() 
     let done = eventually("its end", async || {
         let found = fleet.streams.backfills().get(&schedule, &id).await.map_err(|error| error.to_string())?;
         let progress = found.map(|stored| stored.value);
-        progress.clone().filter(|progress| progress.is_ended()).ok_or(format!("{progress:?}"))
+        progress.clone().filter(BackfillProgress::is_ended).ok_or(format!("{progress:?}"))
     })
     .await;
     assert_eq!((done.succeeded, done.unsuccessful, done.left, done.slots), (12, 0, 0, 12));
@@ -178,6 +179,43 @@ async fn a_backfill_outlives_the_planner_that_is_at_it_and_runs_nothing_twice() 
     assert_eq!((calls.len(), calls.values().max()), (12, Some(&1)), "{calls:?}");
     let in_order: Vec<String> = fleet.target.calls().into_iter().map(|call| call.run).collect();
     assert!(in_order.is_sorted(), "{in_order:?}");
+}
+
+#[tokio::test]
+async fn what_a_planner_did_and_could_not_write_down_any_more_is_found_by_its_successor() {
+    let fleet = Fleet::start().await;
+    fleet.apply(SCHEDULES);
+    let range = hours(&fleet, 3);
+    let stored = fleet.streams.schedules().get(&"hourly".parse().expect("name")).await.expect("read");
+    let request = BackfillRequest {
+        id: "backfill-1".parse().expect("id"),
+        schedule: "hourly".parse().expect("name"),
+        revision: stored.expect("the schedule").revision,
+        from: range.0,
+        to: range.1,
+        overlap: shared::backfill::BackfillOverlap::BufferAll,
+        by: "spec".to_owned(),
+        at: fleet.now(),
+    };
+    // A planner that died after it had opened the record of the first slot anew, before it published its task.
+    let run = skip(&fleet, "hourly", range.0, Reason::SkippedMissed).await;
+    let id = run.parse().expect("id");
+    let skipped = fleet.streams.ledger().get(&id).await.expect("read").expect("a record");
+    let again = skipped.value.apply(RunEvent::Backfilled, fleet.now()).expect("run after all");
+    let again = RunRecord { backfill: Some(request.id.clone()), ..again };
+    fleet.streams.ledger().update(&again, skipped.revision).await.expect("written");
+    fleet.streams.backfill(&request).await.expect("stored");
+    let _worker = fleet.worker(&[]);
+    let _planner = fleet.planner();
+    let done = eventually("its end", async || {
+        let found = fleet.streams.backfills().get(&request.schedule, &request.id).await;
+        let progress = found.map_err(|error| error.to_string())?.map(|stored| stored.value);
+        progress.clone().filter(BackfillProgress::is_ended).ok_or(format!("{progress:?}"))
+    })
+    .await;
+    assert_eq!((done.succeeded, done.unsuccessful, done.left), (3, 0, 0));
+    let calls = calls(&fleet);
+    assert_eq!((calls.len(), calls.get(&run), calls.values().max()), (3, Some(&1), Some(&1)), "{calls:?}");
 }
 
 #[tokio::test]
@@ -195,7 +233,7 @@ async fn a_backfill_waits_while_its_schedule_is_paused_and_ends_when_the_schedul
         if count == 2 { Ok(()) } else { Err(count.to_string()) }
     })
     .await;
-    let request = streams::backfills::BackfillRequest {
+    let request = BackfillRequest {
         id: "backfill-late".parse().expect("id"),
         schedule: "yearly".parse().expect("name"),
         revision: 1,

@@ -161,7 +161,7 @@ async fn ask(streams: &Streams, request: &BackfillRequest, slots: usize) -> anyh
         talk("warning: no planner is alive; it is done as soon as one is: `cronfleet planner`");
     }
     let paused = streams.schedules().pause(&request.schedule).await?;
-    if let Some(paused) = paused.in_force(streams.clock().now()) {
+    if let Some(paused) = paused.standing(streams.clock().now()) {
         let words = paused.pause.words();
         talk(format!("warning: the schedule is {words}; it goes on when that is over: `cronfleet resume`"));
     }

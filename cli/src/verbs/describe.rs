@@ -95,7 +95,7 @@ async fn schedule(streams: &Streams, output: Output, name: &Name) -> anyhow::Res
     let Some(mut item) = found.and_then(|version| ScheduleItem::of(version, now)) else {
         return Err(unknown("schedule", name.as_str(), names.iter().map(Name::as_str)));
     };
-    item.paused = streams.schedules().pause(name).await?.in_force(now);
+    item.paused = streams.schedules().pause(name).await?.standing(now);
     let mut backfills = streams.backfills().of(name).await?;
     backfills.drain(..backfills.len().saturating_sub(BACKFILLS));
     let slots = item.definition.iter().flat_map(|schedule| schedule.slots_after(now)).take(SLOTS);

@@ -212,7 +212,7 @@ pub fn written(schedule: &Schedule) -> String {
 pub async fn paused_now(streams: &Streams) -> anyhow::Result<BTreeMap<Name, PauseInForce>> {
     let now = streams.clock().now();
     let said = streams.schedules().pauses().await?.into_iter();
-    Ok(said.filter_map(|said| Some((said.name, said.epoch.in_force(now)?))).collect())
+    Ok(said.filter_map(|said| Some((said.name, said.epoch.standing(now)?))).collect())
 }
 
 async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {

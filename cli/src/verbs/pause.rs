@@ -116,23 +116,23 @@ pub async fn run(args: PauseArgs, global: &GlobalArgs) -> anyhow::Result<ExitCod
     let streams = global.connect().await?;
     let now = streams.clock().now();
     let until = match args.until {
-        Some(Until::At(at)) if at <= now => {
-            bail!("--until {} is over already: nothing would be paused", utc(at))
-        }
         Some(Until::At(at)) => Some(at),
         Some(Until::In(length)) => Some(now + TimeDelta::from_std(length.0)?),
         None => None,
     };
+    if let Some(until) = until.filter(|until| *until <= now) {
+        bail!("--until {} is over already: nothing would be paused", utc(until));
+    }
     check_known(&streams, &args.name).await?;
     let (was, now_is) = change(&streams, &args.name, |found| {
-        match wish(found.in_force(now), args.reason.clone(), until, person()) {
+        match wish(found.standing(now), args.reason.clone(), until, person()) {
             Wish::IsPaused(_) => None,
             Wish::Pause(pause) => Some(PauseState::Paused(pause)),
         }
     })
     .await?;
     line(format!("schedule/{}", args.name))?;
-    let was = was.in_force(now);
+    let was = was.standing(now);
     match (was, now_is) {
         (Some(was), None) => talk(format!(
             "schedule {} is {} since {} already; nothing was changed",

@@ -35,11 +35,11 @@ pub async fn run(args: ResumeArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
     let now = streams.clock().now();
     check_known(&streams, &args.name).await?;
     let (was, written) = change(&streams, &args.name, |found| {
-        found.in_force(now).map(|_| PauseState::Resumed { by: person() })
+        found.standing(now).map(|_| PauseState::Resumed { by: person() })
     })
     .await?;
     line(format!("schedule/{}", args.name))?;
-    match (was.in_force(now), written) {
+    match (was.standing(now), written) {
         (Some(was), Some(_)) => talk(format!(
             "schedule {} runs again; it was {} since {}",
             args.name,
