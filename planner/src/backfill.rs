@@ -1,9 +1,9 @@
 //! Ranges of slots that are run afterwards.
 //!
-//! A request lies in the control stream until it is done, and one planner at a time is at it. How far it is stands in a
-//! bucket, so a successor goes on where the last one was; what that one did and could not write down any more it finds in
-//! the ledger, because each run it makes carries the backfill's id. Two planners that both believe to be at it do no
-//! harm: a slot has one record, and the compare-and-set over it has one winner.
+//! A request lies in the control stream until it is done, and one planner at a time is at it. How far it is stands in
+//! a bucket, so a successor goes on where the last one was; what that one did and could not write down any more it
+//! finds in the ledger, because each run it makes carries the backfill's id. Two planners that both believe to be at
+//! it do no harm: a slot has one record, and the compare-and-set over it has one winner.
 
 use std::time::Duration;
 
@@ -271,7 +271,7 @@ impl<'a> Work<'a> {
     /// Takes the runs that have ended off the list.
     async fn settle(&mut self) -> Result<(), ReadError> {
         for slot in std::mem::take(&mut self.progress.open) {
-            let found = self.streams.ledger().get(&self.run_of(Slot::at(slot))).await?;
+            let found = self.record_of(Slot::at(slot)).await?;
             if found
                 .as_ref()
                 .is_some_and(|stored| !stored.value.status.is_final() && self.is_mine(&stored.value))
@@ -297,8 +297,13 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn run_of(&self, slot: Slot) -> RunId {
-        RunId::planned(&self.progress.request.schedule, slot)
+    /// The record of a slot. A stranger's writing in its place is none: whoever makes the run replaces it.
+    async fn record_of(&self, slot: Slot) -> Result<Option<Stored<RunRecord>>, ReadError> {
+        let run = RunId::planned(&self.progress.request.schedule, slot);
+        match self.streams.ledger().get(&run).await {
+            Err(ReadError::Corrupt { .. }) => Ok(None),
+            found => found,
+        }
     }
 
     fn is_mine(&self, record: &RunRecord) -> bool {
@@ -308,7 +313,7 @@ impl<'a> Work<'a> {
     /// Deals with one slot; false if it must wait.
     async fn deal_with(&mut self, plan: &Plan, slot: Slot) -> Result<bool, DispatchError> {
         let overlap = self.progress.request.overlap;
-        let found = self.streams.ledger().get(&self.run_of(slot)).await?;
+        let found = self.record_of(slot).await?;
         let record = found.as_ref().map(|stored| &stored.value);
         let is_left_over = record.is_some_and(|record| self.is_mine(record));
         let fate = Fate::of(record, is_allowed(&plan.schedule, plan.calendar.as_ref(), slot));
@@ -347,7 +352,7 @@ impl<'a> Work<'a> {
 
     /// Whether a regular slot took the lock between our look and our publish.
     async fn lost_the_lock(&self, slot: Slot) -> Result<bool, ReadError> {
-        let found = self.streams.ledger().get(&self.run_of(slot)).await?;
+        let found = self.record_of(slot).await?;
         Ok(found.is_some_and(|stored| stored.value.skipped_because() == Some(Reason::SkippedOverlap)))
     }
 

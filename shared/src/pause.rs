@@ -53,8 +53,8 @@ pub struct PauseInForce {
 }
 
 impl PauseEpoch {
-    /// The pause as it stands now, if nothing was said later. It ends by itself, by time alone; that it has begun is not
-    /// asked, because `since` is by the server's clock and `now` by that of whoever looks.
+    /// The pause as it stands now, if nothing was said later. It ends by itself, by time alone; that it has begun is
+    /// not asked, because `since` is by the server's clock and `now` by that of whoever looks.
     pub fn standing(&self, now: Timestamp) -> Option<PauseInForce> {
         let pause = self.pause.clone().filter(|pause| pause.until.is_none_or(|until| now < until))?;
         Some(PauseInForce { since: self.since, pause })

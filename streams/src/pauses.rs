@@ -51,7 +51,8 @@ pub(crate) fn pause_of(change: &Change) -> Option<PauseVersion> {
     Some(PauseVersion { name, epoch: epoch(change.value.as_deref(), change.revision, change.stored_at) })
 }
 
-/// A pause nobody can read is one without an end: not to run costs less than to run what somebody wanted to stand still.
+/// A pause nobody can read is one without an end: not to run costs less than to run what somebody wanted to stand
+/// still.
 fn epoch(value: Option<&[u8]>, revision: u64, since: Timestamp) -> PauseEpoch {
     let pause = match value.map(serde_json::from_slice::<PauseState>) {
         None | Some(Ok(PauseState::Resumed { .. })) => None,

@@ -48,8 +48,8 @@ The slots are those of the definition that is in force now, and so is the task. 
 left alone, so asking twice runs nothing twice. A slot that was skipped (missed, paused, overlap) is run under its own \
 record. Runs are marked: `backfill`, `by`, `late`. While the schedule is paused its backfill waits.
 
-Unless the schedule says `overlap: allow`, each run waits for the one before; regular slots that come due meanwhile find \
-the schedule occupied. With --overlap allow several run at once, beside each other and beside regular runs. With \
+Unless the schedule says `overlap: allow`, each run waits for the one before; regular slots that come due meanwhile \
+find the schedule occupied. With --overlap allow several run at once, beside each other and beside regular runs. With \
 --overlap skip a slot that finds another run is skipped.
 
 Examples:
@@ -76,8 +76,8 @@ pub struct BackfillArgs {
     #[arg(long, conflicts_with_all = ["wait", "timeout"])]
     pub dry_run: bool,
 
-    /// What happens at a slot while a run of the schedule has not ended [default: allow, if the schedule says so, otherwise
-    /// `buffer_all`]
+    /// What happens at a slot while a run of the schedule has not ended [default: allow, if the schedule says so,
+    /// otherwise `buffer_all`]
     #[arg(long, value_enum, value_name = "POLICY")]
     pub overlap: Option<Policy>,
 

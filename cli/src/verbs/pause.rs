@@ -50,8 +50,8 @@ pub struct PauseArgs {
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     pub reason: Option<String>,
 
-    /// When it resumes by itself: an instant (RFC 3339), whose own slot runs again, or a length of time from now [default:
-    /// when somebody resumes it]
+    /// When it resumes by itself: an instant (RFC 3339), whose own slot runs again, or a length of time from now
+    /// [default: when somebody resumes it]
     #[arg(long, value_name = "INSTANT|DURATION", value_parser = parse_until)]
     pub until: Option<Until>,
 }
