@@ -96,6 +96,12 @@ pub enum Verb {
     Next(verbs::next::NextArgs),
     /// Runs a schedule's task now
     Trigger(verbs::trigger::TriggerArgs),
+    /// Runs the slots of a range that have not run
+    Backfill(verbs::backfill::BackfillArgs),
+    /// Keeps a schedule from running
+    Pause(verbs::pause::PauseArgs),
+    /// Ends the pause of a schedule
+    Resume(verbs::resume::ResumeArgs),
     /// Submits an ad-hoc task
     Submit(verbs::submit::SubmitArgs),
     /// Shows every change of a run's state as it happens
@@ -150,6 +156,9 @@ mod tests {
             "cronfleet next",
             "cronfleet trigger x --param novalue",
             "cronfleet trigger x --timeout 5s",
+            "cronfleet pause x --until soon",
+            "cronfleet backfill x --from 2026-11-24T00:00:00Z",
+            "cronfleet backfill x --from 2026-11-24 --to 2026-11-25",
             "cronfleet get runs -o toml",
             "cronfleet get runs --limit 0",
         ] {

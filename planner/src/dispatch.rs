@@ -94,13 +94,14 @@ impl Dispatcher {
         Self { streams, alone: Arc::default() }
     }
 
-    /// Accounts for one slot: a run is dispatched, or its skipping recorded.
+    /// Accounts for one slot: a run is dispatched, or its skipping recorded, with a note if there is more to say.
     pub(crate) async fn slot(
         &self,
         name: &Name,
         due: &Due,
         decision: Decision,
         queue_is_declared: bool,
+        note: Option<String>,
     ) -> Result<Outcome, DispatchError> {
         let schedule = &due.schedule;
         let now = self.streams.clock().now();
@@ -119,7 +120,10 @@ impl Dispatcher {
                 let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
                 self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await?
             }
-            Decision::Skip(reason) => self.close(&record, RunEvent::Skipped, reason, None).await?,
+            Decision::Skip(reason) => {
+                let record = RunRecord { note, ..record };
+                self.close(&record, RunEvent::Skipped, reason, None).await?
+            }
         };
         match closed {
             // It was to run when a predecessor, or we, saw it first, and its task may not be in the queue: that
@@ -144,11 +148,13 @@ impl Dispatcher {
         schedule: &Schedule,
         revision: u64,
         parameters: Map<String, Value>,
+        by: &str,
     ) -> Result<Outcome, DispatchError> {
         let mut task = schedule.task.clone();
         task.parameters.extend(parameters);
         let record = RunRecord {
             schedule: Some(run.name.clone()),
+            by: Some(by.to_owned()),
             definition_revision: Some(revision),
             ..RunRecord::pending(run, schedule.queue.clone(), self.streams.clock().now())
         };
@@ -191,7 +197,8 @@ impl Dispatcher {
         error: Option<RunError>,
     ) -> Result<Closing, DispatchError> {
         let Ok(closed) = record.apply(event, record.created_at) else { return Ok(Closing::Closed) };
-        let closed = RunRecord { error, ..closed.because(reason) };
+        // What the state's change left out: a note that came with the record belongs to the reason.
+        let closed = RunRecord { error, note: record.note.clone(), ..closed.because(reason) };
         Ok(match self.streams.ledger().create(&closed).await? {
             Creation::Created(_) => {
                 tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
@@ -203,7 +210,13 @@ impl Dispatcher {
         })
     }
 
-    async fn run(&self, record: RunRecord, task: Task, overlap: Overlap) -> Result<Outcome, DispatchError> {
+    /// Creates the record of a run and publishes its task; both may have been done before.
+    pub(crate) async fn run(
+        &self,
+        record: RunRecord,
+        task: Task,
+        overlap: Overlap,
+    ) -> Result<Outcome, DispatchError> {
         let trace = TraceContext::root();
         let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..record };
         let (record, revision, traceparent) = match self.streams.ledger().create(&record).await? {
@@ -218,7 +231,8 @@ impl Dispatcher {
         self.publish(&due, revision, overlap, traceparent.as_deref()).await
     }
 
-    async fn publish(
+    /// Publishes the task of a record that is PENDING under this revision; it may have been done before.
+    pub(crate) async fn publish(
         &self,
         due: &DueTask,
         revision: u64,
@@ -274,6 +288,18 @@ impl Dispatcher {
             _ => {
                 self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), revision);
                 Ok(true)
+            }
+        }
+    }
+
+    /// Whether no run of a schedule is queued or running; what an ended one left behind is removed.
+    pub(crate) async fn is_free(&self, schedule: &Name) -> Result<bool, ReadError> {
+        let Some(holder) = self.streams.live_run(schedule).await? else { return Ok(true) };
+        match self.look_at(&holder).await? {
+            LockState::Held | LockState::ToBeBuried => Ok(false),
+            LockState::Ended => {
+                self.free_lock(&holder).await?;
+                Ok(self.streams.live_run(schedule).await?.is_none())
             }
         }
     }
@@ -358,10 +384,10 @@ impl Dispatcher {
 }
 
 /// What the record says of the task, so that runs can be found by target and action.
-fn describe(record: RunRecord, task: &Task) -> RunRecord {
+pub(crate) fn describe(record: RunRecord, task: &Task) -> RunRecord {
     RunRecord { target_service: task.target().cloned(), action: Some(task.action().clone()), ..record }
 }
 
-fn undeclared(queue: &QueueName) -> String {
+pub(crate) fn undeclared(queue: &QueueName) -> String {
     format!("queue {queue} is not declared; add it under `queues:` and apply")
 }

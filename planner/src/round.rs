@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use futures::{StreamExt, stream};
 use shared::{
     Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name,
-    run_record::Reason,
+    pause::pause_at, run_record::Reason,
 };
 use streams::{ReadError, Streams, WriteError, bucket::Stored, leases::Cursor};
 use tokio::sync::mpsc;
@@ -22,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PlannerError,
     book::{Book, DueSlots},
+    catch_up::{Allowance, CatchUps},
     definitions::Change,
     dispatch::{DispatchError, Dispatcher, Outcome},
     due::Due,
     leases::Holdings,
-    missed::{Days, Decision, decide},
+    missed::{Days, Decision, decide, was_missed},
+    pauses::Pauses,
     status::Status,
 };
 
@@ -50,6 +52,20 @@ struct StoredCursor {
     written_at: Duration,
 }
 
+/// What a round did for one schedule.
+struct Accounted {
+    name: Name,
+    /// Every slot up to here has its record.
+    upto: Timestamp,
+    /// Something went wrong; the next round tries again.
+    failed: bool,
+    allowed: Allowance,
+    /// Missed slots that were run.
+    caught_up: u32,
+    /// Some are left for the next rounds.
+    some_wait: bool,
+}
+
 /// The planning loop.
 pub(crate) struct Rounds {
     streams: Streams,
@@ -57,6 +73,8 @@ pub(crate) struct Rounds {
     holdings: Arc<Holdings>,
     status: Arc<Status>,
     book: Book,
+    pauses: Pauses,
+    catch_ups: CatchUps,
     cursors: BTreeMap<u16, StoredCursor>,
     /// Partitions that had slots due since their cursor was written.
     worked: BTreeSet<u16>,
@@ -75,6 +93,8 @@ impl Rounds {
             holdings,
             status,
             book: Book::default(),
+            pauses: Pauses::default(),
+            catch_ups: CatchUps::default(),
             cursors: BTreeMap::new(),
             worked: BTreeSet::new(),
         }
@@ -140,6 +160,7 @@ impl Rounds {
     fn learn(&mut self, change: Change) -> Learned {
         match change {
             Change::Schedule(version) => self.book.learn(*version),
+            Change::Pause(pause) => self.pauses.learn(*pause),
             Change::SchedulesCurrent => return Learned::Schedules,
             Change::CatalogCurrent => return Learned::Catalog,
             Change::Queue(name, true) => {
@@ -180,15 +201,20 @@ impl Rounds {
         let mut all_done = true;
         if !due.is_empty() {
             let this: &Self = self;
-            let done: Vec<(Name, Timestamp, bool)> = stream::iter(due)
-                .map(|due| async move { this.account_for(due, now).await })
+            let elapsed = this.streams.clock().elapsed();
+            let done: Vec<Accounted> = stream::iter(due)
+                .map(|due| {
+                    let allowed = this.catch_ups.allowance(&due.name, now, elapsed);
+                    async move { this.account_for(due, now, allowed).await }
+                })
                 .buffer_unordered(limits::DISPATCHES_IN_FLIGHT_MAX)
                 .collect()
                 .await;
-            for (name, upto, whole) in done {
+            for Accounted { name, upto, failed, allowed, caught_up, some_wait } in done {
                 self.worked.insert(partition_of(name.as_str()));
                 self.book.account(&name, upto);
-                all_done &= whole;
+                self.catch_ups.note(&name, allowed, caught_up, some_wait, elapsed);
+                all_done &= !failed;
             }
         }
         for partition in self.book.open_partitions() {
@@ -197,13 +223,31 @@ impl Rounds {
         all_done
     }
 
-    /// Accounts for the slots of one schedule, in order, up to the first that fails. Up to where, and whether all.
-    async fn account_for(&self, due: DueSlots, now: Timestamp) -> (Name, Timestamp, bool) {
-        let mut accounted_to = None;
+    /// Accounts for the slots of one schedule, in order, up to the first that fails or that waits for its turn.
+    async fn account_for(&self, due: DueSlots, now: Timestamp, allowed: Allowance) -> Accounted {
+        let mut done = Accounted {
+            name: due.name,
+            upto: Timestamp::MIN_UTC,
+            failed: false,
+            allowed,
+            caught_up: 0,
+            some_wait: false,
+        };
         for slot in &due.slots {
-            match self.account_for_slot(&due.name, slot, now).await {
+            let decided = self.decide_on(&done.name, slot, allowed.seen_at).await;
+            // A missed slot that runs after all does so in its turn; its schedule's later slots wait behind it.
+            let is_caught_up = matches!(decided, Ok(Decision::Run)) && was_missed(slot.slot, allowed.seen_at);
+            if is_caught_up && done.caught_up >= allowed.runs {
+                return Accounted { some_wait: true, ..done };
+            }
+            let accounted = match decided {
+                Ok(decision) => self.account_for_slot(&done.name, slot, decision).await,
+                Err(error) => Err(error.into()),
+            };
+            match accounted {
                 Ok(outcome) => {
-                    accounted_to = Some(slot.slot.instant());
+                    done.upto = slot.slot.instant();
+                    done.caught_up += u32::from(is_caught_up);
                     if outcome == Outcome::Dispatched {
                         self.status.note_lateness(self.streams.clock().now() - slot.slot.instant());
                     }
@@ -211,35 +255,43 @@ impl Rounds {
                 Err(error) => {
                     // One schedule's trouble never stops the others; it is tried again in the next round.
                     tracing::warn!(
-                        schedule.name = %due.name, slot = %slot.slot, %error,
-                        "Slot {} of `{}` is not accounted for yet: {error}", slot.slot, due.name
+                        schedule.name = %done.name, slot = %slot.slot, %error,
+                        "Slot {} of `{}` is not accounted for yet: {error}", slot.slot, done.name
                     );
-                    return (due.name, accounted_to.unwrap_or(Timestamp::MIN_UTC), false);
+                    // What failed is judged anew in the next round: its age counts on.
+                    return Accounted { failed: true, ..done };
                 }
             }
         }
-        (due.name, due.upto, true)
+        // What did not fit into this round comes in the next one: then the catching up goes on.
+        Accounted { some_wait: due.upto < now, upto: due.upto, ..done }
+    }
+
+    async fn decide_on(&self, name: &Name, due: &Due, now: Timestamp) -> Result<Decision, ReadError> {
+        let schedule = &due.schedule;
+        let days = schedule
+            .calendar
+            .as_ref()
+            .map_or(Days::Every, |calendar| Days::of(self.book.calendars.get(calendar)));
+        let pauses = self.pauses.of(name);
+        let mut decision = decide(schedule, due.slot, now, days, pauses);
+        // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
+        if let (Decision::Skip(Reason::SkippedCalendar), Some(calendar)) = (decision, &schedule.calendar) {
+            let asked = self.streams.catalog().calendar(calendar).await?;
+            decision = decide(schedule, due.slot, now, Days::of(asked.as_ref()), pauses);
+        }
+        Ok(decision)
     }
 
     async fn account_for_slot(
         &self,
         name: &Name,
         due: &Due,
-        now: Timestamp,
+        decision: Decision,
     ) -> Result<Outcome, DispatchError> {
-        let schedule = &due.schedule;
-        let days = schedule
-            .calendar
-            .as_ref()
-            .map_or(Days::Every, |calendar| Days::of(self.book.calendars.get(calendar)));
-        let mut decision = decide(schedule, due.slot, now, days);
-        // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
-        if let (Decision::Skip(Reason::SkippedCalendar), Some(calendar)) = (decision, &schedule.calendar) {
-            let asked = self.streams.catalog().calendar(calendar).await?;
-            decision = decide(schedule, due.slot, now, Days::of(asked.as_ref()));
-        }
-        let declared = self.book.queues.contains(&schedule.queue);
-        self.dispatcher.slot(name, due, decision, declared).await
+        let declared = self.book.queues.contains(&due.schedule.queue);
+        let pause = pause_at(self.pauses.of(name), due.slot.instant());
+        self.dispatcher.slot(name, due, decision, declared, pause.map(|found| found.pause.words())).await
     }
 
     /// Follows what the lease keeper holds: opens partitions that are new, closes those that are gone.
@@ -248,6 +300,7 @@ impl Rounds {
         let open: BTreeSet<u16> = self.book.open_partitions().into_iter().collect();
         for partition in open.difference(&held) {
             self.book.close(*partition);
+            self.catch_ups.close(*partition);
             self.cursors.remove(partition);
         }
         for partition in held.difference(&open) {
@@ -282,6 +335,10 @@ impl Rounds {
         for name in self.book.changed_since(partition, heard) {
             let versions = self.streams.schedules().history(&name).await?;
             self.book.learn_history(&name, versions);
+        }
+        for name in self.pauses.changed_since(partition, heard) {
+            let history = self.streams.schedules().pause_history(&name).await?;
+            self.pauses.learn_history(&name, history);
         }
         self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
         self.cursors
@@ -339,6 +396,7 @@ impl Rounds {
             self.cursors.insert(partition, stored);
         } else {
             self.book.close(partition);
+            self.catch_ups.close(partition);
             self.cursors.remove(&partition);
         }
     }

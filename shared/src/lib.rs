@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod backfill;
 pub mod calendar;
 pub mod clock;
 pub mod cron;
@@ -12,6 +13,7 @@ pub mod hash;
 pub mod human_duration;
 pub mod limits;
 pub mod names;
+pub mod pause;
 pub mod queue;
 pub mod retry;
 pub mod run;

@@ -162,6 +162,11 @@ name!(
     RunKey,
     "run key"
 );
+name!(
+    /// The id of a backfill: when it was asked for, and something nobody else has.
+    BackfillId,
+    "backfill id"
+);
 
 impl QueueName {
     /// The queue of tasks that name none.
@@ -197,6 +202,14 @@ impl RunKey {
     pub fn by_hand(at: Timestamp) -> Self {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         Self(format!("manual-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]))
+    }
+}
+
+impl BackfillId {
+    /// A new id that is readable and unique: `backfill-20261124T020000Z-<8 hex digits>`.
+    pub fn new(at: Timestamp) -> Self {
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        Self(format!("backfill-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]))
     }
 }
 

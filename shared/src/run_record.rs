@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp, limits,
-    names::{ActionName, MemberId, Name, QueueName, TargetName},
+    names::{ActionName, BackfillId, MemberId, Name, QueueName, TargetName},
     run::RunId,
     run_state::{IllegalTransition, RunEvent, RunState},
     slot::Slot,
@@ -25,6 +25,8 @@ pub enum Reason {
     SkippedMissed,
     /// The schedule's calendar leaves this day out.
     SkippedCalendar,
+    /// The schedule was paused at this slot; the record's note says by whom and why.
+    Paused,
     /// The task or its subject cannot be understood.
     Malformed,
     /// There is no such schedule, target or command.
@@ -112,6 +114,15 @@ pub struct RunRecord {
     /// Why it is in that state, where the state does not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
+    /// The reason in words, where there is more to say: by whom a schedule was paused, and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
+    /// Who asked for it by hand: with `trigger` or `backfill`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
+    /// The backfill it was run by, if it was not run at its slot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub backfill: Option<BackfillId>,
     /// The instant it was due; absent for ad-hoc runs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
@@ -133,7 +144,7 @@ pub struct RunRecord {
     /// What the service is asked to do, or the command's name.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub action: Option<ActionName>,
-    /// When the record was made.
+    /// When the record was made; of a slot that was skipped and is run after all, when that was decided.
     pub created_at: Timestamp,
     /// When the latest attempt began.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -170,6 +181,9 @@ impl RunRecord {
             queue,
             status: RunState::Pending,
             reason: None,
+            note: None,
+            by: None,
+            backfill: None,
             slot: None,
             late: false,
             attempt: 0,
@@ -203,7 +217,10 @@ impl RunRecord {
     /// The record after an event, or that the event cannot happen. Fields of the past are cleared, dates are set.
     pub fn apply(&self, event: RunEvent, at: Timestamp) -> Result<RunRecord, IllegalTransition> {
         let status = self.status.next(event)?;
-        let mut next = RunRecord { status, reason: None, next_attempt_at: None, ..self.clone() };
+        if event == RunEvent::Backfilled && self.skipped_because().is_none() {
+            return Err(IllegalTransition { from: self.status, event });
+        }
+        let mut next = RunRecord { status, reason: None, note: None, next_attempt_at: None, ..self.clone() };
         if event == RunEvent::Started {
             next.attempt += 1;
             next.started_at = Some(at);
@@ -221,6 +238,13 @@ impl RunRecord {
             next.reason = Some(Reason::Drained);
             next.worker = None;
         }
+        if event == RunEvent::Backfilled {
+            next.created_at = at;
+            next.late = true;
+            next.finished_at = None;
+            next.error = None;
+            next.trace_id = None;
+        }
         if status.is_final() {
             next.finished_at = Some(at);
         }
@@ -231,6 +255,25 @@ impl RunRecord {
     #[must_use]
     pub fn because(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
+        self
+    }
+
+    /// Why this slot was skipped, if it was: no worker ever had it, so it may be run after all. What somebody cancelled,
+    /// or what waited too long in its queue, was decided on and is left so.
+    pub fn skipped_because(&self) -> Option<Reason> {
+        let was_skipped = |reason: &Reason| {
+            let skips =
+                [Reason::SkippedMissed, Reason::SkippedOverlap, Reason::SkippedCalendar, Reason::Paused];
+            skips.contains(reason)
+        };
+        let is_open = self.status == RunState::Cancelled && self.attempt == 0 && self.slot.is_some();
+        self.reason.filter(was_skipped).filter(|_| is_open)
+    }
+
+    /// The same record with the reason in words.
+    #[must_use]
+    pub fn noting(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(cut(note.into(), limits::NOTE_BYTES_MAX));
         self
     }
 
@@ -310,6 +353,24 @@ mod tests {
         assert_eq!((failed.attempt, failed.duration_ms, failed.finished_at), (1, Some(2500), None));
         let second = failed.apply(RunEvent::Started, at("2026-11-24T02:00:09Z")).expect("starts again");
         assert_eq!((second.attempt, second.duration_ms), (2, None));
+    }
+
+    #[test]
+    fn only_a_slot_that_was_skipped_is_run_after_all() {
+        let name: Name = "nightly".parse().expect("name");
+        let slot = Slot::at(at("2026-11-24T02:00:00Z"));
+        let planned = RunRecord::planned(&name, slot, QueueName::default_queue(), slot.instant());
+        let skipped = planned.apply(RunEvent::Skipped, slot.instant()).expect("skipped");
+        let skipped = skipped.because(Reason::Paused).noting("paused by ann");
+        let later = at("2026-11-25T02:00:00Z");
+        let again = skipped.apply(RunEvent::Backfilled, later).expect("run after all");
+        assert_eq!((again.status, again.late, again.created_at), (RunState::Pending, true, later));
+        assert_eq!((again.reason, again.note, again.finished_at, again.attempt), (None, None, None, 0));
+        let stopped = planned.apply(RunEvent::Cancelled, later).expect("stopped").because(Reason::ByOperator);
+        assert!(stopped.apply(RunEvent::Backfilled, later).is_err());
+        let by_hand =
+            pending().apply(RunEvent::Skipped, later).expect("skipped").because(Reason::SkippedOverlap);
+        assert!(by_hand.apply(RunEvent::Backfilled, later).is_err(), "a run by hand is no slot");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 )]
 
 mod adhoc;
+mod backfill;
 mod bad_input;
 mod cluster;
 mod control;
@@ -16,6 +17,7 @@ mod generated;
 mod layout;
 mod mending;
 mod overlap;
+mod pause;
 mod planning;
 mod results;
 mod server;

@@ -1,6 +1,6 @@
 //! `get`: lists.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use shared::{
     Timestamp,
     names::{Name, QueueName},
+    pause::PauseInForce,
     run::RunId,
     run_record::RunRecord,
     run_state::RunState,
@@ -155,6 +156,9 @@ pub struct ScheduleItem {
     /// Its next slot; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
+    /// By whom, why and until when it is paused; absent if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseInForce>,
     /// Why its definition cannot be understood.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invalid: Option<String>,
@@ -184,6 +188,7 @@ impl ScheduleItem {
             revision: version.revision,
             since: version.since,
             next,
+            paused: None,
             invalid,
             fields,
             definition,
@@ -203,12 +208,23 @@ pub fn written(schedule: &Schedule) -> String {
     }
 }
 
+/// The schedules that are paused now.
+pub async fn paused_now(streams: &Streams) -> anyhow::Result<BTreeMap<Name, PauseInForce>> {
+    let now = streams.clock().now();
+    let said = streams.schedules().pauses().await?.into_iter();
+    Ok(said.filter_map(|said| Some((said.name, said.epoch.standing(now)?))).collect())
+}
+
 async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {
     let now = streams.clock().now();
     let versions = streams.schedules().list().await?;
     let mut items: Vec<ScheduleItem> =
         versions.into_iter().filter_map(|version| ScheduleItem::of(version, now)).collect();
     items.sort_by(|a, b| a.name.cmp(&b.name));
+    let pauses = paused_now(streams).await?;
+    for item in &mut items {
+        item.paused = pauses.get(&item.name).cloned();
+    }
     let table = |items: &[ScheduleItem]| {
         let mut table = Table::new(&["NAME", "WHEN", "ZONE", "NEXT", "QUEUE", "ACTS ON"]);
         for item in items {
@@ -227,7 +243,10 @@ async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> a
                 item.name.as_str().into(),
                 written(schedule).into(),
                 schedule.timezone.name().into(),
-                Cell::optional(item.next.map(utc)),
+                match &item.paused {
+                    Some(found) => Cell::coloured(found.pause.words(), Some(Colour::Yellow)),
+                    None => Cell::optional(item.next.map(utc)),
+                },
                 schedule.queue.as_str().into(),
                 acts_on.into(),
             ]);

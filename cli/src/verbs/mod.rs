@@ -1,6 +1,7 @@
 //! One file per verb: its arguments, with their help, and `run`.
 
 pub mod apply;
+pub mod backfill;
 pub mod changes;
 pub mod completion;
 pub mod delete;
@@ -16,8 +17,10 @@ pub mod lines;
 pub mod lists;
 pub mod machine;
 pub mod next;
+pub mod pause;
 pub mod planner;
 pub mod probe;
+pub mod resume;
 pub mod runs;
 pub mod submit;
 pub mod tail;

@@ -19,9 +19,9 @@ use shared::{names::QueueName, queue::QueueSettings};
 pub use self::compare::Difference;
 use self::{
     compare::{compare_consumers, compare_streams, missing},
-    wanted::{control_consumer, fixed_streams, queue_consumer, tasks},
+    wanted::{backfill_consumer, control_consumer, fixed_streams, queue_consumer, tasks},
 };
-use crate::{ReadError, Streams, names::CONTROL_CONSUMER};
+use crate::{ReadError, Streams};
 
 /// Why the topology could not be made or examined.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,9 @@ impl Streams {
         if self.stream_config(&names.tasks_stream()).await?.is_none() {
             self.create_stream(tasks(&names, &[QueueName::default_queue()], replicas), &mut made).await?;
         }
-        self.create_consumer(&names.control_stream(), control_consumer(&names), &mut made).await?;
+        for wanted in [control_consumer(&names), backfill_consumer(&names)] {
+            self.create_consumer(&names.control_stream(), wanted, &mut made).await?;
+        }
         let mut queues = self.catalog().queues().await?;
         queues.entry(QueueName::default_queue()).or_default();
         for (queue, settings) in queues {
@@ -209,16 +211,13 @@ impl Streams {
             return Ok(differences);
         }
         let control = names.control_stream();
-        let wanted = control_consumer(&names);
-        match self.consumer_config(&control, CONTROL_CONSUMER).await? {
-            Some(found) => {
-                differences.extend(compare_consumers(
-                    &format!("{control}/{CONTROL_CONSUMER}"),
-                    &found,
-                    &wanted,
-                ));
+        for wanted in [control_consumer(&names), backfill_consumer(&names)] {
+            let consumer = wanted.durable_name.clone().unwrap_or_default();
+            let what = format!("{control}/{consumer}");
+            match self.consumer_config(&control, &consumer).await? {
+                Some(found) => differences.extend(compare_consumers(&what, &found, &wanted)),
+                None => differences.push(missing(what)),
             }
-            None => differences.push(missing(format!("{control}/{CONTROL_CONSUMER}"))),
         }
         let queues = self.catalog().queues().await?;
         let Some(found_tasks) = found_tasks else {
