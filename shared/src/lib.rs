@@ -10,6 +10,7 @@ pub mod definitions;
 pub mod hash;
 pub mod human_duration;
 pub mod limits;
+pub mod mistake;
 pub mod names;
 pub mod queue;
 pub mod retry;

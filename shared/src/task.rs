@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     human_duration::HumanDuration,
     limits,
+    mistake::plain_words,
     names::{ActionName, Name, TargetName},
     retry::{RetryError, RetryPolicy},
     suggest::explain_unknown,
@@ -251,7 +252,7 @@ impl Task {
             return Err(TaskError::TooLarge { bytes: bytes.len() });
         }
         let fields: TaskFields = serde_json::from_slice(bytes)
-            .map_err(|error| TaskError::Json(explain_unknown(&error.to_string())))?;
+            .map_err(|error| TaskError::Json(explain_unknown(&plain_words(&error.to_string()))))?;
         fields.try_into()
     }
 
@@ -326,7 +327,7 @@ mod tests {
         for (json, part) in [
             (r#"{"target_service":"#, "EOF"),
             ("", "EOF"),
-            ("[1]", "invalid type"),
+            ("[1]", "is not a text"),
             (r"{}", "neither"),
             (r#"{"target_service":"a"}"#, "no `action`"),
             (r#"{"target_service":"a","action":"b","command":["c"]}"#, "both"),
