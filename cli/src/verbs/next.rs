@@ -75,7 +75,7 @@ pub async fn run(args: NextArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode
     }
     let definitions = match args.files.as_slice() {
         [] => of_fleet(global, args.schedule.as_ref()).await?,
-        files => read_all(files)?,
+        files => read_all(files)?.definitions,
     };
     let wanted: Vec<(&Name, &Schedule)> = match &args.schedule {
         None => definitions.schedules.iter().collect(),
