@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::{run::RunId, run_record::RunRecord};
+use shared::{Timestamp, run::RunId, run_record::RunRecord};
 
 use crate::{
     ReadError, Streams, WriteError,
@@ -152,6 +152,17 @@ impl Ledger {
     pub async fn list(&self, filter: &str) -> Result<Vec<Stored<RunRecord>>, ReadError> {
         // A record nobody understands must not hide the others.
         Ok(self.bucket.list(filter).await?.into_iter().filter_map(|change| stored_of(change).ok()).collect())
+    }
+
+    /// All that was written since a moment, by the server's clock, oldest first; of more than so many the newest. For
+    /// people.
+    pub async fn written_since(
+        &self,
+        since: Timestamp,
+        newest_max: u64,
+    ) -> Result<Vec<Stored<RunRecord>>, ReadError> {
+        let changes = self.bucket.list_versions_since(">", since, newest_max).await?;
+        Ok(changes.into_iter().filter_map(|change| stored_of(change).ok()).collect())
     }
 }
 

@@ -10,6 +10,7 @@ mod adhoc;
 mod bad_input;
 mod cluster;
 mod control;
+mod doctor;
 mod drain;
 mod example;
 mod generated;
