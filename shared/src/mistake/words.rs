@@ -44,7 +44,7 @@ pub fn plain_words(message: &str) -> String {
     }
 }
 
-/// `integer `5`` is "5", `string "many"` is "many".
+/// What serde calls an integer, 5 in backticks, is "5"; what it calls a string keeps its quotes.
 fn unexpected_in_words(unexpected: &str) -> String {
     let value = match unexpected.split_once(['`', '"']) {
         Some((_, value)) => value.trim_end_matches(['`', '"']),
@@ -97,12 +97,11 @@ pub(super) fn of_yaml(message: &str, path: Option<&str>, value: &str) -> String 
         "expected mapping start" => "a mapping; write its fields below it, or {field: value}",
         "expected sequence start" => "a list; write [a, b], or one item per line after `- `",
         message => {
-            let message = plain_words(message);
-            let message = message.replace(
+            let message = plain_words(&of_cron_lines(message, Some(value)));
+            return message.replace(
                 ", set DuplicateKeyPolicy in Options if acceptable",
                 ": it may stand there only once",
             );
-            return of_cron_lines(&message, Some(value));
         }
     };
     format!("{found} is not {expected}")
