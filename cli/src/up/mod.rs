@@ -226,18 +226,15 @@ impl Up {
             0 => "streams and buckets are there".to_owned(),
             count => format!("{count} streams, buckets and consumers created"),
         });
-        let demo = match &self.args.example {
-            Some(example) => {
-                let data = self.data.file(example);
-                let demo = Demo::start(data, &streams, &self.talk, demo_stop).await;
-                Some(demo.with_context(|| format!("example {example} cannot be started"))?)
+        let demo = if let Some(example) = &self.args.example {
+            let data = self.data.file(example);
+            let demo = Demo::start(data, &streams, &self.talk, demo_stop).await;
+            Some(demo.with_context(|| format!("example {example} cannot be started"))?)
+        } else {
+            if let Some(line) = demo::not_started(&streams.catalog().all().await?.targets) {
+                self.talk.say(line);
             }
-            None => {
-                if let Some(line) = demo::not_started(&streams.catalog().all().await?.targets) {
-                    self.talk.say(line);
-                }
-                None
-            }
+            None
         };
         Ok((streams, demo))
     }

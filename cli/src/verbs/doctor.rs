@@ -223,8 +223,12 @@ async fn targets(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> a
         findings.ill(format!("target {name}"), what.found(), what.repair(name));
     }
     if findings.0.len() == before {
-        let minutes = LOOK_BACK.as_secs() / 60;
-        findings.well("targets", format!("none was out of reach in the last {minutes} minutes"));
+        let read = if records.len() as u64 >= RECORDS_MAX {
+            format!("by the newest {RECORDS_MAX} changes of runs")
+        } else {
+            format!("in the last {} minutes", LOOK_BACK.as_secs() / 60)
+        };
+        findings.well("targets", format!("none was out of reach {read}"));
     }
     Ok(())
 }

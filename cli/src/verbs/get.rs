@@ -269,14 +269,15 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
 
 /// What to say when no run is as it was asked for: others there may be.
 fn no_runs(name: Option<&Name>, args: &RunsArgs) -> String {
-    let mut which = name.map_or_else(String::new, |name| format!(" of {name}"));
-    if let Some(queue) = &args.queue {
-        which += &format!(" on queue {queue}");
-    }
-    if !args.status.is_empty() {
-        let states: Vec<&str> = args.status.iter().map(|state| state.as_str()).collect();
-        which += &format!(" that are {}", states.join(" or "));
-    }
+    let states: Vec<&str> = args.status.iter().map(|state| state.as_str()).collect();
+    let which: String = [
+        name.map(|name| format!(" of {name}")),
+        args.queue.as_ref().map(|queue| format!(" on queue {queue}")),
+        (!states.is_empty()).then(|| format!(" that are {}", states.join(" or "))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if which.is_empty() {
         "no runs; `cronfleet trigger SCHEDULE` makes one".to_owned()
     } else {
