@@ -18,6 +18,7 @@ mod layout;
 mod mending;
 mod overlap;
 mod planning;
+mod readme;
 mod results;
 mod server;
 mod targets;
