@@ -139,6 +139,8 @@ impl Cli {
         let hints: Vec<String> = hints.iter().filter(|hint| !is_hidden(hint)).cloned().collect();
         if hints.is_empty() {
             error.remove(ContextKind::SuggestedSubcommand);
+            // Empty here, and an empty line to clap.
+            error.remove(ContextKind::Suggested);
         } else {
             error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(hints));
         }
@@ -170,6 +172,7 @@ mod tests {
                 assert!(!said.contains(hidden), "{line}: {said}");
             }
             assert_eq!(hint.is_some(), said.contains("similar"), "{line}: {said}");
+            assert!(!said.contains("\n\n\n"), "{line}: {said}");
             assert!(hint.is_none_or(|hint| said.contains(hint)), "{line}: {said}");
         }
     }
