@@ -36,6 +36,7 @@ pub fn main() -> ExitCode {
             return Exit::Usage.into();
         }
         Err(error) => {
+            let error = Cli::without_hidden(error);
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }

@@ -12,6 +12,7 @@ mod distinct_keys;
 pub mod hash;
 pub mod human_duration;
 pub mod limits;
+pub mod mistake;
 pub mod names;
 pub mod pause;
 pub mod queue;

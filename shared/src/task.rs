@@ -10,6 +10,7 @@ use crate::{
     distinct_keys::DistinctKeys,
     human_duration::HumanDuration,
     limits,
+    mistake::plain_words,
     names::{ActionName, Name, TargetName},
     retry::{RetryError, RetryPolicy},
     run_record::is_deeper_than,
@@ -258,7 +259,8 @@ impl Task {
         if bytes.len() > limits::TASK_BYTES_MAX {
             return Err(TaskError::TooLarge { bytes: bytes.len() });
         }
-        let unreadable = |error: serde_json::Error| TaskError::Json(explain_unknown(&error.to_string()));
+        let unreadable =
+            |error: serde_json::Error| TaskError::Json(explain_unknown(&plain_words(&error.to_string())));
         // First, because it is not for us to choose which of two values was meant.
         serde_json::from_slice::<DistinctKeys>(bytes).map_err(unreadable)?;
         let fields: TaskFields = serde_json::from_slice(bytes).map_err(unreadable)?;
@@ -350,7 +352,7 @@ mod tests {
         for (json, part) in [
             (r#"{"target_service":"#, "EOF"),
             ("", "EOF"),
-            ("[1]", "invalid type"),
+            ("[1]", "is not a text"),
             (r"{}", "neither"),
             (r#"{"target_service":"a"}"#, "no `action`"),
             (r#"{"target_service":"a","action":"b","command":["c"]}"#, "both"),

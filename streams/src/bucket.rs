@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use async_nats::jetstream::{consumer, kv, stream};
+use async_nats::{
+    datetime,
+    jetstream::{consumer, kv, stream},
+};
 use bytes::Bytes;
 use chrono::DateTime;
 use futures::{Stream, StreamExt};
@@ -182,6 +185,27 @@ impl Bucket {
         self.read_all(filter, consumer::DeliverPolicy::All).await
     }
 
+    /// All versions that match and were stored since a moment, deletions included, oldest first; of more than so many
+    /// only the newest, so that a bucket with much traffic costs no more than that.
+    pub async fn list_versions_since(
+        &self,
+        filter: &str,
+        since: Timestamp,
+        newest_max: u64,
+    ) -> Result<Vec<Change>, ReadError> {
+        let nanos = since.timestamp_nanos_opt().unwrap_or_default();
+        let start_time = datetime::from_nanos(nanos.into())
+            .map_err(|error| ReadError::unavailable(self.name.clone(), error))?;
+        let by_time = consumer::DeliverPolicy::ByStartTime { start_time };
+        let count = self.reader(filter, by_time).await?.cached_info().num_pending;
+        if count <= newest_max {
+            return self.read_all(filter, by_time).await;
+        }
+        let last = self.stream_with_info().await?.cached_info().state.last_sequence;
+        let start_sequence = last.saturating_sub(newest_max) + 1;
+        self.read_all(filter, consumer::DeliverPolicy::ByStartSequence { start_sequence }).await
+    }
+
     /// Whether it holds a version of any key beside the newest.
     pub async fn has_history(&self) -> Result<bool, ReadError> {
         let stream = self.stream_with_info().await?;
@@ -206,12 +230,12 @@ impl Bucket {
         outcome
     }
 
-    async fn read_once(
+    /// A consumer that begins where it is told; the server drops it when nobody listens.
+    async fn reader(
         &self,
         filter: &str,
         policy: consumer::DeliverPolicy,
-    ) -> Result<Vec<Change>, ReadError> {
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
+    ) -> Result<consumer::Consumer<consumer::push::OrderedConfig>, ReadError> {
         let config = consumer::push::OrderedConfig {
             deliver_subject: self.streams.client().new_inbox(),
             filter_subject: self.subject(filter),
@@ -219,10 +243,17 @@ impl Bucket {
             ..Default::default()
         };
         let stream = self.stream().await?;
-        let consumer = stream
-            .create_consumer(config)
-            .await
-            .map_err(|error| missing_or_unavailable(&format!("bucket {}", self.name), &error))?;
+        let created = stream.create_consumer(config).await;
+        created.map_err(|error| missing_or_unavailable(&format!("bucket {}", self.name), &error))
+    }
+
+    async fn read_once(
+        &self,
+        filter: &str,
+        policy: consumer::DeliverPolicy,
+    ) -> Result<Vec<Change>, ReadError> {
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
+        let consumer = self.reader(filter, policy).await?;
         let mut expected = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.map_err(|error| unavailable(&error))?;
         let mut found = Vec::new();

@@ -162,6 +162,17 @@ impl Ledger {
         // A record nobody understands must not hide the others.
         Ok(self.bucket.list(filter).await?.into_iter().filter_map(|change| stored_of(change).ok()).collect())
     }
+
+    /// All that was written since a moment, by the server's clock, oldest first; of more than so many the newest. For
+    /// people.
+    pub async fn written_since(
+        &self,
+        since: Timestamp,
+        newest_max: u64,
+    ) -> Result<Vec<Stored<RunRecord>>, ReadError> {
+        let changes = self.bucket.list_versions_since(">", since, newest_max).await?;
+        Ok(changes.into_iter().filter_map(|change| stored_of(change).ok()).collect())
+    }
 }
 
 fn stored_of(change: Change) -> Result<Stored<RunRecord>, ReadError> {

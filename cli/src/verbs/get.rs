@@ -278,16 +278,30 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
         Some(text) => Some(text.parse::<Name>()?),
         None => args.schedule.clone(),
     };
-    let filter = name.map_or_else(|| ">".to_owned(), |name| format!("{name}.*"));
+    let filter = name.as_ref().map_or_else(|| ">".to_owned(), |name| format!("{name}.*"));
     let stored = streams.ledger().list(&filter).await?;
     let all = stored.into_iter().map(|stored| stored.value).collect();
     let found = newest(all, &args);
-    output.list(
-        &found,
-        |run| run.id.to_string(),
-        || runs::table(&found, now),
-        "no runs; `cronfleet trigger SCHEDULE` makes one",
-    )
+    let when_empty = no_runs(name.as_ref(), &args);
+    output.list(&found, |run| run.id.to_string(), || runs::table(&found, now), &when_empty)
+}
+
+/// What to say when no run is as it was asked for: others there may be.
+fn no_runs(name: Option<&Name>, args: &RunsArgs) -> String {
+    let states: Vec<&str> = args.status.iter().map(|state| state.as_str()).collect();
+    let which: String = [
+        name.map(|name| format!(" of {name}")),
+        args.queue.as_ref().map(|queue| format!(" on queue {queue}")),
+        (!states.is_empty()).then(|| format!(" that are {}", states.join(" or "))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if which.is_empty() {
+        "no runs; `cronfleet trigger SCHEDULE` makes one".to_owned()
+    } else {
+        format!("no runs{which}; `cronfleet get runs` lists those there are")
+    }
 }
 
 /// The runs that were asked for, the newest first.
@@ -339,6 +353,18 @@ mod tests {
         assert_eq!(ids("--limit 3"), "8 7 6");
         assert_eq!(ids("--status pending --queue default"), "6 0");
         assert_eq!(ids("--status PENDING --status RUNNING --limit 2"), "7 6");
+    }
+
+    #[test]
+    fn an_empty_list_says_what_there_is_none_of() {
+        let said = |line: &str| {
+            let args = args(line);
+            no_runs(args.name.as_deref().map(|name| name.parse().expect("name")).as_ref(), &args)
+        };
+        assert_eq!(said(""), "no runs; `cronfleet trigger SCHEDULE` makes one");
+        assert!(said("nope").starts_with("no runs of nope; "));
+        let filtered = said("nope --queue reports --status failed --status running");
+        assert!(filtered.starts_with("no runs of nope on queue reports that are FAILED or RUNNING; "));
     }
 
     #[test]

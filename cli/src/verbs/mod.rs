@@ -25,6 +25,7 @@ pub mod runs;
 pub mod submit;
 pub mod tail;
 pub mod trigger;
+pub mod unreached;
 pub mod wait;
 pub mod when;
 pub mod worker;

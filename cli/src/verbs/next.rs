@@ -78,7 +78,7 @@ pub async fn run(args: NextArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode
     let (definitions, pauses) = match args.files.as_slice() {
         [] => of_fleet(global, args.schedule.as_ref()).await?,
         // A file knows of no pause.
-        files => (read_all(files)?, BTreeMap::new()),
+        files => (read_all(files)?.definitions, BTreeMap::new()),
     };
     let wanted: Vec<(&Name, &Schedule)> = match &args.schedule {
         None => definitions.schedules.iter().collect(),

@@ -34,6 +34,23 @@ pub enum TopologyError {
         /// The server's words.
         detail: String,
     },
+    /// It exists with another number of replicas than was asked for, and is as it should be otherwise.
+    #[error(
+        "{what} has {found}, not the {wanted} asked for; init never changes what exists. To change it: `nats stream edit \
+         {what} --replicas {wanted}` (natscli), and so for every stream and bucket of the fleet; `cronfleet doctor` then \
+         finds those that differ from {tasks}",
+        found = copies(*.found)
+    )]
+    Replicas {
+        /// The stream.
+        what: String,
+        /// How many it has.
+        found: usize,
+        /// How many were asked for.
+        wanted: usize,
+        /// The task stream, which the others are compared with.
+        tasks: String,
+    },
     /// It exists, and differs.
     #[error(
         "{what} exists and differs from what this version needs ({differences}); nothing was changed: look with `cronfleet doctor`"
@@ -108,7 +125,16 @@ impl Streams {
         let name = wanted.name.clone();
         if let Some(found) = self.stream_config(&name).await? {
             let differences = compare_streams(&found, &wanted);
-            return if differences.is_empty() { Ok(()) } else { Err(differs(name, &differences)) };
+            return match differences.as_slice() {
+                [] => Ok(()),
+                [only] if only.setting == REPLICAS => Err(TopologyError::Replicas {
+                    what: name,
+                    found: found.num_replicas,
+                    wanted: wanted.num_replicas,
+                    tasks: self.names().tasks_stream(),
+                }),
+                _ => Err(differs(name, &differences)),
+            };
         }
         match self.jetstream().create_stream(wanted).await {
             Ok(_) => {
@@ -306,6 +332,13 @@ fn create_detail(kind: &CreateStreamErrorKind, error: &dyn std::fmt::Display) ->
         CreateStreamErrorKind::JetStream(inner) => inner.to_string(),
         _ => error.to_string(),
     }
+}
+
+/// The setting that `init --replicas` names.
+const REPLICAS: &str = "replicas";
+
+fn copies(number: usize) -> String {
+    if number == 1 { "1 replica".to_owned() } else { format!("{number} replicas") }
 }
 
 fn differs(what: String, differences: &[Difference]) -> TopologyError {
