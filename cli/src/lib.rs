@@ -36,6 +36,7 @@ pub fn main() -> ExitCode {
             return Exit::Usage.into();
         }
         Err(error) => {
+            let error = Cli::without_hidden(error);
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
@@ -43,7 +44,6 @@ pub fn main() -> ExitCode {
     let result = match verb {
         // No runtime and no threads: the guard forks nothing it could not vouch for.
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
-        Verb::Probe(args) => verbs::probe::run(&args),
         Verb::Completion(args) => verbs::completion::run(&args),
         verb => run(verb, &global),
     };
@@ -89,13 +89,16 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Describe(args) => verbs::describe::run(args, global).await,
         Verb::Next(args) => verbs::next::run(args, global).await,
         Verb::Trigger(args) => verbs::trigger::run(args, global).await,
+        Verb::Backfill(args) => verbs::backfill::run(args, global).await,
+        Verb::Pause(args) => verbs::pause::run(args, global).await,
+        Verb::Resume(args) => verbs::resume::run(args, global).await,
         Verb::Submit(args) => verbs::submit::run(args, global).await,
         Verb::Cancel(args) => verbs::cancel::run(args, global).await,
         Verb::Tail(args) => verbs::tail::run(args, global).await,
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
-        Verb::Probe(args) => verbs::probe::run(&args),
+        Verb::Probe(args) => verbs::probe::run(args, global).await,
         Verb::Completion(args) => verbs::completion::run(&args),
     }
 }

@@ -92,7 +92,7 @@ impl Book {
             if let Some(entry) = self.entries.get_mut(&name) {
                 let newest = entry.epochs.last().map_or(cursor, |epoch| epoch.since);
                 let first = entry.epochs.first().map_or(cursor, |epoch| epoch.since);
-                let is_fresh = newest > cursor - lag;
+                let is_fresh = newest > cursor.checked_sub_signed(lag).unwrap_or(Timestamp::MIN_UTC);
                 entry.accounted_to = if is_fresh { cursor.min(newest).max(first) } else { cursor.max(first) };
                 entry.next = None;
             }

@@ -61,7 +61,8 @@ pub(crate) enum DispatchError {
 }
 
 /// What became of a run that was to be closed.
-pub(crate) enum Closing {
+#[must_use]
+enum Closing {
     /// It is recorded as closed.
     Closed,
     /// It had been made to run, and no worker has had it yet.
@@ -83,13 +84,14 @@ impl Dispatcher {
         Self { locks: Locks::new(streams.clone()), lines: Lines::new(streams.clone()), streams }
     }
 
-    /// Accounts for one slot: a run is dispatched, or its skipping recorded.
+    /// Accounts for one slot: a run is dispatched, or its skipping recorded, with a note if there is more to say.
     pub(crate) async fn slot(
         &self,
         name: &Name,
         due: &Due,
         decision: Decision,
         queue_is_declared: bool,
+        note: Option<String>,
     ) -> Result<Outcome, DispatchError> {
         let schedule = &due.schedule;
         let now = self.streams.clock().now();
@@ -108,7 +110,10 @@ impl Dispatcher {
                 let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
                 self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await?
             }
-            Decision::Skip(reason) => self.close(&record, RunEvent::Skipped, reason, None).await?,
+            Decision::Skip(reason) => {
+                let record = RunRecord { note, ..record };
+                self.close(&record, RunEvent::Skipped, reason, None).await?
+            }
         };
         match closed {
             // It was to run when a predecessor, or we, saw it first, and its task may not be in the queue: that
@@ -133,25 +138,48 @@ impl Dispatcher {
         schedule: &Schedule,
         revision: u64,
         parameters: Map<String, Value>,
+        by: &str,
     ) -> Result<Outcome, DispatchError> {
         let mut task = schedule.task.clone();
         task.parameters.extend(parameters);
         let record = RunRecord {
             schedule: Some(run.name.clone()),
+            by: Some(by.to_owned()),
             definition_revision: Some(revision),
             ..RunRecord::pending(run, schedule.queue.clone(), self.streams.clock().now())
         };
         let record = describe(record, &task);
         if let Err(error) = task.check_size() {
-            let error = RunError::new(ErrorKind::Malformed, error.to_string());
-            self.close(&record, RunEvent::Rejected, Reason::Malformed, Some(error)).await?;
-            return Ok(Outcome::Closed);
+            return self.refuse(&record, Reason::Malformed, &error.to_string()).await;
         }
         self.run(record, task, schedule.overlap).await
     }
 
+    /// Records that a run that was asked for cannot be made; also over a record that a predecessor left PENDING when it
+    /// died before the publish.
+    pub(crate) async fn refuse(
+        &self,
+        record: &RunRecord,
+        reason: Reason,
+        why: &str,
+    ) -> Result<Outcome, DispatchError> {
+        let error = RunError::new(ErrorKind::Malformed, why);
+        match self.close(record, RunEvent::Rejected, reason, Some(error.clone())).await? {
+            Closing::WasPending(found) => {
+                let Ok(ended) = found.value.apply(RunEvent::Rejected, self.streams.clock().now()) else {
+                    return Ok(Outcome::Dispatched);
+                };
+                let ended = RunRecord { error: Some(error), ..ended.because(reason) };
+                // Stale: a worker has it after all, and its end is the worker's to say.
+                self.streams.ledger().update(&ended, found.revision).await?;
+                Ok(Outcome::Closed)
+            }
+            Closing::Closed | Closing::WasDone => Ok(Outcome::Closed),
+        }
+    }
+
     /// Records a run that will never be dispatched.
-    pub(crate) async fn close(
+    async fn close(
         &self,
         record: &RunRecord,
         event: RunEvent,
@@ -159,7 +187,8 @@ impl Dispatcher {
         error: Option<RunError>,
     ) -> Result<Closing, DispatchError> {
         let Ok(closed) = record.apply(event, record.created_at) else { return Ok(Closing::Closed) };
-        let closed = RunRecord { error, ..closed.because(reason) };
+        // What the state's change left out: a note that came with the record belongs to the reason.
+        let closed = RunRecord { error, note: record.note.clone(), ..closed.because(reason) };
         Ok(match self.streams.ledger().create(&closed).await? {
             Creation::Created(_) => {
                 tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
@@ -171,7 +200,13 @@ impl Dispatcher {
         })
     }
 
-    async fn run(&self, record: RunRecord, task: Task, overlap: Overlap) -> Result<Outcome, DispatchError> {
+    /// Creates the record of a run and publishes its task; both may have been done before.
+    pub(crate) async fn run(
+        &self,
+        record: RunRecord,
+        task: Task,
+        overlap: Overlap,
+    ) -> Result<Outcome, DispatchError> {
         let trace = TraceContext::root();
         let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..record };
         let (record, revision, traceparent) = match self.streams.ledger().create(&record).await? {
@@ -186,7 +221,8 @@ impl Dispatcher {
         self.publish(&due, revision, overlap, traceparent.as_deref()).await
     }
 
-    async fn publish(
+    /// Publishes the task of a record that is PENDING under this revision; it may have been done before.
+    pub(crate) async fn publish(
         &self,
         due: &DueTask,
         revision: u64,
@@ -284,11 +320,11 @@ impl Dispatcher {
 }
 
 /// What the record says of the task, so that runs can be found by target and action.
-fn describe(record: RunRecord, task: &Task) -> RunRecord {
+pub(crate) fn describe(record: RunRecord, task: &Task) -> RunRecord {
     RunRecord { target_service: task.target().cloned(), action: Some(task.action().clone()), ..record }
 }
 
-fn undeclared(queue: &QueueName) -> String {
+pub(crate) fn undeclared(queue: &QueueName) -> String {
     format!("queue {queue} is not declared; add it under `queues:` and apply")
 }
 

@@ -13,6 +13,8 @@
 //! |---|---|
 //! | `due.rs` | which slots are due in a window (pure) |
 //! | `missed.rs` | whether a slot runs, late or not, or is skipped (pure) |
+//! | `catch_up.rs` | how fast missed slots are run (pure) |
+//! | `pauses.rs` | what was said of each schedule's pause, and since when (pure) |
 //! | `share.rs` | which planner should hold which partition (pure) |
 //! | `book.rs` | the schedules in memory, and which is due next (pure) |
 //! | `dispatch.rs` | record, then task |
@@ -24,9 +26,12 @@
 //! | `leases.rs` | taking, renewing and giving up partitions |
 //! | `definitions.rs` | following the buckets of definitions |
 //! | `trigger.rs` | runs asked for by hand |
+//! | `backfill.rs` | ranges of slots asked for by hand |
 
 mod advance;
+mod backfill;
 mod book;
+mod catch_up;
 mod definitions;
 mod dispatch;
 mod due;
@@ -34,6 +39,7 @@ mod leases;
 mod lines;
 mod lock;
 mod missed;
+mod pauses;
 mod round;
 mod share;
 mod status;
@@ -45,7 +51,7 @@ use std::sync::Arc;
 use shared::names::MemberId;
 use streams::{ReadError, Streams, WriteError};
 use tokio::{sync::mpsc, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{definitions::Bucket, dispatch::Dispatcher, leases::Holdings, status::Status};
 
@@ -117,9 +123,11 @@ impl Planner {
         let rounds =
             round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
-        parts.spawn("triggers", trigger::follow(streams(), dispatcher, planning.clone()));
+        parts.spawn("triggers", trigger::follow(streams(), dispatcher.clone(), planning.clone()));
+        parts.spawn("backfills", backfill::follow(streams(), dispatcher, planning.clone()));
         let keeper = leases::Keeper::new(streams(), holdings, Arc::clone(&status));
-        let mut keeper = tokio::spawn(keeper.run(holding.clone()));
+        // Whoever drops us ends it too: a keeper on its own would hold partitions that nobody plans.
+        let mut keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(holding.clone())));
         tracing::info!(planner.id = %self.id, "Planner `{}` is at work", self.id);
 
         let ended = tokio::select! {

@@ -16,8 +16,8 @@ use streams::{
 
 use crate::dispatch::DispatchError;
 
-/// How long the lock of a run that has ended may linger before we remove it. On three replicas the removal of an
-/// acknowledged message is a moment behind its ack; a worker that died in between leaves it for the acknowledge wait.
+/// A task younger than this is not removed when its run is found ended: on three replicas the removal of an acknowledged
+/// message is a moment behind its ack. A worker that died in between leaves it for the acknowledge wait.
 const LOCK_LINGER: Duration = Duration::from_millis(500);
 const LOCK_LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// Looks at a contended lock before the slot is left to the next round.
@@ -126,6 +126,18 @@ impl Locks {
         Ok(Contention::Freed)
     }
 
+    /// Whether no run of a schedule is queued or running; what an ended one left behind is removed.
+    pub(crate) async fn is_free(&self, schedule: &Name) -> Result<bool, ReadError> {
+        let Some(holder) = self.streams.live_run(schedule).await? else { return Ok(true) };
+        match self.look_at(&holder).await? {
+            LockState::Held | LockState::ToBeBuried => Ok(false),
+            LockState::Ended => {
+                self.free(&holder).await?;
+                Ok(self.streams.live_run(schedule).await?.is_none())
+            }
+        }
+    }
+
     /// Whether no run of this schedule is queued or running under *another* subject: from before its queue or its
     /// overlap was changed. Once that was found for a revision it stays so: all later runs hold the one lock.
     async fn is_alone(&self, run: &RunId, definition: Option<u64>) -> Result<bool, ReadError> {
@@ -135,6 +147,8 @@ impl Locks {
             return Ok(true);
         }
         match self.streams.live_run(name).await? {
+            // A message that names no run is no planner's: if it lies in our way, the publish says so.
+            Some(Holder { run: None, .. }) => Ok(true),
             Some(holder) if holder.run.as_ref() != Some(run) => Ok(false),
             _ => {
                 self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), revision);
@@ -146,7 +160,12 @@ impl Locks {
     /// Whether the run that holds a lock lives. A holder that the ledger does not know is thought to.
     async fn look_at(&self, holder: &Holder) -> Result<LockState, ReadError> {
         let Some(run) = &holder.run else { return Ok(LockState::Held) };
-        let Some(stored) = self.streams.ledger().get(run).await? else { return Ok(LockState::Held) };
+        let stored = match self.streams.ledger().get(run).await {
+            Ok(Some(stored)) => stored,
+            // Its worker replaces a record that is none, and ends the run.
+            Ok(None) | Err(ReadError::Corrupt { .. }) => return Ok(LockState::Held),
+            Err(error) => return Err(error),
+        };
         Ok(match stored.value.status {
             // Its message is all there is to make the dead letter from, until that is stored.
             RunState::Failed if !self.streams.is_buried(&stored.value).await? => LockState::ToBeBuried,

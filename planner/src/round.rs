@@ -11,7 +11,10 @@ use std::{
 
 use chrono::TimeDelta;
 use futures::{StreamExt, stream};
-use shared::{Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name};
+use shared::{
+    Timestamp, clock::SharedClock, cron::tzdb_version, hash::partition_of, limits, names::Name,
+    pause::pause_at, run_record::Reason,
+};
 use streams::{ReadError, Streams, WriteError, bucket::Stored, leases::Cursor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PlannerError,
     book::{Book, DueSlots},
+    catch_up::{Allowance, CatchUps},
     definitions::Change,
     dispatch::{DispatchError, Dispatcher, Outcome},
     due::Due,
     leases::Holdings,
-    missed::{Days, decide},
+    missed::{Days, Decision, decide, was_missed},
+    pauses::Pauses,
     status::Status,
 };
 
@@ -47,6 +52,20 @@ struct StoredCursor {
     written_at: Duration,
 }
 
+/// What a round did for one schedule.
+struct Accounted {
+    name: Name,
+    /// Every slot up to here has its record.
+    upto: Timestamp,
+    /// Something went wrong; the next round tries again.
+    failed: bool,
+    allowed: Allowance,
+    /// Missed slots that were run.
+    caught_up: u32,
+    /// Some are left for the next rounds.
+    some_wait: bool,
+}
+
 /// The planning loop.
 pub(crate) struct Rounds {
     streams: Streams,
@@ -54,6 +73,8 @@ pub(crate) struct Rounds {
     holdings: Arc<Holdings>,
     status: Arc<Status>,
     book: Book,
+    pauses: Pauses,
+    catch_ups: CatchUps,
     cursors: BTreeMap<u16, StoredCursor>,
     /// Partitions that had slots due since their cursor was written.
     worked: BTreeSet<u16>,
@@ -72,6 +93,8 @@ impl Rounds {
             holdings,
             status,
             book: Book::default(),
+            pauses: Pauses::default(),
+            catch_ups: CatchUps::default(),
             cursors: BTreeMap::new(),
             worked: BTreeSet::new(),
         }
@@ -137,6 +160,7 @@ impl Rounds {
     fn learn(&mut self, change: Change) -> Learned {
         match change {
             Change::Schedule(version) => self.book.learn(*version),
+            Change::Pause(pause) => self.pauses.learn(*pause),
             Change::SchedulesCurrent => return Learned::Schedules,
             Change::CatalogCurrent => return Learned::Catalog,
             Change::Queue(name, true) => {
@@ -177,15 +201,20 @@ impl Rounds {
         let mut all_done = true;
         if !due.is_empty() {
             let this: &Self = self;
-            let done: Vec<(Name, Timestamp, bool)> = stream::iter(due)
-                .map(|due| async move { this.account_for(due, now).await })
+            let elapsed = this.streams.clock().elapsed();
+            let done: Vec<Accounted> = stream::iter(due)
+                .map(|due| {
+                    let allowed = this.catch_ups.allowance(&due.name, now, elapsed);
+                    async move { this.account_for(due, now, allowed).await }
+                })
                 .buffer_unordered(limits::DISPATCHES_IN_FLIGHT_MAX)
                 .collect()
                 .await;
-            for (name, upto, whole) in done {
+            for Accounted { name, upto, failed, allowed, caught_up, some_wait } in done {
                 self.worked.insert(partition_of(name.as_str()));
                 self.book.account(&name, upto);
-                all_done &= whole;
+                self.catch_ups.note(&name, allowed, caught_up, some_wait, elapsed);
+                all_done &= !failed;
             }
         }
         for partition in self.book.open_partitions() {
@@ -194,13 +223,31 @@ impl Rounds {
         all_done
     }
 
-    /// Accounts for the slots of one schedule, in order, up to the first that fails. Up to where, and whether all.
-    async fn account_for(&self, due: DueSlots, now: Timestamp) -> (Name, Timestamp, bool) {
-        let mut accounted_to = None;
+    /// Accounts for the slots of one schedule, in order, up to the first that fails or that waits for its turn.
+    async fn account_for(&self, due: DueSlots, now: Timestamp, allowed: Allowance) -> Accounted {
+        let mut done = Accounted {
+            name: due.name,
+            upto: Timestamp::MIN_UTC,
+            failed: false,
+            allowed,
+            caught_up: 0,
+            some_wait: false,
+        };
         for slot in &due.slots {
-            match self.account_for_slot(&due.name, slot, now).await {
+            let decided = self.decide_on(&done.name, slot, allowed.seen_at).await;
+            // A missed slot that runs after all does so in its turn; its schedule's later slots wait behind it.
+            let is_caught_up = matches!(decided, Ok(Decision::Run)) && was_missed(slot.slot, allowed.seen_at);
+            if is_caught_up && done.caught_up >= allowed.runs {
+                return Accounted { some_wait: true, ..done };
+            }
+            let accounted = match decided {
+                Ok(decision) => self.account_for_slot(&done.name, slot, decision).await,
+                Err(error) => Err(error.into()),
+            };
+            match accounted {
                 Ok(outcome) => {
-                    accounted_to = Some(slot.slot.instant());
+                    done.upto = slot.slot.instant();
+                    done.caught_up += u32::from(is_caught_up);
                     if outcome == Outcome::Dispatched {
                         self.status.note_lateness(self.streams.clock().now() - slot.slot.instant());
                     }
@@ -208,39 +255,43 @@ impl Rounds {
                 Err(error) => {
                     // One schedule's trouble never stops the others; it is tried again in the next round.
                     tracing::warn!(
-                        schedule.name = %due.name, slot = %slot.slot, %error,
-                        "Slot {} of `{}` is not accounted for yet: {error}", slot.slot, due.name
+                        schedule.name = %done.name, slot = %slot.slot, %error,
+                        "Slot {} of `{}` is not accounted for yet: {error}", slot.slot, done.name
                     );
-                    return (due.name, accounted_to.unwrap_or(Timestamp::MIN_UTC), false);
+                    // What failed is judged anew in the next round: its age counts on.
+                    return Accounted { failed: true, ..done };
                 }
             }
         }
-        (due.name, due.upto, true)
+        // What did not fit into this round comes in the next one: then the catching up goes on.
+        Accounted { some_wait: due.upto < now, upto: due.upto, ..done }
+    }
+
+    async fn decide_on(&self, name: &Name, due: &Due, now: Timestamp) -> Result<Decision, ReadError> {
+        let schedule = &due.schedule;
+        let days = schedule
+            .calendar
+            .as_ref()
+            .map_or(Days::Every, |calendar| Days::of(self.book.calendars.get(calendar)));
+        let pauses = self.pauses.of(name);
+        let mut decision = decide(schedule, due.slot, now, days, pauses);
+        // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
+        if let (Decision::Skip(Reason::SkippedCalendar), Some(calendar)) = (decision, &schedule.calendar) {
+            let asked = self.streams.catalog().calendar(calendar).await?;
+            decision = decide(schedule, due.slot, now, Days::of(asked.as_ref()), pauses);
+        }
+        Ok(decision)
     }
 
     async fn account_for_slot(
         &self,
         name: &Name,
         due: &Due,
-        now: Timestamp,
+        decision: Decision,
     ) -> Result<Outcome, DispatchError> {
-        let schedule = &due.schedule;
-        // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
-        let asked = match &schedule.calendar {
-            Some(calendar) if !self.book.calendars.contains_key(calendar) => {
-                self.streams.catalog().calendar(calendar).await?
-            }
-            _ => None,
-        };
-        let days = match &schedule.calendar {
-            None => Days::Every,
-            Some(calendar) => {
-                self.book.calendars.get(calendar).or(asked.as_ref()).map_or(Days::Undeclared, Days::Of)
-            }
-        };
-        let decision = decide(schedule, due.slot, now, days);
-        let declared = self.book.queues.contains(&schedule.queue);
-        self.dispatcher.slot(name, due, decision, declared).await
+        let declared = self.book.queues.contains(&due.schedule.queue);
+        let pause = pause_at(self.pauses.of(name), due.slot.instant());
+        self.dispatcher.slot(name, due, decision, declared, pause.map(|found| found.pause.words())).await
     }
 
     /// Follows what the lease keeper holds: opens partitions that are new, closes those that are gone.
@@ -249,6 +300,7 @@ impl Rounds {
         let open: BTreeSet<u16> = self.book.open_partitions().into_iter().collect();
         for partition in open.difference(&held) {
             self.book.close(*partition);
+            self.catch_ups.close(*partition);
             self.cursors.remove(partition);
         }
         for partition in held.difference(&open) {
@@ -260,13 +312,11 @@ impl Rounds {
 
     async fn open(&mut self, partition: u16) -> Result<(), ReadError> {
         let now = self.streams.clock().now();
-        // A partition nobody ever planned begins with its oldest schedule: its slots since then count.
-        let beginning = self.book.beginning_of(partition).unwrap_or(now);
-        let (accounted_to, revision) = match self.streams.partitions().cursor(partition).await {
+        let (stored, revision) = match self.streams.partitions().cursor(partition).await {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
                 (stored.value.accounted_to, stored.revision)
             }
-            Ok(None) => (beginning, 0),
+            Ok(None) => (self.beginning_of(partition, now).await?, 0),
             // A cursor from the future (of a clock that was wrong) or one nobody understands would leave slots behind
             // without a record. Looking back finds done what was done.
             Ok(Some(Stored { revision, .. })) | Err(ReadError::Corrupt { revision, .. }) => {
@@ -274,18 +324,39 @@ impl Rounds {
                     partition,
                     "Partition {partition}'s cursor cannot be right; looking back a day"
                 );
-                (beginning.max(now - CURSOR_LOST_LOOK_BACK), revision)
+                (self.beginning_of(partition, now).await?.max(now - CURSOR_LOST_LOOK_BACK), revision)
             }
             Err(error) => return Err(error),
         };
+        // Its writer's clock may be fast. What lies ahead by ours is looked at again when it comes, and found done if it is.
+        let accounted_to = stored.min(now);
         // A definition that was written just before the cursor may not have been heard by who wrote the cursor.
-        for name in self.book.changed_since(partition, accounted_to - DEFINITION_LAG_MAX) {
+        let heard = accounted_to.checked_sub_signed(DEFINITION_LAG_MAX).unwrap_or(Timestamp::MIN_UTC);
+        for name in self.book.changed_since(partition, heard) {
             let versions = self.streams.schedules().history(&name).await?;
             self.book.learn_history(&name, versions);
         }
+        for name in self.pauses.changed_since(partition, heard) {
+            let history = self.streams.schedules().pause_history(&name).await?;
+            self.pauses.learn_history(&name, history);
+        }
         self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
-        self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: Duration::ZERO });
+        self.cursors
+            .insert(partition, StoredCursor { accounted_to: stored, revision, written_at: Duration::ZERO });
         Ok(())
+    }
+
+    /// Where a partition begins that nobody ever planned: with its oldest schedule, in its oldest version. The slots
+    /// since then count, although the schedule may have been changed before any planner lived.
+    async fn beginning_of(&mut self, partition: u16, now: Timestamp) -> Result<Timestamp, ReadError> {
+        let mut histories: BTreeMap<Name, Vec<_>> = BTreeMap::new();
+        for version in self.streams.schedules().history_of_partition(partition).await? {
+            histories.entry(version.name.clone()).or_default().push(version);
+        }
+        for (name, versions) in histories {
+            self.book.learn_history(&name, versions);
+        }
+        Ok(self.book.beginning_of(partition).unwrap_or(now))
     }
 
     /// Moves a partition's cursor, if it has something to say or was silent for long.
@@ -317,11 +388,15 @@ impl Rounds {
     async fn adopt_cursor(&mut self, partition: u16) {
         if let Ok(Some(found)) = self.streams.partitions().cursor(partition).await {
             tracing::info!(partition, by = %found.value.by, "Partition {partition}'s cursor was moved by `{}`", found.value.by);
-            let accounted_to = found.value.accounted_to;
+            // One from the future is written over: it would stand there until that comes.
+            let limit = self.streams.clock().now() + CURSOR_AHEAD_MAX;
+            let is_right = found.value.accounted_to <= limit;
+            let accounted_to = if is_right { found.value.accounted_to } else { Timestamp::MIN_UTC };
             let stored = StoredCursor { accounted_to, revision: found.revision, written_at: Duration::ZERO };
             self.cursors.insert(partition, stored);
         } else {
             self.book.close(partition);
+            self.catch_ups.close(partition);
             self.cursors.remove(&partition);
         }
     }

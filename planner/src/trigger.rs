@@ -5,8 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use shared::{
     names::QueueName,
-    run_record::{ErrorKind, Reason, RunError, RunRecord},
-    run_state::RunEvent,
+    run_record::{Reason, RunRecord},
 };
 use streams::{
     ReadError, Streams,
@@ -71,13 +70,14 @@ async fn run(streams: &Streams, dispatcher: &Dispatcher, trigger: &Trigger) -> R
         Ok(Some(stored)) => {
             let parameters = trigger.parameters.clone();
             let run = trigger.run.clone();
-            return dispatcher.by_hand(run, &stored.value, stored.revision, parameters).await.map(|_| ());
+            let by = &trigger.by;
+            return dispatcher.by_hand(run, &stored.value, stored.revision, parameters, by).await.map(|_| ());
         }
         Ok(None) => format!("schedule {name} does not exist; look with `cronfleet get schedules`"),
         Err(error @ ReadError::Corrupt { .. }) => error.to_string(),
         Err(error) => return Err(error.into()),
     };
     let record = RunRecord::pending(trigger.run.clone(), QueueName::default_queue(), streams.clock().now());
-    let error = RunError::new(ErrorKind::Malformed, problem);
-    dispatcher.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await.map(|_| ())
+    let record = RunRecord { by: Some(trigger.by.clone()), ..record };
+    dispatcher.refuse(&record, Reason::Unknown, &problem).await.map(|_| ())
 }

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     calendar::Calendar,
     limits::{DEFINITIONS_BYTES_MAX, QUEUES_MAX},
+    mistake,
     names::{CalendarName, Name, QueueName, TargetName},
     queue::{QueueError, QueueSettings},
     schedule::Schedule,
-    suggest::{explain_unknown, nearest},
+    suggest::nearest,
     target::Target,
     task::TaskError,
 };
@@ -78,6 +79,18 @@ pub enum DefinitionsError {
         /// What is wrong with it.
         source: TaskError,
     },
+}
+
+impl DefinitionsError {
+    /// The schedule that is at fault, if one is.
+    pub fn schedule(&self) -> Option<&str> {
+        match self {
+            DefinitionsError::Unknown { schedule, .. } | DefinitionsError::Task { schedule, .. } => {
+                Some(schedule)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Definitions {
@@ -152,35 +165,17 @@ fn from_yaml(text: &str) -> Result<Definitions, DefinitionsError> {
             error.into_inner()
         })
     });
-    read.map_err(|error| DefinitionsError::Shape(with_path(path.as_deref(), &error.to_string())))
+    read.map_err(|error| DefinitionsError::Shape(mistake::of_yaml(text, path.as_deref(), &error)))
 }
 
 fn from_json(text: &str) -> Result<Definitions, DefinitionsError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(&mut deserializer);
     let definitions = read.map_err(|error| {
-        DefinitionsError::Shape(with_path(Some(&error.path().to_string()), &error.inner().to_string()))
+        DefinitionsError::Shape(mistake::of_json(&error.path().to_string(), &error.inner().to_string()))
     })?;
     deserializer.end().map_err(|error| DefinitionsError::Shape(error.to_string()))?;
     Ok(definitions)
-}
-
-fn with_path(path: Option<&str>, message: &str) -> String {
-    let message = in_our_words(&explain_unknown(message));
-    match path.filter(|path| !path.is_empty() && *path != ".") {
-        Some(path) => format!("{path}: {message}"),
-        None => message,
-    }
-}
-
-/// The YAML reader speaks of its own options, and of what a `*` means to it; an author wants to know what to write.
-fn in_our_words(message: &str) -> String {
-    let message = message
-        .replace(", set DuplicateKeyPolicy in Options if acceptable", ": it may stand there only once");
-    if message.contains("anchor or alias") {
-        return message.replacen('\n', "; if this is a cron line, put it in quotes\n", 1);
-    }
-    message
 }
 
 /// The JSON Schema of the file format, as it is checked in.

@@ -3,14 +3,18 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod backfill;
 pub mod calendar;
 pub mod clock;
 pub mod cron;
 pub mod definitions;
+mod distinct_keys;
 pub mod hash;
 pub mod human_duration;
 pub mod limits;
+pub mod mistake;
 pub mod names;
+pub mod pause;
 pub mod queue;
 pub mod retry;
 pub mod run;

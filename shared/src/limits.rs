@@ -13,6 +13,13 @@ pub const TASK_BYTES_MAX: usize = 256 * 1024;
 pub const DEFINITIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a run's output kept in its record; what is longer is cut and marked.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Levels of lists and objects within each other, in a task's parameters and in an output. Far below what JSON readers stop
+/// at (128), because both are stored within other JSON.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Characters of the reason somebody gives for a pause.
+pub const PAUSE_REASON_CHARS_MAX: usize = 500;
+/// Bytes of a note kept in a record.
+pub const NOTE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of an error message kept in a record.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a target's response that are read at all, after decompression.
@@ -46,6 +53,20 @@ pub const CATCH_UP_DEFAULT: Duration = Duration::from_hours(1);
 pub const CATCH_UP_MAX: Duration = Duration::from_hours(8760);
 /// Missed slots of one schedule that `missed: all` runs after an outage; older ones are recorded as skipped.
 pub const MISSED_RUNS_MAX: usize = 100;
+/// Missed slots of one schedule that are run in a second: catching up is spread, so that an outage's end is no flood.
+pub const CATCH_UP_RUNS_PER_SECOND: u32 = 10;
+/// Slots of one backfill, at most; a longer range is asked for in parts.
+pub const BACKFILL_SLOTS_MAX: usize = 10_000;
+/// Runs of one backfill that are queued or running at once.
+pub const BACKFILL_IN_FLIGHT_MAX: usize = 16;
+/// Between two looks of a backfill at its runs: at each it fills its places once, which bounds its rate.
+pub const BACKFILL_LOOK: Duration = Duration::from_millis(50);
+/// A backfill whose planner is silent for this long goes on at another.
+pub const BACKFILL_ACK_WAIT: Duration = Duration::from_secs(10);
+/// How often a working planner says that it is at a backfill, and writes down how far it is.
+pub const BACKFILL_REPORT: Duration = Duration::from_secs(1);
+/// Backfills that are worked on at once over the whole fleet; others wait in the stream.
+pub const BACKFILLS_AT_ONCE_MAX: usize = 64;
 /// Runs of one schedule that wait for its lock with overlap `buffer_all`; what comes then is recorded as skipped.
 pub const WAITING_RUNS_MAX: usize = 100;
 /// Slots of one schedule that one round accounts for; the rest come in the next round.
@@ -110,6 +131,12 @@ const _: () = assert!(0 < LEASE_MARGIN.as_millis() && 2 * LEASE_MARGIN.as_millis
 const _: () = assert!(LEASE_RENEW.as_millis() < (LEASE.as_millis() - LEASE_MARGIN.as_millis()));
 // The death of a planner does not turn its slots into missed ones: its member entry and its lease run out before.
 const _: () = assert!(MEMBER_GONE.as_millis() + LEASE.as_millis() < MISSED_AFTER.as_millis());
+// Catching up ends: a schedule comes due less often than its missed slots are run.
+const _: () = assert!(CATCH_UP_RUNS_PER_SECOND as u128 * INTERVAL_MIN.as_millis() > 1_000);
+// A planner may fail to say twice that it is at a backfill before another takes it.
+const _: () = assert!(3 * BACKFILL_REPORT.as_millis() < BACKFILL_ACK_WAIT.as_millis());
+// The reason of a pause fits a note, whatever its characters, with who and until when.
+const _: () = assert!(4 * PAUSE_REASON_CHARS_MAX + 1_024 < NOTE_BYTES_MAX);
 // A member is heard at least twice before it is thought gone.
 const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis());
 // A dead worker's heartbeat is gone when the server hands its run on, so the next owner may take it at once.

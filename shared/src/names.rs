@@ -162,6 +162,11 @@ name!(
     RunKey,
     "run key"
 );
+name!(
+    /// The id of a backfill: when it was asked for, and something nobody else has.
+    BackfillId,
+    "backfill id"
+);
 
 impl QueueName {
     /// The queue of tasks that name none.
@@ -178,6 +183,13 @@ impl MemberId {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         Self(format!("{kind}-{host}-{}", &unique[..8]))
     }
+
+    /// Whether it is the id of a member of this kind on this machine.
+    pub fn is_of(&self, kind: &str, host: &str) -> bool {
+        let here = Self::new(kind, host);
+        let shared = here.0.len() - 8;
+        self.0.len() == here.0.len() && self.0[..shared] == here.0[..shared]
+    }
 }
 
 impl RunKey {
@@ -190,6 +202,14 @@ impl RunKey {
     pub fn by_hand(at: Timestamp) -> Self {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         Self(format!("manual-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]))
+    }
+}
+
+impl BackfillId {
+    /// A new id that is readable and unique: `backfill-20261124T020000Z-<8 hex digits>`.
+    pub fn new(at: Timestamp) -> Self {
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        Self(format!("backfill-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]))
     }
 }
 
@@ -221,6 +241,8 @@ mod tests {
     fn member_ids_are_names_whatever_the_host_is_called() {
         for host in ["laptop", "a.b.c", "host with blanks", &"long".repeat(40)] {
             let id = MemberId::new("worker", host);
+            assert!(id.is_of("worker", host) && !id.is_of("planner", host));
+            assert!(!id.is_of("worker", "another"), "{host}");
             assert_eq!(id.as_str().parse::<MemberId>().expect("valid"), id);
         }
     }

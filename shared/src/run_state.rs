@@ -21,7 +21,7 @@ pub enum RunState {
     Failed,
     /// An attempt did not go well; another will be made.
     Retry,
-    /// It will not be run, or was stopped; the reason says why. Final.
+    /// It will not be run, or was stopped; the reason says why. Final, but that a backfill runs a skipped slot after all.
     Cancelled,
 }
 
@@ -52,6 +52,8 @@ pub enum RunEvent {
     Expired,
     /// Somebody stopped it.
     Cancelled,
+    /// It was skipped, and a backfill runs it after all.
+    Backfilled,
 }
 
 /// An event that cannot happen in a state.
@@ -85,7 +87,8 @@ impl RunState {
             (Running, On::FailedWithRetry | On::Lost) => Ok(Retry),
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
-            (Running, On::Interrupted) | (Pending, On::Buffered) => Ok(Pending),
+            // A slot that was skipped has one record, also when it is run after all; which it was, the record decides.
+            (Running, On::Interrupted) | (Pending, On::Buffered) | (Cancelled, On::Backfilled) => Ok(Pending),
             (Pending, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
@@ -93,7 +96,7 @@ impl RunState {
         }
     }
 
-    /// Whether nothing can happen to the run any more.
+    /// Whether nothing can happen to the run any more, unless somebody asks for a backfill.
     pub fn is_final(self) -> bool {
         matches!(self, RunState::Success | RunState::Failed | RunState::Cancelled)
     }
@@ -119,7 +122,7 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 12] = [
+    pub const ALL: [RunEvent; 13] = [
         RunEvent::Buffered,
         RunEvent::Started,
         RunEvent::Succeeded,
@@ -132,6 +135,7 @@ impl RunEvent {
         RunEvent::Rejected,
         RunEvent::Expired,
         RunEvent::Cancelled,
+        RunEvent::Backfilled,
     ];
 
     /// What the event means, for `docs/run-states.md`.
@@ -145,10 +149,11 @@ impl RunEvent {
             RunEvent::Lost => "the attempt's worker is gone; the attempt is spent, another follows",
             RunEvent::LostForGood => "the attempt's worker is gone and no other attempt follows",
             RunEvent::Interrupted => "the attempt's worker is stopping; the attempt is not spent",
-            RunEvent::Skipped => "the slot is not run: overlap, missed, calendar",
+            RunEvent::Skipped => "the slot is not run: overlap, missed, calendar, paused",
             RunEvent::Rejected => "the task cannot be understood",
             RunEvent::Expired => "the run waited longer than it may",
             RunEvent::Cancelled => "somebody stopped the run",
+            RunEvent::Backfilled => "the slot was skipped, and a backfill runs it after all",
         }
     }
 }
@@ -159,7 +164,7 @@ pub fn states_page() -> String {
     let mut page = String::from(
         "# The states of a run\n\n\
          Generated from `shared/src/run_state.rs`; a test compares them. \
-         Bold states are final: nothing happens to a run there.\n\n```mermaid\nstateDiagram-v2\n    [*] --> PENDING\n",
+         Bold states are final: nothing happens to a run there, but that a backfill runs a slot which was skipped.\n\n```mermaid\nstateDiagram-v2\n    [*] --> PENDING\n",
     );
     let moves = || {
         RunState::ALL.into_iter().flat_map(|from| {
@@ -186,8 +191,9 @@ mod tests {
 
     #[test]
     fn nothing_happens_to_a_run_that_is_final() {
+        let is_skip_undone = |state, event| (state, event) == (RunState::Cancelled, RunEvent::Backfilled);
         for state in RunState::ALL.into_iter().filter(|state| state.is_final()) {
-            for event in RunEvent::ALL {
+            for event in RunEvent::ALL.into_iter().filter(|event| !is_skip_undone(state, *event)) {
                 assert_eq!(state.next(event), Err(IllegalTransition { from: state, event }));
             }
         }

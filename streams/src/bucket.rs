@@ -3,7 +3,12 @@
 //! Not async-nats' own store for reads and writes: its `get` may answer from any replica, and its conflicts on three
 //! replicas come back as "other". The stream behind it is the ordinary one, so `nats kv` shows it.
 
-use async_nats::jetstream::{consumer, kv, stream};
+use std::{collections::BTreeMap, time::Duration};
+
+use async_nats::{
+    datetime,
+    jetstream::{consumer, kv, stream},
+};
 use bytes::Bytes;
 use chrono::DateTime;
 use futures::{Stream, StreamExt};
@@ -14,6 +19,11 @@ use crate::{
     headers::{self, Headers},
     names::{bucket_prefix, bucket_stream},
 };
+
+/// How often a read of many keys begins anew when it was interrupted.
+const READS_MAX: u32 = 3;
+/// Between two messages of such a read.
+const READ_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// A value as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,18 +153,21 @@ impl Bucket {
 
     /// How many messages the bucket holds: zero means that a watch will see nothing until something is written.
     pub async fn is_empty(&self) -> Result<bool, ReadError> {
-        let stream = self
-            .streams
+        Ok(self.stream_with_info().await?.cached_info().state.messages == 0)
+    }
+
+    async fn stream_with_info(&self) -> Result<stream::Stream, ReadError> {
+        self.streams
             .jetstream()
             .get_stream(bucket_stream(&self.name))
             .await
-            .map_err(|error| ReadError::unavailable(self.name.clone(), error))?;
-        Ok(stream.cached_info().state.messages == 0)
+            .map_err(|error| ReadError::unavailable(self.name.clone(), error))
     }
 
     /// Everything that is there now, then every change, for keys that match (`>` for all).
     ///
-    /// The stream ends with an error when the watch is lost; watch again then, with a wait between.
+    /// A watch mends itself after a reconnect and goes on from where it was. It ends with an error only when its consumer
+    /// cannot be made again; watch again then, with a wait between.
     pub async fn watch(
         &self,
         filter: &str,
@@ -173,37 +186,117 @@ impl Bucket {
 
     /// All keys and values that match, as they are now. Of one moment only if nobody writes meanwhile.
     pub async fn list(&self, filter: &str) -> Result<Vec<Change>, ReadError> {
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
+        let changes = self.read_all(filter, consumer::DeliverPolicy::LastPerSubject).await?;
+        // What is written meanwhile comes too: the newest counts, at the place of its key.
+        let mut newest: BTreeMap<String, Change> = BTreeMap::new();
+        for change in changes {
+            newest.insert(change.key.clone(), change);
+        }
+        Ok(newest.into_values().filter(|change| change.value.is_some()).collect())
+    }
+
+    /// All versions of all keys that match, deletions included, oldest first.
+    pub async fn list_versions(&self, filter: &str) -> Result<Vec<Change>, ReadError> {
+        self.read_all(filter, consumer::DeliverPolicy::All).await
+    }
+
+    /// All versions that match and were stored since a moment, deletions included, oldest first; of more than so many
+    /// only the newest, so that a bucket with much traffic costs no more than that.
+    pub async fn list_versions_since(
+        &self,
+        filter: &str,
+        since: Timestamp,
+        newest_max: u64,
+    ) -> Result<Vec<Change>, ReadError> {
+        let nanos = since.timestamp_nanos_opt().unwrap_or_default();
+        let start_time = datetime::from_nanos(nanos.into())
+            .map_err(|error| ReadError::unavailable(self.name.clone(), error))?;
+        let by_time = consumer::DeliverPolicy::ByStartTime { start_time };
+        let count = self.reader(filter, by_time).await?.cached_info().num_pending;
+        if count <= newest_max {
+            return self.read_all(filter, by_time).await;
+        }
+        let last = self.stream_with_info().await?.cached_info().state.last_sequence;
+        let start_sequence = last.saturating_sub(newest_max) + 1;
+        self.read_all(filter, consumer::DeliverPolicy::ByStartSequence { start_sequence }).await
+    }
+
+    /// Whether it holds a version of any key beside the newest.
+    pub async fn has_history(&self) -> Result<bool, ReadError> {
+        let stream = self.stream_with_info().await?;
+        let state = &stream.cached_info().state;
+        Ok(state.messages > state.subjects_count)
+    }
+
+    /// Reads what is there. A read that was interrupted (a reconnect, a change of leader) begins anew: the client would
+    /// go on somewhere, and a gap would not show.
+    async fn read_all(
+        &self,
+        filter: &str,
+        policy: consumer::DeliverPolicy,
+    ) -> Result<Vec<Change>, ReadError> {
+        let mut outcome = self.read_once(filter, policy).await;
+        for _ in 1..READS_MAX {
+            match outcome {
+                Err(ReadError::Unavailable { .. }) => outcome = self.read_once(filter, policy).await,
+                outcome => return outcome,
+            }
+        }
+        outcome
+    }
+
+    /// A consumer that begins where it is told; the server drops it when nobody listens.
+    async fn reader(
+        &self,
+        filter: &str,
+        policy: consumer::DeliverPolicy,
+    ) -> Result<consumer::Consumer<consumer::push::OrderedConfig>, ReadError> {
         let config = consumer::push::OrderedConfig {
             deliver_subject: self.streams.client().new_inbox(),
             filter_subject: self.subject(filter),
-            deliver_policy: consumer::DeliverPolicy::LastPerSubject,
+            deliver_policy: policy,
             ..Default::default()
         };
         let stream = self.stream().await?;
-        let consumer = stream
-            .create_consumer(config)
-            .await
-            .map_err(|error| missing_or_unavailable(&format!("bucket {}", self.name), &error))?;
+        let created = stream.create_consumer(config).await;
+        created.map_err(|error| missing_or_unavailable(&format!("bucket {}", self.name), &error))
+    }
+
+    async fn read_once(
+        &self,
+        filter: &str,
+        policy: consumer::DeliverPolicy,
+    ) -> Result<Vec<Change>, ReadError> {
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
+        let consumer = self.reader(filter, policy).await?;
         let mut expected = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.map_err(|error| unavailable(&error))?;
         let mut found = Vec::new();
         while expected > 0 {
-            let Some(message) = messages.next().await else { break };
+            let message = tokio::select! {
+                message = messages.next() => message,
+                // What was expected may have aged out meanwhile; then nothing comes any more.
+                () = self.streams.clock().sleep(READ_SILENCE_MAX) => {
+                    return Err(unavailable(&"it fell silent in the middle of a read"));
+                }
+            };
+            let Some(message) = message else { return Err(unavailable(&"the read ended early")) };
             let message = message.map_err(|error| unavailable(&error))?;
             let info = message.info().map_err(|error| unavailable(&error))?;
+            if info.consumer_sequence != found.len() as u64 + 1 {
+                return Err(unavailable(&"the read was interrupted"));
+            }
             // What is written meanwhile comes too, or replaces what was to come: the server's count decides.
             expected = info.pending.min(expected - 1);
             let key = message.subject.strip_prefix(&bucket_prefix(&self.name)).unwrap_or_default();
-            if headers::value(message.headers.as_ref(), headers::KV_OPERATION).is_none() {
-                found.push(Change {
-                    key: key.to_owned(),
-                    revision: info.stream_sequence,
-                    stored_at: timestamp(info.published.unix_timestamp_nanos()),
-                    is_current: expected == 0,
-                    value: Some(message.payload.clone()),
-                });
-            }
+            let deleted = headers::value(message.headers.as_ref(), headers::KV_OPERATION).is_some();
+            found.push(Change {
+                key: key.to_owned(),
+                revision: info.stream_sequence,
+                stored_at: timestamp(info.published.unix_timestamp_nanos()),
+                is_current: expected == 0,
+                value: (!deleted).then(|| message.payload.clone()),
+            });
         }
         Ok(found)
     }

@@ -102,15 +102,20 @@ impl Streams {
             .messages()
             .await
             .map_err(|error| unavailable(&error))?;
-        Ok(Box::pin(messages.map(|message| match message {
-            Ok(message) => Ok(TriggerDelivery { trigger: parse(&message), message }),
+        let names = self.names().clone();
+        Ok(Box::pin(messages.map(move |message| match message {
+            Ok(message) => Ok(TriggerDelivery { trigger: parse(&names, &message), message }),
             Err(error) => Err(ReadError::unavailable("triggers", error)),
         })))
     }
 }
 
-fn parse(message: &Message) -> Result<Trigger, String> {
+fn parse(names: &Names, message: &Message) -> Result<Trigger, String> {
     let trigger: Trigger = serde_json::from_slice(&message.payload).map_err(|error| error.to_string())?;
+    // Who may ask for what is a matter of subjects (permissions, audit): the body may not say otherwise.
+    if names.trigger(&trigger.run) != message.subject.as_str() {
+        return Err(format!("its body asks for {}, its subject is {}", trigger.run, message.subject));
+    }
     if Names::is_reserved_key(&trigger.run.key) {
         return Err(format!("{} has a key that only planners use", trigger.run));
     }

@@ -8,6 +8,7 @@
 //!   protected by a compare-and-set.
 //! - **An ack proves nothing**: a stale one succeeds too. Only the ledger decides who owns an attempt.
 
+pub mod backfills;
 pub mod bucket;
 pub mod cancel;
 pub mod catalog;
@@ -22,6 +23,7 @@ pub mod ledger;
 pub mod lines;
 pub mod members;
 pub mod names;
+pub mod pauses;
 pub mod queue_depth;
 pub mod requests;
 pub mod responder;

@@ -7,11 +7,15 @@
 //! | `<ns>_TASKS/<queue>` | durable pull consumer | both subjects of the queue | `init`, `apply` | workers |
 //! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers | operators |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
+//! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
+//! | `<ns>_CONTROL/backfill` | durable pull consumer | `<ns>.control.backfill.>` | `init` | planners |
 //! | `<ns>_runs` | bucket: the ledger | `<name>.<key>` | planners, workers | everybody |
 //! | | republished | `<ns>.results.<name>.<key>` | the server | dashboards |
 //! | `<ns>_schedules` | bucket | `<partition>.<name>` | operators | planners |
+//! | | | `<partition>.<name>.pause` | operators | planners |
+//! | `<ns>_backfills` | bucket, aged out | `<name>.<id>` | planners | everybody |
 //! | `<ns>_catalog` | bucket | `target.<name>` `queue.<name>` `calendar.<name>` | operators | everybody |
 //! | `<ns>_planner` | bucket | `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
@@ -25,7 +29,7 @@
 use std::{fmt, str::FromStr};
 
 use shared::{
-    names::{CalendarName, MemberId, Name, NameError, QueueName, RunKey, TargetName},
+    names::{BackfillId, CalendarName, MemberId, Name, NameError, QueueName, RunKey, TargetName},
     run::RunId,
 };
 
@@ -100,6 +104,10 @@ impl Names {
 
     pub(crate) fn schedules_bucket(&self) -> String {
         format!("{}_schedules", self.ns)
+    }
+
+    pub(crate) fn backfills_bucket(&self) -> String {
+        format!("{}_backfills", self.ns)
     }
 
     pub(crate) fn catalog_bucket(&self) -> String {
@@ -186,6 +194,14 @@ impl Names {
         format!("{}.control.trigger.*.*", self.ns)
     }
 
+    pub(crate) fn backfill(&self, schedule: &Name, id: &BackfillId) -> String {
+        format!("{}.control.backfill.{schedule}.{id}", self.ns)
+    }
+
+    pub(crate) fn backfill_requests(&self) -> String {
+        format!("{}.control.backfill.*.*", self.ns)
+    }
+
     pub(crate) fn cancel(&self, run: &RunId) -> String {
         format!("{}.control.cancel.{run}", self.ns)
     }
@@ -211,6 +227,9 @@ impl Names {
 /// The durable consumer through which planners share control messages.
 pub(crate) const CONTROL_CONSUMER: &str = "planner";
 
+/// The durable consumer through which planners share backfills: beside the other, which a long one must not hold up.
+pub(crate) const BACKFILL_CONSUMER: &str = "backfill";
+
 /// The stream behind a bucket.
 pub(crate) fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
@@ -223,11 +242,37 @@ pub(crate) fn bucket_prefix(bucket: &str) -> String {
 
 /// Keys of the buckets.
 pub(crate) mod keys {
-    use super::{CalendarName, MemberId, Name, QueueName, TargetName};
+    use super::{BackfillId, CalendarName, MemberId, Name, QueueName, TargetName};
     use shared::hash::partition_of;
 
     pub(crate) fn schedule(name: &Name) -> String {
         format!("{}.{name}", partition_of(name.as_str()))
+    }
+
+    pub(crate) fn schedules_of(partition: u16) -> String {
+        format!("{partition}.*")
+    }
+
+    /// All pauses.
+    pub(crate) const PAUSES: &str = "*.*.pause";
+
+    /// What was said of a schedule's pause: beside its definition, under the same partition.
+    pub(crate) fn pause(name: &Name) -> String {
+        format!("{}.pause", schedule(name))
+    }
+
+    /// The schedule that a key says a pause of, if it is such a key.
+    pub(crate) fn paused_schedule(key: &str) -> Option<Name> {
+        let name: Name = key.strip_suffix(".pause")?.split_once('.')?.1.parse().ok()?;
+        (pause(&name) == key).then_some(name)
+    }
+
+    pub(crate) fn backfill(schedule: &Name, id: &BackfillId) -> String {
+        format!("{schedule}.{id}")
+    }
+
+    pub(crate) fn backfills_of(schedule: &Name) -> String {
+        format!("{schedule}.*")
     }
 
     pub(crate) fn target(name: &TargetName) -> String {

@@ -1,8 +1,12 @@
 //! What operators ask for: run now, and the lists they look at.
 
-use harness::{Fleet, eventually};
-use serde_json::json;
-use shared::{run_record::Reason, run_state::RunState};
+use harness::{Fleet, PlainClient, eventually};
+use serde_json::{Map, json};
+use shared::{
+    run_record::{Reason, RunRecord},
+    run_state::RunState,
+};
+use streams::control::Trigger;
 
 const SCHEDULES: &str = "targets: {target: {http: TARGET}}\nschedules:\n  \
     yearly: {cron: '0 0 1 1 *', task: {target_service: target, action: echo, parameters: {a: 1, b: 2}}}\n  \
@@ -19,6 +23,7 @@ async fn a_schedule_is_run_now_with_parameters_of_the_moment() {
         fleet.cronfleet_json(&["trigger", "yearly", "--wait", "--param", "b=3", "--param", "c=\"x y\""]);
     assert_eq!(record["status"], "SUCCESS");
     assert_eq!(record["schedule"], "yearly");
+    assert!(record["by"].as_str().is_some_and(|by| by.contains('@')), "who asked is in the record: {record}");
     assert_eq!(record["output"]["parameters"], json!({"a": 1, "b": 3, "c": "x y"}));
     let shown = fleet.cronfleet_json(&["describe", "run", record["id"].as_str().expect("an id")]);
     assert!(shown.to_string().contains("SUCCESS"), "{shown}");
@@ -68,6 +73,7 @@ async fn a_trigger_that_names_a_slot_or_nothing_known_does_no_harm() {
     fleet.streams.trigger(&trigger("nobody.manual-1")).await.expect("stored");
     let record = fleet.end_of("nobody.manual-1").await;
     assert_eq!((record.status, record.reason), (RunState::Failed, Some(Reason::Unknown)));
+    assert_eq!(record.by.as_deref(), Some("spec"));
     assert_eq!(fleet.record("yearly.20270101T000000Z").await, None);
 }
 
@@ -115,4 +121,33 @@ async fn a_task_submitted_on_the_command_line_runs_and_its_end_is_the_exit_code(
     let tail = fleet.try_cronfleet(&["get", "runs", "-o", "json"]);
     let runs: serde_json::Value = serde_json::from_slice(&tail.stdout).expect("JSON");
     assert!(runs.as_array().expect("an array").len() >= 2);
+}
+
+#[tokio::test]
+async fn a_run_asked_for_whose_planner_died_before_the_publish_ends_even_if_its_schedule_is_gone() {
+    let fleet = Fleet::start().await;
+    let run = "gone.manual-1".parse().expect("run");
+    let left = RunRecord::pending(run, "default".parse().expect("queue"), fleet.now());
+    fleet.streams.ledger().create(&left).await.expect("created");
+    let trigger = Trigger { run: left.id, parameters: Map::new(), by: "spec".to_owned(), at: fleet.now() };
+    fleet.streams.trigger(&trigger).await.expect("stored");
+    let _planner = fleet.planner();
+    let record = fleet.end_of("gone.manual-1").await;
+    assert_eq!((record.status, record.reason), (RunState::Failed, Some(Reason::Unknown)));
+}
+
+#[tokio::test]
+async fn who_may_ask_for_one_schedule_cannot_name_another_in_the_body() {
+    let fleet = Fleet::start().await;
+    fleet.apply(SCHEDULES);
+    let (_worker, planner) = (fleet.worker(&[]), fleet.planner());
+    let body = json!({"run": "yearly.manual-9", "by": "somebody", "at": fleet.now()}).to_string();
+    let mut client = PlainClient::connect(&fleet.nats.url()).await;
+    let answer = client.request("cronfleet.control.trigger.harmless.manual-9", body.as_bytes()).await;
+    assert!(!answer.payload.contains("error"), "{}", answer.payload);
+    eventually("the planner says that it drops it", async || {
+        if planner.said().contains("its subject is") { Ok(()) } else { Err("nothing".to_owned()) }
+    })
+    .await;
+    assert_eq!(fleet.record("yearly.manual-9").await, None);
 }

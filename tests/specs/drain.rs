@@ -54,6 +54,26 @@ async fn what_does_not_finish_in_time_is_handed_back_at_once_with_its_attempt_un
 }
 
 #[tokio::test]
+async fn a_run_that_may_not_be_repeated_is_handed_back_if_nothing_was_sent_yet() {
+    let fleet = Fleet::start().await;
+    fleet.apply("targets: {target: {http: TARGET, max_concurrent: 1}}");
+    let mut worker = fleet.worker(&["--drain", "200ms"]);
+    let task = json!({"target_service": "target", "action": "hang", "delivery": "at_most_once"});
+    fleet.submit_until_called("once.first", &task).await;
+    fleet.submit("once.second", &task).await.expect("submitted");
+    eventually("the second waits for its place at the target", async || {
+        let seen = fleet.record("once.second").await.map(|record| record.status);
+        if seen == Some(RunState::Running) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    assert!(worker.stop().await.success());
+    let first = fleet.record("once.first").await.expect("a record");
+    assert_eq!((first.status, first.reason), (RunState::Failed, Some(Reason::Lost)), "it may have acted");
+    let second = fleet.record("once.second").await.expect("a record");
+    assert_eq!((second.status, second.reason), (RunState::Pending, Some(Reason::Drained)));
+}
+
+#[tokio::test]
 async fn a_worker_that_stood_still_while_its_run_was_taken_over_cannot_write_its_result() {
     let fleet = Fleet::start().await;
     fleet.apply("targets: {target: {http: TARGET}}\nqueues: {default: {ack_wait: 3s}}");

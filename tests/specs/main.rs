@@ -1,11 +1,18 @@
 //! The promises, as sentences that are checked. `docs/GUARANTEES.md` names for each promise the spec that proves it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "in tests; clippy only knows those that are inside #[test]"
+)]
 
 mod adhoc;
+mod backfill;
 mod bad_input;
 mod cancelling;
 mod cluster;
 mod control;
+mod doctor;
 mod drain;
 mod example;
 mod generated;
@@ -13,7 +20,9 @@ mod layout;
 mod mending;
 mod overlap;
 mod overlap_cluster;
+mod pause;
 mod planning;
+mod readme;
 mod results;
 mod server;
 mod targets;

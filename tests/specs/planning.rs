@@ -253,3 +253,33 @@ async fn a_broken_definition_in_the_bucket_is_shown_and_hurts_only_itself() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn slots_since_the_first_definition_count_though_it_was_changed_before_any_planner_lived() {
+    let fleet = Fleet::start().await;
+    let file = |every: &str| {
+        format!(
+            "targets: {{target: {{http: TARGET}}}}\n\
+             schedules: {{early: {{every: {every}, overlap: allow, task: {{target_service: target, action: ok}}}}}}"
+        )
+    };
+    fleet.apply(&file("1s"));
+    let name = "early".parse().expect("name");
+    let first = fleet.streams.schedules().get(&name).await.expect("read").expect("there").stored_at;
+    for_a_while(Duration::from_secs(3)).await;
+    fleet.apply(&file("2s"));
+    let second = fleet.streams.schedules().get(&name).await.expect("read").expect("there").stored_at;
+    let _planner = fleet.planner();
+    eventually("records after the change", async || {
+        let records = fleet.records().await;
+        let newest = records.iter().filter_map(|stored| stored.value.slot).max();
+        if newest.is_some_and(|slot| slot > second) { Ok(()) } else { Err(format!("{newest:?}")) }
+    })
+    .await;
+    let slots: BTreeSet<_> = fleet.records().await.iter().filter_map(|stored| stored.value.slot).collect();
+    let (from, to) = (first.timestamp() + 1, second.timestamp());
+    assert!(to - from >= 2, "some slots lie between");
+    let missing: Vec<_> =
+        (from..=to).filter(|at| !slots.iter().any(|slot| slot.timestamp() == *at)).collect();
+    assert!(missing.is_empty(), "without a record: {missing:?}");
+}

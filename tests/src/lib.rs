@@ -2,7 +2,12 @@
 //! target services. Everything it starts it ends, by pid, when it is dropped.
 //!
 //! It panics where a test would: a test that cannot be set up has failed.
-#![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a harness: where it panics, the test has failed"
+)]
 
 pub mod fleet;
 pub mod nats;

@@ -182,6 +182,10 @@ async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
             let body = futures::stream::repeat_with(piece);
             axum::body::Body::from_stream(body).into_response()
         }
+        "nested" => {
+            let levels = body["parameters"]["levels"].as_u64().unwrap_or(1) as usize;
+            format!("{}{}", "[".repeat(levels), "]".repeat(levels)).into_response()
+        }
         "slow" => {
             SystemClock.sleep(milliseconds()).await;
             Json(json!({"slept": true})).into_response()

@@ -90,13 +90,10 @@ impl Claimer<'_> {
         for _ in 0..CLAIMS_MAX {
             let (record, revision) = match known.take() {
                 Some(known) => known,
-                None => match self.streams.ledger().get(&run.record.id).await? {
-                    None => (run.record.clone(), 0),
-                    Some(found) => match self.look_at(found, run, delivery).await? {
-                        Next::Start(record, revision) => (*record, revision),
-                        Next::Say(claim) => return Ok(claim),
-                        Next::LookAgain => continue,
-                    },
+                None => match self.find(run, delivery).await? {
+                    Next::Start(record, revision) => (*record, revision),
+                    Next::Say(claim) => return Ok(claim),
+                    Next::LookAgain => continue,
                 },
             };
             if let Some(claimed) = self.start(record, revision).await? {
@@ -104,6 +101,22 @@ impl Claimer<'_> {
             }
         }
         Ok(Claim::NotNow(MEMBER_HEARTBEAT))
+    }
+
+    /// Reads the record from the leader and says what it means for this delivery.
+    async fn find(&self, run: &Identified, delivery: &Delivery) -> Result<Next, ClaimError> {
+        match self.streams.ledger().get(&run.record.id).await {
+            Ok(None) => Ok(Next::Start(Box::new(run.record.clone()), 0)),
+            Ok(Some(found)) => self.look_at(found, run, delivery).await,
+            // A stranger's writing in the place of the record. The task was acknowledged and must come to an end, so
+            // it begins anew over that; the history keeps what was there.
+            Err(ReadError::Corrupt { revision, detail, .. }) => {
+                let id = &run.record.id;
+                tracing::warn!(run.id = %id, detail, "The record of `{id}` was no record and is replaced: {detail}");
+                Ok(Next::Start(Box::new(run.record.clone()), revision))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes RUNNING over exactly this revision; none if somebody was faster.

@@ -1,11 +1,12 @@
 //! The runs this worker executes now.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use shared::{run::RunId, run_record::Reason};
+use shared::{limits::ACK_WAIT_MAX, run::RunId, run_record::Reason};
 use streams::delivery::Delivery;
 use tokio::sync::watch;
 
@@ -24,11 +25,24 @@ pub(crate) struct Running {
 #[derive(Default)]
 struct Begun {
     fences: HashSet<u64>,
-    order: VecDeque<u64>,
+    /// Those that are over, by the moment from which they need not be remembered.
+    over: BTreeSet<(Duration, u64)>,
 }
 
-/// Claims remembered; more than a worker begins within an acknowledge wait in which it cannot be heard.
-const BEGUN_KEPT_MAX: usize = 4_096;
+impl Begun {
+    fn forget_until(&mut self, now: Duration) {
+        while let Some((until, fence)) = self.over.first().copied().filter(|(until, _)| *until < now) {
+            self.over.remove(&(until, fence));
+            self.fences.remove(&fence);
+        }
+    }
+}
+
+/// How long a claim is remembered whose end is recorded: a delivery that read the record just before may still come to
+/// ask.
+const RECORDED_KEPT: Duration = Duration::from_mins(2);
+/// How long a claim is remembered whose end is not: the record names it until the server brings the run again.
+const LOST_KEPT: Duration = ACK_WAIT_MAX.saturating_mul(2);
 
 /// Requests to cancel that were heard: one may come between the claim of its run and the run's entry here.
 #[derive(Default)]
@@ -50,6 +64,7 @@ struct Entry {
 pub(crate) struct Place {
     running: Running,
     run: RunId,
+    fence: u64,
 }
 
 impl Running {
@@ -57,17 +72,23 @@ impl Running {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn begun(&self) -> std::sync::MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Enters a run under its claim; nothing if this claim was begun here before.
-    pub(crate) fn enter(&self, run: &RunId, attempt: u32, fence: u64, delivery: &Delivery) -> Option<Place> {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn enter(
+        &self,
+        run: &RunId,
+        attempt: u32,
+        fence: u64,
+        delivery: &Delivery,
+        now: Duration,
+    ) -> Option<Place> {
+        let mut begun = self.begun();
+        begun.forget_until(now);
         if !begun.fences.insert(fence) {
             return None;
-        }
-        begun.order.push_back(fence);
-        if begun.order.len() > BEGUN_KEPT_MAX
-            && let Some(oldest) = begun.order.pop_front()
-        {
-            begun.fences.remove(&oldest);
         }
         drop(begun);
         let (cancel, _) = watch::channel(None);
@@ -76,7 +97,7 @@ impl Running {
         if let Some(reason) = self.lock_cancelled().reasons.get(run).copied() {
             self.stop(run, reason);
         }
-        Some(Place { running: self.clone(), run: run.clone() })
+        Some(Place { running: self.clone(), run: run.clone(), fence })
     }
 
     fn lock_cancelled(&self) -> std::sync::MutexGuard<'_, Cancelled> {
@@ -117,7 +138,7 @@ impl Running {
 
     /// Whether the attempt of a claim was begun here.
     pub(crate) fn has_begun(&self, fence: u64) -> bool {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).fences.contains(&fence)
+        self.begun().fences.contains(&fence)
     }
 
     /// All runs with their attempts.
@@ -127,6 +148,12 @@ impl Running {
 }
 
 impl Place {
+    /// The attempt is over: its end is in the ledger, or is not for us to write.
+    pub(crate) fn over(&self, recorded: bool, now: Duration) {
+        let kept = if recorded { RECORDED_KEPT } else { LOST_KEPT };
+        self.running.begun().over.insert((now + kept, self.fence));
+    }
+
     /// The newest delivery of the run: the one whose answers count.
     pub(crate) fn delivery(&self) -> Option<Delivery> {
         self.running.lock().get(&self.run).map(|entry| entry.delivery.clone())
@@ -148,5 +175,25 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.running.lock().remove(&self.run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_remembered_until_nobody_can_ask_for_it_any_more_and_not_longer() {
+        let mut begun = Begun::default();
+        for fence in 1..=3 {
+            begun.fences.insert(fence);
+        }
+        begun.over.insert((Duration::from_secs(10) + RECORDED_KEPT, 1));
+        begun.over.insert((Duration::from_secs(10) + LOST_KEPT, 2));
+        begun.forget_until(Duration::from_secs(11) + RECORDED_KEPT);
+        assert_eq!(begun.fences, HashSet::from([2, 3]), "what is not recorded is remembered longer");
+        begun.forget_until(Duration::from_secs(11) + LOST_KEPT);
+        assert_eq!(begun.fences, HashSet::from([3]), "what is under way is never forgotten");
+        assert!(begun.over.is_empty());
     }
 }

@@ -130,7 +130,8 @@ impl Inner {
         match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
-                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery) else {
+                let now = self.streams.clock().elapsed();
+                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery, now) else {
                     // Another delivery of it found the same claim and has begun it.
                     self.running.adopt(&record.id, delivery);
                     return Ok(());
@@ -138,6 +139,19 @@ impl Inner {
                 let span = AttemptSpan::begin(run.trace, &claimed.value);
                 let claimed = &claimed;
                 self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, span }).await;
+            }
+            // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
+            // was acknowledged: it is not dropped without a word, it goes among the dead letters with a record of its own.
+            Claim::Ended(record)
+                if record.reason == Some(Reason::Malformed) && record.queue != run.record.queue =>
+            {
+                let id = &record.id;
+                let why = format!(
+                    "run {id} has ended already: a task nobody could understand came under its key in queue {}; submit \
+                     this one again under another key",
+                    record.queue
+                );
+                self.reject(Unreadable { run: None, why }, delivery, &run.record.queue).await?;
             }
             Claim::Ended(record) => {
                 // Only what is not buried yet: this may be a new submission under the key of a run that failed.
@@ -165,6 +179,7 @@ impl Inner {
         if let Some(ending) = self.ending_of(&under_way).await {
             return self.settle(&under_way, ending).await;
         }
+        under_way.place.over(false, self.streams.clock().elapsed());
         under_way.span.end(Some("the hold was lost"));
         tracing::warn!(
             run.id = %record.id, attempt = record.attempt,
@@ -187,7 +202,7 @@ impl Inner {
         let cut_short = tokio::select! {
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
-            () = under_way.abort.cancelled() => Some(Ending::Interrupted),
+            () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
             reason = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value.id, under_way.ack_wait) => {
                 Some(Ending::Cancelled(reason))
             }
@@ -226,7 +241,6 @@ impl Inner {
             },
             None => None,
         };
-        begun.cancel();
         let attempt = Attempt {
             run: record.id.clone(),
             number: record.attempt,
@@ -236,6 +250,12 @@ impl Inner {
             target,
             traceparent: Some(under_way.span.traceparent()),
         };
+        self.executors.check(&attempt, stop).await?;
+        // From here on the target may act. Not a moment earlier: what was stopped before has done nothing.
+        if stop.is_cancelled() {
+            return Err(Failure::retryable(ErrorKind::Internal, "it was stopped before it began"));
+        }
+        begun.cancel();
         self.executors.execute(&attempt, stop).await
     }
 
@@ -251,7 +271,9 @@ impl Inner {
         };
         let next = RunRecord { fence: Some(claim), ..next };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
-        match self.record(&next, claim, under_way.abort).await {
+        let recorded = self.record(&next, claim, under_way.abort).await;
+        under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
+        match recorded {
             Ok(Update::Stored(_)) => {}
             Ok(Update::Stale) => {
                 // Somebody took the run over: ours is an orphan. No ack either: it would remove their message.

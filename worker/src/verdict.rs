@@ -25,7 +25,10 @@ pub(crate) enum Ending {
     /// It took longer than it may, and was stopped.
     TimedOut,
     /// The worker is stopping, and stopped it.
-    Interrupted,
+    Interrupted {
+        /// Whether anything was sent: before that nothing can have been done.
+        begun: bool,
+    },
     /// Somebody asked for its end, for this reason, and it was stopped.
     Cancelled(Reason),
 }
@@ -57,12 +60,12 @@ pub(crate) fn verdict(
             return Ok((record.apply(RunEvent::Cancelled, now)?.because(reason), Answer::Ack));
         }
         // It may have acted already, and may not act twice.
-        Ending::Interrupted if task.delivery == Delivery::AtMostOnce => {
+        Ending::Interrupted { begun: true } if task.delivery == Delivery::AtMostOnce => {
             let words = "the worker was stopping, and a task of at_most_once is not begun a second time";
             let failed = record.apply(RunEvent::LostForGood, now)?.because(Reason::Lost);
             return Ok((failed.with_error(RunError::new(ErrorKind::Lost, words)), Answer::Bury));
         }
-        Ending::Interrupted => {
+        Ending::Interrupted { .. } => {
             return Ok((record.apply(RunEvent::Interrupted, now)?, Answer::HandBack(Duration::ZERO)));
         }
         Ending::TimedOut => Failure::retryable(
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_run_that_is_handed_back_has_not_spent_its_attempt() {
-        let (record, answer) = end(2, Ending::Interrupted);
+        let (record, answer) = end(2, Ending::Interrupted { begun: true });
         assert_eq!(
             (record.status, record.attempt, answer),
             (RunState::Pending, 1, Answer::HandBack(Duration::ZERO))
@@ -195,7 +198,7 @@ mod tests {
         let once = Task { delivery: Delivery::AtMostOnce, ..task() };
         let end = |ending| verdict(&running(1), &once, ending, at("02:00:05")).expect("legal");
         for ending in [
-            Ending::Interrupted,
+            Ending::Interrupted { begun: true },
             Ending::TimedOut,
             Ending::Failed(Failure::retryable(ErrorKind::Target, "500")),
             Ending::Failed(Failure::retryable(ErrorKind::Unreachable, "reset")),
@@ -206,6 +209,13 @@ mod tests {
         }
         let (record, _) = end(Ending::Failed(Failure::retryable(ErrorKind::Precheck, "sick")));
         assert_eq!(record.status, RunState::Retry, "nothing was sent");
+        let (record, answer) = end(Ending::Interrupted { begun: false });
+        assert_eq!(
+            (record.status, record.attempt),
+            (RunState::Pending, 0),
+            "it waited for a place at its target"
+        );
+        assert_eq!(answer, Answer::HandBack(Duration::ZERO));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use streams::Streams;
 use super::{
     changes::Fleet,
     lists::{alive_planners, alive_workers, serving},
+    unreached::{LOOK_BACK, RECORDS_MAX, unreached},
 };
 use crate::{
     GlobalArgs,
@@ -81,6 +82,7 @@ pub async fn run(args: DoctorArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
         let fleet = Fleet::read(&streams).await?;
         queues(&streams, &fleet, &mut findings).await?;
         schedules(&fleet, &mut findings);
+        targets(&streams, &fleet, &mut findings).await?;
     }
     findings.well("time zones", format!("IANA {}", shared::cron::tzdb_version()));
     let ill = findings.0.iter().any(|finding| !finding.ok);
@@ -166,6 +168,7 @@ async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> an
         0 => findings.ill("workers", "none is alive: nothing is executed", "start one: `cronfleet worker`"),
         count => findings.well("workers", format!("{count} alive")),
     }
+    let used: BTreeSet<&QueueName> = fleet.definitions.schedules.values().map(|one| &one.queue).collect();
     for queue in fleet.definitions.queues.keys() {
         let what = format!("queue {queue}");
         let depth = match streams.queue_depth(queue).await {
@@ -176,9 +179,12 @@ async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> an
             }
         };
         let serving = serving(&workers, queue);
-        let found = format!("{} waiting, {} in flight, {serving} workers", depth.waiting, depth.in_flight);
-        if depth.waiting > 0 && serving == 0 {
+        let found =
+            format!("{} waiting, {} in flight, {}", depth.waiting, depth.in_flight, workers_of(serving));
+        if serving == 0 && (depth.waiting > 0 || used.contains(queue)) {
             findings.ill(what, found, format!("start a worker for it: `cronfleet worker --queue {queue}`"));
+        } else if serving == 0 {
+            findings.well(what, format!("{found}; no schedule uses it"));
         } else {
             findings.well(what, found);
         }
@@ -194,6 +200,35 @@ async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> an
                 repair,
             );
         }
+    }
+    Ok(())
+}
+
+fn workers_of(count: usize) -> String {
+    match count {
+        0 => "no worker".to_owned(),
+        1 => "1 worker".to_owned(),
+        count => format!("{count} workers"),
+    }
+}
+
+/// All may be in order and every run fail, because what the runs act on is down.
+async fn targets(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> anyhow::Result<()> {
+    let since = streams.clock().now() - LOOK_BACK;
+    let records = streams.ledger().written_since(since, RECORDS_MAX).await?;
+    let unreached = unreached(&records);
+    let unreached = unreached.iter().filter(|(name, what)| what.still_matters(name, &fleet.definitions));
+    let before = findings.0.len();
+    for (name, what) in unreached {
+        findings.ill(format!("target {name}"), what.found(), what.repair(name));
+    }
+    if findings.0.len() == before {
+        let read = if records.len() as u64 >= RECORDS_MAX {
+            format!("by the newest {RECORDS_MAX} changes of runs")
+        } else {
+            format!("in the last {} minutes", LOOK_BACK.as_secs() / 60)
+        };
+        findings.well("targets", format!("none was out of reach {read}"));
     }
     Ok(())
 }

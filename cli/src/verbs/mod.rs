@@ -1,6 +1,7 @@
 //! One file per verb: its arguments, with their help, and `run`.
 
 pub mod apply;
+pub mod backfill;
 pub mod cancel;
 pub mod changes;
 pub mod completion;
@@ -17,12 +18,15 @@ pub mod lines;
 pub mod lists;
 pub mod machine;
 pub mod next;
+pub mod pause;
 pub mod planner;
 pub mod probe;
+pub mod resume;
 pub mod runs;
 pub mod submit;
 pub mod tail;
 pub mod trigger;
+pub mod unreached;
 pub mod wait;
 pub mod when;
 pub mod worker;

@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::bail;
 use clap::{ArgGroup, Args};
 use shared::{
-    Timestamp, calendar::Calendar, definitions::Definitions, names::Name, schedule::Schedule, slot::Slot,
+    Timestamp, calendar::Calendar, definitions::Definitions, names::Name, pause::PauseInForce,
+    schedule::Schedule, slot::Slot,
 };
 
 use super::{
     changes::Fleet,
     files::{read_all, schedule_names},
+    get::paused_now,
     known::unknown,
     when::{in_zone, parse_instant, utc},
 };
@@ -73,9 +75,10 @@ pub async fn run(args: NextArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode
     if let Some(until) = args.until.filter(|until| *until <= from) {
         bail!("--until {} is not after --from {}: no slot is between them", utc(until), utc(from));
     }
-    let definitions = match args.files.as_slice() {
+    let (definitions, pauses) = match args.files.as_slice() {
         [] => of_fleet(global, args.schedule.as_ref()).await?,
-        files => read_all(files)?,
+        // A file knows of no pause.
+        files => (read_all(files)?.definitions, BTreeMap::new()),
     };
     let wanted: Vec<(&Name, &Schedule)> = match &args.schedule {
         None => definitions.schedules.iter().collect(),
@@ -86,17 +89,20 @@ pub async fn run(args: NextArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode
     };
     let slots: BTreeMap<&Name, Vec<Timestamp>> =
         wanted.iter().map(|(name, schedule)| (*name, slots(schedule, from, &args))).collect();
-    show(&definitions, &slots, global)?;
+    show(&definitions, &slots, &pauses, global)?;
     Ok(Exit::Done.into())
 }
 
 /// One schedule needs no other to be understood; a name nobody knows needs all, for the suggestion.
-async fn of_fleet(global: &GlobalArgs, wanted: Option<&Name>) -> anyhow::Result<Definitions> {
+async fn of_fleet(
+    global: &GlobalArgs,
+    wanted: Option<&Name>,
+) -> anyhow::Result<(Definitions, BTreeMap<Name, PauseInForce>)> {
     let streams = global.connect().await?;
     let fleet = Fleet::read(&streams).await?;
     match wanted.and_then(|name| Some((name, fleet.unreadable.get(name)?))) {
         Some((name, reason)) => bail!("the definition of schedule {name} cannot be understood: {reason}"),
-        None => Ok(fleet.definitions),
+        None => Ok((fleet.definitions, paused_now(&streams).await?)),
     }
 }
 
@@ -109,6 +115,7 @@ fn slots(schedule: &Schedule, from: Timestamp, args: &NextArgs) -> Vec<Timestamp
 fn show(
     definitions: &Definitions,
     slots: &BTreeMap<&Name, Vec<Timestamp>>,
+    pauses: &BTreeMap<Name, PauseInForce>,
     global: &GlobalArgs,
 ) -> anyhow::Result<()> {
     let output = global.output();
@@ -128,13 +135,16 @@ fn show(
             }
             let calendar =
                 schedule.calendar.as_ref().and_then(|calendar| definitions.calendars.get(calendar));
+            if let Some(paused) = pauses.get(*name) {
+                talk(format!("schedule {name} is {}", paused.pause.words()));
+            }
             for slot in slots {
                 table.row(vec![
                     name.as_str().into(),
                     in_zone(*slot, schedule.timezone).into(),
                     utc(*slot).into(),
                     schedule.timezone.name().into(),
-                    remark(schedule, calendar, *slot),
+                    remark(schedule, calendar, pauses.get(*name), *slot),
                 ]);
             }
         }
@@ -142,7 +152,15 @@ fn show(
     })
 }
 
-fn remark(schedule: &Schedule, calendar: Option<&Calendar>, slot: Timestamp) -> Cell {
+fn remark(
+    schedule: &Schedule,
+    calendar: Option<&Calendar>,
+    paused: Option<&PauseInForce>,
+    slot: Timestamp,
+) -> Cell {
+    if paused.is_some_and(|paused| paused.holds_at(slot)) {
+        return Cell::coloured("paused", Some(Colour::Yellow));
+    }
     let date = slot.with_timezone(&schedule.timezone).date_naive();
     match (&schedule.calendar, calendar) {
         (Some(name), Some(calendar)) if !calendar.includes(date) => {

@@ -1,4 +1,5 @@
-//! `probe` (hidden): one HTTP GET, for health checks in images that have no other tool.
+//! `probe` (hidden): one question, for health checks in images that have no other tool: an HTTP GET, or whether the fleet
+//! has heard lately of a planner or worker of this very machine.
 
 use std::{
     io::{Read, Write},
@@ -10,25 +11,53 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::{exit::Exit, output::talk};
+use super::machine::host;
+use crate::{GlobalArgs, exit::Exit, output::talk};
 
 /// How long connecting, asking and each part of the answer may take.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// The arguments of `probe`.
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub struct ProbeArgs {
     /// What to ask: `http://host:port/path`
-    pub url: String,
+    pub url: Option<String>,
+
+    /// Whether a member of this kind on this machine is heard by the fleet: it speaks to NATS, and its heartbeats are
+    /// taken. Says nothing of other machines' members
+    #[arg(long, value_name = "KIND", value_parser = ["planner", "worker"])]
+    pub member: Option<String>,
 }
 
-/// Asks; done on 2xx.
-pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
-    let status = ask(&args.url).with_context(|| args.url.clone())?;
+/// Asks; done on 2xx, or if the member is heard.
+pub async fn run(args: ProbeArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    if let Some(kind) = args.member {
+        return member_is_heard(&kind, global).await;
+    }
+    let url = args.url.unwrap_or_default();
+    let status = tokio::task::spawn_blocking({
+        let url = url.clone();
+        move || ask(&url)
+    });
+    let status = status.await?.with_context(|| url.clone())?;
     if (200..300).contains(&status) {
         return Ok(Exit::Done.into());
     }
-    talk(format!("{}: status {status}", args.url));
+    talk(format!("{url}: status {status}"));
+    Ok(Exit::Error.into())
+}
+
+/// A member's id holds the name of its machine, which is the container's own. Silent members age out.
+async fn member_is_heard(kind: &str, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    let streams = global.connect().await?;
+    let host = host();
+    let members = streams.members().list().await?;
+    streams.close().await;
+    if members.iter().any(|member| member.id().is_of(kind, &host)) {
+        return Ok(Exit::Done.into());
+    }
+    talk(format!("the fleet has not heard of a {kind} on {host} lately; see its log"));
     Ok(Exit::Error.into())
 }
 

@@ -11,7 +11,7 @@ use shared::{limits, names::QueueName, queue::QueueSettings};
 use super::Replicas;
 use crate::{
     Names,
-    names::{CONTROL_CONSUMER, bucket_prefix, bucket_stream},
+    names::{BACKFILL_CONSUMER, CONTROL_CONSUMER, bucket_prefix, bucket_stream},
 };
 
 const MIB: i64 = 1024 * 1024;
@@ -21,6 +21,7 @@ const CONTROL_BYTES_MAX: i64 = 64 * MIB;
 /// About seven million runs; `doctor` warns long before it is full.
 const RUNS_BYTES_MAX: i64 = 8192 * MIB;
 const DEFINITIONS_BYTES_MAX: i64 = 512 * MIB;
+const BACKFILLS_BYTES_MAX: i64 = 64 * MIB;
 const PLANNER_BYTES_MAX: i64 = 64 * MIB;
 const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
 /// Watches and consumers on one stream; nats-server 2.15 has the same limit by default.
@@ -104,6 +105,10 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
         },
         bucket(&names.schedules_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
         bucket(&names.catalog_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
+        Config {
+            max_age: limits::RUN_RETENTION,
+            ..bucket(&names.backfills_bucket(), 1, BACKFILLS_BYTES_MAX, replicas)
+        },
         bucket(&names.planner_bucket(), 1, PLANNER_BYTES_MAX, replicas),
         Config {
             max_age: limits::MEMBER_GONE,
@@ -140,5 +145,15 @@ pub(super) fn control_consumer(names: &Names) -> consumer::pull::Config {
         ack_wait: limits::ACK_WAIT_DEFAULT,
         max_deliver: -1,
         ..Default::default()
+    }
+}
+
+pub(super) fn backfill_consumer(names: &Names) -> consumer::pull::Config {
+    consumer::pull::Config {
+        durable_name: Some(BACKFILL_CONSUMER.to_owned()),
+        filter_subjects: vec![names.backfill_requests()],
+        ack_wait: limits::BACKFILL_ACK_WAIT,
+        max_ack_pending: i64::try_from(limits::BACKFILLS_AT_ONCE_MAX).unwrap_or(i64::MAX),
+        ..control_consumer(names)
     }
 }

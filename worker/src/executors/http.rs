@@ -15,12 +15,7 @@ use reqwest::{
     redirect,
 };
 use serde_json::Value;
-use shared::{
-    clock::{Clock, SystemClock},
-    limits,
-    run_record::ErrorKind,
-    target::Target,
-};
+use shared::{clock::SharedClock, limits, run_record::ErrorKind, target::Target};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -47,14 +42,15 @@ const ERROR_BODY_WAIT: Duration = Duration::from_secs(2);
 pub struct HttpSetupError(String);
 
 /// Makes attempts over HTTP. Cheap to clone; clones share one pool of connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpExecutor {
     client: Client,
+    clock: SharedClock,
 }
 
 impl HttpExecutor {
     /// An executor with a client of its own.
-    pub fn new() -> Result<Self, HttpSetupError> {
+    pub fn new(clock: SharedClock) -> Result<Self, HttpSetupError> {
         install_crypto();
         let client = match client_settings().build() {
             Ok(client) => client,
@@ -69,7 +65,7 @@ impl HttpExecutor {
                 client
             }
         };
-        Ok(Self { client })
+        Ok(Self { client, clock })
     }
 
     /// The client, for health checks.
@@ -96,7 +92,7 @@ impl HttpExecutor {
             biased;
             // Dropping the other branch closes its connection, which tells the target that nobody listens any more.
             () = stop.cancelled() => Err(stopped(&place)),
-            answered = ask(request, &place) => answered,
+            answered = ask(request, &place, &self.clock) => answered,
         }
     }
 }
@@ -143,7 +139,7 @@ fn headers_of(attempt: &Attempt) -> HeaderMap {
     map
 }
 
-async fn ask(request: RequestBuilder, place: &str) -> Result<Value, Failure> {
+async fn ask(request: RequestBuilder, place: &str, clock: &SharedClock) -> Result<Value, Failure> {
     let response = request.send().await.map_err(|error| unreachable(place, error))?;
     let status = response.status();
     if status.is_success() {
@@ -152,8 +148,8 @@ async fn ask(request: RequestBuilder, place: &str) -> Result<Value, Failure> {
     if status.is_redirection() {
         return Err(redirected(place, status, response.headers()));
     }
-    let retry_after = retry_after_of(response.headers());
-    let words = quoted(&beginning_of_body(response).await);
+    let retry_after = retry_after_of(response.headers(), clock);
+    let words = quoted(&beginning_of_body(response, clock).await);
     let failure = refused(place, status.as_u16(), &words);
     Err(Failure { retry_after: retry_after.filter(|_| !failure.permanent), ..failure })
 }
@@ -188,7 +184,7 @@ async fn whole_body(mut response: Response, place: &str) -> Result<Vec<u8>, Fail
 }
 
 /// Reads as much of an error's body as a message quotes, and waits for it only briefly.
-async fn beginning_of_body(mut response: Response) -> Vec<u8> {
+async fn beginning_of_body(mut response: Response, clock: &SharedClock) -> Vec<u8> {
     let mut body = Vec::new();
     let reading = async {
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -199,7 +195,10 @@ async fn beginning_of_body(mut response: Response) -> Vec<u8> {
         }
     };
     // Late or broken: then the status alone is the message.
-    let _ = tokio::time::timeout(ERROR_BODY_WAIT, reading).await;
+    tokio::select! {
+        () = reading => {}
+        () = clock.sleep(ERROR_BODY_WAIT) => {}
+    }
     body
 }
 
@@ -219,9 +218,9 @@ fn redirected(place: &str, status: StatusCode, headers: &HeaderMap) -> Failure {
 }
 
 /// How long the target asks to be left alone. A date is compared with the target's own, if it sends one.
-fn retry_after_of(headers: &HeaderMap) -> Option<Duration> {
+fn retry_after_of(headers: &HeaderMap, clock: &SharedClock) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let now = text(DATE).and_then(retry_after::http_date).unwrap_or_else(|| SystemClock.now());
+    let now = text(DATE).and_then(retry_after::http_date).unwrap_or_else(|| clock.now());
     retry_after::parse(text(RETRY_AFTER)?, now)
 }
 

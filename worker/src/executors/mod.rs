@@ -15,7 +15,7 @@ use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use shared::{
     Timestamp,
-    names::Name,
+    names::{Name, TargetName},
     run::RunId,
     run_record::{ErrorKind, RunError},
     target::{Address, Target},
@@ -122,7 +122,7 @@ pub struct Executors {
 impl Executors {
     /// Executors that share one HTTP client and one NATS connection.
     pub fn new(streams: &Streams, local: local::LocalSettings) -> Result<Self, http::HttpSetupError> {
-        let http = http::HttpExecutor::new()?;
+        let http = http::HttpExecutor::new(streams.clock().clone())?;
         Ok(Self {
             health: health::HealthChecks::new(http.client().clone(), streams.clock().clone()),
             http,
@@ -131,26 +131,26 @@ impl Executors {
         })
     }
 
-    /// Makes one attempt. The caller bounds its time and cancels `stop`.
+    /// The check before an attempt: nothing is sent to the target but the question how it is.
+    pub async fn check(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<(), Failure> {
+        let Work::Service { target: name, .. } = &attempt.task.work else { return Ok(()) };
+        let target = declared(attempt, name)?;
+        if let Err(error) = attempt.task.check_target(target) {
+            return Err(Failure::permanent(ErrorKind::UnknownTarget, error.to_string()));
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(answer::stopped("the check of the target")),
+            checked = self.health.check(name, target) => checked,
+        }
+    }
+
+    /// Makes one attempt, after its check. The caller bounds its time and cancels `stop`.
     pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
         match &attempt.task.work {
             Work::Command { .. } => self.local.execute(attempt, stop).await,
             Work::Service { target: name, .. } => {
-                let Some(target) = &attempt.target else {
-                    // It may be declared in a moment: a retry finds it.
-                    return Err(Failure::retryable(
-                        ErrorKind::UnknownTarget,
-                        format!("target {name} is not declared; add it under `targets:` and apply"),
-                    ));
-                };
-                if let Err(error) = attempt.task.check_target(target) {
-                    return Err(Failure::permanent(ErrorKind::UnknownTarget, error.to_string()));
-                }
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return Err(answer::stopped("the check of the target")),
-                    checked = self.health.check(name, target) => checked?,
-                }
+                let target = declared(attempt, name)?;
                 match &target.address {
                     Address::Http(_) => self.http.execute(attempt, target, stop).await,
                     Address::Message(_) => self.message.execute(attempt, target, stop).await,
@@ -158,4 +158,10 @@ impl Executors {
             }
         }
     }
+}
+
+fn declared<'a>(attempt: &'a Attempt, name: &TargetName) -> Result<&'a Target, Failure> {
+    // It may be declared in a moment: a retry finds it.
+    let words = || format!("target {name} is not declared; add it under `targets:` and apply");
+    attempt.target.as_ref().ok_or_else(|| Failure::retryable(ErrorKind::UnknownTarget, words()))
 }

@@ -35,7 +35,10 @@ async fn patient() -> Patient {
     };
     let service = Service::with(Router::new().route("/healthz", get(answer))).await;
     let clock = ManualClock::at("2026-11-24T02:00:00Z".parse().expect("an instant"));
-    let checks = HealthChecks::new(HttpExecutor::new().expect("a client").client().clone(), clock.clone());
+    let checks = HealthChecks::new(
+        HttpExecutor::new(clock.clone()).expect("a client").client().clone(),
+        clock.clone(),
+    );
     Patient { service, status, asked, clock, checks }
 }
 

@@ -12,7 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use shared::run_record::ErrorKind;
+use shared::{clock::SystemClock, run_record::ErrorKind};
 use tokio_util::sync::CancellationToken;
 use worker::executors::{Attempt, Failure, http::HttpExecutor};
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 async fn execute(service: &Service, attempt: &Attempt) -> Result<Value, Failure> {
-    let executor = HttpExecutor::new().expect("a client");
+    let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
     executor.execute(attempt, &service.target(), &CancellationToken::new()).await
 }
 
@@ -106,7 +106,10 @@ async fn a_target_that_never_answers_is_left_when_the_attempt_is_stopped() {
     let (target, stop) = (service.target(), CancellationToken::new());
     let stopping = stop.clone();
     let executing = tokio::spawn(async move {
-        HttpExecutor::new().expect("a client").execute(&archive(), &target, &stopping).await
+        HttpExecutor::new(SystemClock::shared())
+            .expect("a client")
+            .execute(&archive(), &target, &stopping)
+            .await
     });
     wait_for("the request", || arrived.load(Ordering::SeqCst).then_some(())).await;
     stop.cancel();

@@ -32,7 +32,7 @@ use worker::executors::{Failure, http::HttpExecutor};
 use crate::target::{Service, archive, nobody, target};
 
 async fn failure_at(base: &str) -> Failure {
-    let executor = HttpExecutor::new().expect("a client");
+    let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
     let stop = CancellationToken::new();
     executor.execute(&archive(), &target(base), &stop).await.expect_err("a failure")
 }
@@ -137,7 +137,7 @@ async fn an_answer_that_announces_too_much_is_not_read_and_one_at_the_bound_is()
     serving.abort();
     let full = || async { "1".repeat(limits::RESPONSE_BYTES_MAX) };
     let service = Service::with(Router::new().route("/actions/archive", post(full))).await;
-    let executor = HttpExecutor::new().expect("a client");
+    let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
     let output =
         executor.execute(&archive(), &service.target(), &CancellationToken::new()).await.expect("a success");
     assert_eq!(output["text"].as_str().map(str::len), Some(limits::RESPONSE_BYTES_MAX));

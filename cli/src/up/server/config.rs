@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path};
 
-/// All streams together have a limit of about 4 GB ([`streams::topology`]); this leaves room for more queues' worth.
+/// All streams together have a limit of about 10 GB ([`streams::topology`]); this leaves room for more queues' worth.
 const FILE_STORE_MAX: &str = "32GB";
 /// The server's log is turned over at this size, and so many old ones are kept.
 const LOG_SIZE_MAX: &str = "8MB";
