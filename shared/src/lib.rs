@@ -5,6 +5,7 @@
 
 pub mod calendar;
 pub mod clock;
+pub mod clock_check;
 pub mod cron;
 pub mod definitions;
 pub mod hash;
