@@ -18,17 +18,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     PlannerError,
+    backlog::Backlog,
     book::{Book, DueSlots},
+    clock_guard::ClockGuard,
     definitions::Change,
     dispatch::{DispatchError, Dispatcher, Outcome},
     due::Due,
-    leases::Holdings,
+    holdings::Holdings,
     missed::{Days, decide},
     status::Status,
 };
 
-/// What a stopping planner waits for its last cursors to be taken.
-const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(3);
+/// What a stopping planner waits for its round to end, and again for its last cursors to be taken: others wait for its
+/// partitions, and find done what it did.
+const LAST_WORDS_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Cursors that are read at once when partitions come.
+const CURSORS_IN_FLIGHT_MAX: usize = 16;
 
 /// Between two looks at a slot that is due in a partition whose lease is in doubt.
 const IN_DOUBT_WAIT: Duration = Duration::from_millis(25);
@@ -53,6 +58,8 @@ pub(crate) struct Rounds {
     dispatcher: Dispatcher,
     holdings: Arc<Holdings>,
     status: Arc<Status>,
+    clock: Arc<ClockGuard>,
+    backlog: Backlog,
     book: Book,
     cursors: BTreeMap<u16, StoredCursor>,
     /// Partitions that had slots due since their cursor was written.
@@ -65,12 +72,15 @@ impl Rounds {
         dispatcher: Dispatcher,
         holdings: Arc<Holdings>,
         status: Arc<Status>,
+        clock: Arc<ClockGuard>,
     ) -> Self {
         Self {
             streams,
             dispatcher,
             holdings,
+            backlog: Backlog::new(Arc::clone(&status)),
             status,
+            clock,
             book: Book::default(),
             cursors: BTreeMap::new(),
             worked: BTreeSet::new(),
@@ -170,8 +180,12 @@ impl Rounds {
 
     /// Accounts for what is due in all partitions that are held. Whether everything was.
     async fn round(&mut self) -> bool {
+        // A clock that is not believed decides nothing: neither what is due nor how far a cursor may move.
+        if self.clock.now().is_none() {
+            return true;
+        }
         self.open_and_close().await;
-        let now = self.streams.clock().now();
+        let Some(now) = self.clock.now() else { return true };
         let held = self.holdings.trusted(self.streams.clock().elapsed());
         let due: Vec<DueSlots> = held.iter().flat_map(|partition| self.book.due(*partition, now)).collect();
         let mut all_done = true;
@@ -188,6 +202,7 @@ impl Rounds {
                 all_done &= whole;
             }
         }
+        self.backlog.end_of_round(self.streams.clock().elapsed());
         for partition in self.book.open_partitions() {
             self.write_cursor(partition, false).await;
         }
@@ -197,7 +212,7 @@ impl Rounds {
     /// Accounts for the slots of one schedule, in order, up to the first that fails. Up to where, and whether all.
     async fn account_for(&self, due: DueSlots, now: Timestamp) -> (Name, Timestamp, bool) {
         let mut accounted_to = None;
-        for slot in &due.slots {
+        for (done, slot) in due.slots.iter().enumerate() {
             match self.account_for_slot(&due.name, slot, now).await {
                 Ok(outcome) => {
                     accounted_to = Some(slot.slot.instant());
@@ -207,10 +222,7 @@ impl Rounds {
                 }
                 Err(error) => {
                     // One schedule's trouble never stops the others; it is tried again in the next round.
-                    tracing::warn!(
-                        schedule.name = %due.name, slot = %slot.slot, %error,
-                        "Slot {} of `{}` is not accounted for yet: {error}", slot.slot, due.name
-                    );
+                    self.backlog.note(&due.name, due.slots.len() - done, slot.slot.instant(), &error);
                     return (due.name, accounted_to.unwrap_or(Timestamp::MIN_UTC), false);
                 }
             }
@@ -251,18 +263,29 @@ impl Rounds {
             self.book.close(*partition);
             self.cursors.remove(partition);
         }
-        for partition in held.difference(&open) {
-            if let Err(error) = self.open(*partition).await {
+        let partitions = self.streams.partitions();
+        let cursors = stream::iter(held.difference(&open).copied())
+            .map(|partition| {
+                let partitions = partitions.clone();
+                async move { (partition, partitions.cursor(partition).await) }
+            })
+            .buffer_unordered(CURSORS_IN_FLIGHT_MAX);
+        for (partition, cursor) in cursors.collect::<Vec<_>>().await {
+            if let Err(error) = self.open(partition, cursor).await {
                 tracing::warn!(partition, %error, "Partition {partition} cannot be opened yet: {error}");
             }
         }
     }
 
-    async fn open(&mut self, partition: u16) -> Result<(), ReadError> {
+    async fn open(
+        &mut self,
+        partition: u16,
+        cursor: Result<Option<Stored<Cursor>>, ReadError>,
+    ) -> Result<(), ReadError> {
         let now = self.streams.clock().now();
         // A partition nobody ever planned begins with its oldest schedule: its slots since then count.
         let beginning = self.book.beginning_of(partition).unwrap_or(now);
-        let (accounted_to, revision) = match self.streams.partitions().cursor(partition).await {
+        let (accounted_to, revision) = match cursor {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
                 (stored.value.accounted_to, stored.revision)
             }
@@ -290,8 +313,8 @@ impl Rounds {
 
     /// Moves a partition's cursor, if it has something to say or was silent for long.
     async fn write_cursor(&mut self, partition: u16, is_last: bool) {
-        let clock = self.streams.clock();
-        let (now, elapsed) = (clock.now(), clock.elapsed());
+        let Some(now) = self.clock.now() else { return };
+        let elapsed = self.streams.clock().elapsed();
         let Some(stored) = self.cursors.get(&partition).copied() else { return };
         let accounted_to = self.book.accounted_to(partition, now);
         let is_old = elapsed.saturating_sub(stored.written_at) >= limits::CURSOR_WRITE;
