@@ -77,7 +77,10 @@ fn say(before: &ClockCheck, after: &ClockCheck) {
         ),
         Some(_) => {}
         None if before.suspicion().is_some_and(|suspicion| suspicion != Suspicion::NeverCompared) => {
-            tracing::info!(clock.offset_ms = offset_ms, "The clock agrees with the server's again: {offset_ms} ms ahead");
+            tracing::info!(
+                clock.offset_ms = offset_ms,
+                "The clock agrees with the server's again: {offset_ms} ms ahead"
+            );
         }
         None if after.is_worth_a_warning() && !before.is_worth_a_warning() => tracing::warn!(
             clock.offset_ms = offset_ms,

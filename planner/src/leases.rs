@@ -65,7 +65,15 @@ impl Keeper {
         guard: Arc<ClockGuard>,
     ) -> Self {
         let table = Table::new(status.id().clone());
-        Self { streams, holdings, status, guard, table, on_its_way: FuturesUnordered::new(), compared_at: None }
+        Self {
+            streams,
+            holdings,
+            status,
+            guard,
+            table,
+            on_its_way: FuturesUnordered::new(),
+            compared_at: None,
+        }
     }
 
     /// Holds this planner's share until it is told to stop; then it leaves its seat, and with it everything.
@@ -116,6 +124,11 @@ impl Keeper {
         // First we stop working on what we give up, then we say so.
         self.publish(now);
         for write in writes {
+            if let Write::Seat { number, seat: Seat { planner: None, .. }, .. } = &write
+                && let Some(planner) = self.table.planner_in(*number)
+            {
+                tracing::info!(planner.silent = %planner, "Planner `{planner}` is silent: its seat is emptied");
+            }
             let on_its_way = self.write(write);
             self.on_its_way.push(on_its_way);
         }

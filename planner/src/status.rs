@@ -69,7 +69,8 @@ impl Status {
         let mut is_news = false;
         self.change(|status| {
             is_news = status.clock_suspect.is_some() != suspect.is_some();
-            (status.clock_offset_ms, status.clock_suspect) = (offset.map(|by| by.num_milliseconds()), suspect);
+            (status.clock_offset_ms, status.clock_suspect) =
+                (offset.map(|by| by.num_milliseconds()), suspect);
         });
         if is_news {
             self.news.notify_one();

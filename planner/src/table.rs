@@ -45,7 +45,7 @@ pub(crate) enum Answer {
 struct SeatSeen {
     seat: Option<Seat>,
     revision: u64,
-    /// When this revision was first seen, by our own clock.
+    /// When this revision was first seen, by our own clock without our absences.
     since: Duration,
 }
 
@@ -69,7 +69,7 @@ enum Hearing {
     Since(Duration),
     /// Everything up to this revision, which is ours, must have come.
     UpTo(u64),
-    /// Everything has come. Others' silence counts from then on.
+    /// Everything has come. Others' silence counts from then on, by our own clock without our absences.
     All(Duration),
 }
 
@@ -82,6 +82,8 @@ pub(crate) struct Table {
     held: BTreeSet<u16>,
     hearing: Hearing,
     looked_at: Option<Duration>,
+    /// For how long in all we stood still: time that does not count as others' silence.
+    absent: Duration,
     /// When we last asked for our seat, and for what.
     asked: Option<(Duration, Seat)>,
     seats_asked: BTreeSet<u16>,
@@ -99,6 +101,7 @@ impl Table {
             held: BTreeSet::new(),
             hearing: Hearing::Nothing,
             looked_at: None,
+            absent: Duration::ZERO,
             asked: None,
             seats_asked: BTreeSet::new(),
             leases_asked: BTreeSet::new(),
@@ -127,13 +130,20 @@ impl Table {
         self.mine.map(|mine| (mine.number, mine.revision))
     }
 
+    /// Who has a seat.
+    pub(crate) fn planner_in(&self, number: u16) -> Option<&MemberId> {
+        self.seats.get(&number).and_then(planner_of)
+    }
+
     /// Why our seat was lost, if it was since this was last asked.
     pub(crate) fn take_lost(&mut self) -> Vec<&'static str> {
         std::mem::take(&mut self.lost)
     }
 
-    /// A watch has begun.
+    /// A watch has begun: it tells everything anew, also of a bucket that was made anew and counts from one again.
     pub(crate) fn watch_begins(&mut self, now: Duration) {
+        self.seats.clear();
+        self.leases.clear();
         self.hearing = Hearing::Since(now);
     }
 
@@ -163,12 +173,12 @@ impl Table {
         let is_mine = seat.as_ref().is_some_and(|seat| seat.planner.as_ref() == Some(&self.me));
         match &mut self.mine {
             // Ours, whose answer was lost or is on its way. It lengthens nothing: that only an answer does.
-            Some(mine) if mine.number == number && is_mine => mine.revision = revision,
+            Some(mine) if mine.number == number && is_mine => mine.revision = mine.revision.max(revision),
             Some(mine) if mine.number == number => self.lose_seat("others did not hear us for a whole lease"),
             None if is_mine => self.mine = Some(Mine { number, revision, since: now, renewed_at: None }),
             _ => {}
         }
-        self.seats.insert(number, SeatSeen { seat, revision, since: now });
+        self.seats.insert(number, SeatSeen { seat, revision, since: now.saturating_sub(self.absent) });
     }
 
     fn note_lease(&mut self, partition: u16, lease: Option<Lease>, revision: u64) {
@@ -193,7 +203,7 @@ impl Table {
     fn hear_ourselves(&mut self, now: Duration) {
         let (Hearing::UpTo(revision), Some(mine)) = (self.hearing, self.mine) else { return };
         if self.seats.get(&mine.number).is_some_and(|seen| seen.revision >= revision) {
-            self.hearing = Hearing::All(now);
+            self.hearing = Hearing::All(now.saturating_sub(self.absent));
         }
     }
 
@@ -215,18 +225,11 @@ impl Table {
         writes
     }
 
-    /// Who stood still cannot tell another's silence from his own deafness: all others get a whole lease more.
+    /// Who stood still cannot tell another's silence from his own deafness.
     fn notice_own_absence(&mut self, now: Duration) {
-        let last = self.looked_at.replace(now).unwrap_or(now);
-        if now.saturating_sub(last) > LEASE_RENEW {
-            self.not_heard(now);
-        }
-    }
-
-    /// We were not heard, so others may not have been either: the server may have been away.
-    fn not_heard(&mut self, now: Duration) {
-        if let Hearing::All(since) = &mut self.hearing {
-            *since = now;
+        let away = now.saturating_sub(self.looked_at.replace(now).unwrap_or(now));
+        if away > LEASE_RENEW {
+            self.absent += away;
         }
     }
 
@@ -257,13 +260,17 @@ impl Table {
     /// The seats of planners that were silent for a whole lease, while we heard everything.
     fn silent_seats(&self, now: Duration) -> Vec<Write> {
         let Hearing::All(heard_since) = self.hearing else { return Vec::new() };
+        // Who is not heard himself judges nobody.
+        if now >= self.trusted_until() {
+            return Vec::new();
+        }
+        let now = now.saturating_sub(self.absent);
         let is_silent = |seen: &SeatSeen| {
             planner_of(seen).is_some_and(|planner| *planner != self.me)
                 && now.saturating_sub(seen.since.max(heard_since)) >= LEASE
         };
-        let silent = self.seats.iter().filter(|(number, seen)| {
-            !self.seats_asked.contains(*number) && is_silent(seen)
-        });
+        let silent =
+            self.seats.iter().filter(|(number, seen)| !self.seats_asked.contains(*number) && is_silent(seen));
         silent
             .map(|(number, seen)| Write::Seat {
                 number: *number,
@@ -291,8 +298,10 @@ impl Table {
         for partition in (0..PARTITIONS).filter(|partition| !self.leases_asked.contains(partition)) {
             let wanted = shares.get(&partition) == Some(&self.me);
             let holder = holders.get(&partition);
-            let (known, revision) =
-                self.leases.get(&partition).map_or((None, 0), |(lease, revision)| (lease.as_ref(), *revision));
+            let (known, revision) = self
+                .leases
+                .get(&partition)
+                .map_or((None, 0), |(lease, revision)| (lease.as_ref(), *revision));
             let term = known.map_or(0, |lease| lease.term);
             let lease = if wanted && !self.held.contains(&partition) {
                 // Nobody's; or ours by a write whose answer was lost.
@@ -333,13 +342,7 @@ impl Table {
                     }
                 }
             }
-            (Write::Seat { seat, .. }, Answer::Otherwise(found)) => {
-                if seat.planner.as_ref() == Some(&self.me) {
-                    self.not_heard(now);
-                }
-                self.found(found, now);
-            }
-            (Write::Lease { .. }, Answer::Otherwise(found)) => self.found(found, now),
+            (_, Answer::Otherwise(found)) => self.found(found, now),
         }
         self.hear_ourselves(now);
     }
@@ -351,6 +354,13 @@ impl Table {
             return;
         }
         self.note_seat(number, Some(seat), revision, now);
+        if is_mine
+            && now >= self.trusted_until()
+            && let Hearing::All(since) = &mut self.hearing
+        {
+            // We were not heard for long, so others may not have been either, as when the server was away.
+            *since = now.saturating_sub(self.absent);
+        }
         if let (true, Some(mine)) = (is_mine, &mut self.mine) {
             mine.since = mine.since.min(asked_at);
             mine.renewed_at = Some(asked_at);
@@ -362,16 +372,16 @@ impl Table {
         }
     }
 
-    /// What the leader has counts whatever its revision: in a bucket that was made anew it is lower than what we knew,
-    /// and no watch would ever correct us.
+    /// What the leader has, as it answered: a watch may have shown something newer meanwhile. Only of our own seat nobody
+    /// can know better, because no other write of ours to it is on its way.
     fn found(&mut self, found: Option<Seen>, now: Duration) {
         match found {
-            Some(Seen::Seat(number, seat, revision)) => {
-                if self.seats.get(&number).is_none_or(|known| known.revision != revision) {
-                    self.note_seat(number, seat, revision, now);
-                }
+            Some(Seen::Seat(number, seat, revision))
+                if self.mine.is_some_and(|mine| mine.number == number) =>
+            {
+                self.note_seat(number, seat, revision, now);
             }
-            Some(Seen::Lease(partition, lease, revision)) => self.note_lease(partition, lease, revision),
+            Some(seen) => self.seen(seen, now),
             None => {}
         }
     }
@@ -380,3 +390,7 @@ impl Table {
 fn planner_of(seen: &SeatSeen) -> Option<&MemberId> {
     seen.seat.as_ref()?.planner.as_ref()
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -79,7 +79,11 @@ impl fmt::Display for Suspicion {
         match self {
             Suspicion::NeverCompared => f.write_str("not yet compared with the server's clock"),
             Suspicion::Stepped(by) => {
-                write!(f, "set forward by {} ms, and not yet compared with the server's clock", by.num_milliseconds())
+                write!(
+                    f,
+                    "set forward by {} ms, and not yet compared with the server's clock",
+                    by.num_milliseconds()
+                )
             }
             Suspicion::Off(by) if *by < TimeDelta::zero() => {
                 write!(f, "{} ms behind the server's clock", by.num_milliseconds().unsigned_abs())
@@ -169,7 +173,11 @@ mod tests {
     /// A reading at so many milliseconds of elapsed time, the wall clock so many ahead of the true time.
     fn reading(elapsed_ms: u64, ahead_ms: i64) -> Reading {
         let elapsed = Duration::from_millis(elapsed_ms);
-        Reading { before: elapsed, wall: truth(elapsed_ms) + TimeDelta::milliseconds(ahead_ms), after: elapsed }
+        Reading {
+            before: elapsed,
+            wall: truth(elapsed_ms) + TimeDelta::milliseconds(ahead_ms),
+            after: elapsed,
+        }
     }
 
     fn truth(elapsed_ms: u64) -> Timestamp {
@@ -230,7 +238,8 @@ mod tests {
             (500, -3_600_000, None),
             (1_800_000, 0, None),
         ] {
-            let check = compared().after_reading(reading(100, 0)).after_reading(reading(100 + passed_ms, ahead_ms));
+            let check =
+                compared().after_reading(reading(100, 0)).after_reading(reading(100 + passed_ms, ahead_ms));
             let expected = by_ms.map(|by| Suspicion::Stepped(TimeDelta::milliseconds(by)));
             assert_eq!(check.suspicion(), expected, "{passed_ms} ms passed, {ahead_ms} ms ahead");
         }
@@ -248,7 +257,11 @@ mod tests {
         let stepped = compared().after_reading(reading(1_000, 0)).after_reading(reading(1_100, 2_000));
         assert!(matches!(stepped.suspicion(), Some(Suspicion::Stepped(_))));
         assert_eq!(stepped.after_sample(sample(1_050, 2, 0)), stepped, "asked for before the step");
-        assert_eq!(stepped.after_sample(sample(1_200, 2, 2_000)).suspicion(), None, "wrong by less than the limit");
+        assert_eq!(
+            stepped.after_sample(sample(1_200, 2, 2_000)).suspicion(),
+            None,
+            "wrong by less than the limit"
+        );
         let off = stepped.after_sample(sample(1_200, 2, 60_000));
         assert_eq!(off.suspicion(), Some(Suspicion::Off(TimeDelta::minutes(1))));
         let back = off.after_reading(reading(1_300, 0)).after_sample(sample(1_400, 2, 0));

@@ -124,9 +124,8 @@ const _: () = assert!(LEASE.as_millis() + LEASE_RENEW.as_millis() < CHANGE_OF_HO
 // The death of a planner does not even make its slots late.
 const _: () = assert!(CHANGE_OF_HOLDER_MAX.as_millis() < LATE_AFTER.as_millis());
 // Nor does it turn them into missed ones, when the successor's clock and the dead planner's differ as much as they may.
-const _: () = assert!(
-    CHANGE_OF_HOLDER_MAX.as_millis() + 2 * CLOCK_OFFSET_MAX.as_millis() < MISSED_AFTER.as_millis()
-);
+const _: () =
+    assert!(CHANGE_OF_HOLDER_MAX.as_millis() + 2 * CLOCK_OFFSET_MAX.as_millis() < MISSED_AFTER.as_millis());
 // What is worth a warning is no reason to stop, and a step that goes unnoticed is not worth a warning.
 const _: () = assert!(CLOCK_OFFSET_WARN.as_millis() < CLOCK_OFFSET_MAX.as_millis());
 const _: () = assert!(CLOCK_STEP_MAX.as_millis() <= CLOCK_OFFSET_WARN.as_millis());

@@ -11,6 +11,7 @@ mod generated;
 mod layout;
 mod mending;
 mod overlap;
+mod planners;
 mod planning;
 mod results;
 mod server;

@@ -4,10 +4,12 @@
 //! It panics where a test would: a test that cannot be set up has failed.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod clock;
 pub mod fleet;
 pub mod nats;
 pub mod plain;
 pub mod process;
+pub mod proxy;
 pub mod target;
 pub mod wait;
 
@@ -15,6 +17,7 @@ pub use fleet::Fleet;
 pub use nats::{Cluster, Nats};
 pub use plain::PlainClient;
 pub use process::Process;
+pub use proxy::Proxy;
 pub use target::TargetService;
 pub use wait::{eventually, within};
 
