@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use shared::{
     clock_check::{Reading, Sample},
     limits::{CLOCK_CHECK, LEASE_RENEW},
@@ -85,7 +85,13 @@ impl Keeper {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(LOOK) => {}
-                Some(done) = self.on_its_way.next(), if !self.on_its_way.is_empty() => self.done(done),
+                Some(done) = self.on_its_way.next(), if !self.on_its_way.is_empty() => {
+                    self.done(done);
+                    // What comes together is told together: the planning loop opens all new partitions in one round.
+                    while let Some(Some(done)) = self.on_its_way.next().now_or_never() {
+                        self.done(done);
+                    }
+                }
                 Some(item) = news.items.recv() => {
                     self.hear(item);
                     while let Ok(item) = news.items.try_recv() {
@@ -182,7 +188,6 @@ impl Keeper {
                     self.compare(*number, *revision, asked, answered, now);
                 }
                 self.table.answered(write, answer, asked.before, now);
-                self.publish(now);
             }
             Done::Compared(Some(sample)) => self.guard.compare(sample),
             Done::Compared(None) => {}

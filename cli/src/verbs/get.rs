@@ -60,7 +60,7 @@ pub enum What {
     /// Workers that are alive
     #[command(alias = "worker")]
     Workers(OneOrAll),
-    /// Planners that are alive: what they hold, how late they run, how far their clocks are ahead of the server's
+    /// Planners that are alive: what they hold, how late they run, how right their clocks are
     #[command(alias = "planner")]
     Planners(OneOrAll),
     /// Targets: the services that tasks act on
