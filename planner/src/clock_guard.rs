@@ -70,22 +70,22 @@ impl ClockGuard {
 fn say(before: &ClockCheck, after: &ClockCheck) {
     let kind = |check: &ClockCheck| check.suspicion().map(|suspicion| std::mem::discriminant(&suspicion));
     let offset_ms = after.offset().unwrap_or_default().num_milliseconds();
-    match after.suspicion() {
-        Some(suspicion) if kind(before) != kind(after) => tracing::error!(
-            clock.offset_ms = offset_ms,
-            "The clock is suspect: {suspicion}. Nothing is dispatched until it agrees with the server's again"
-        ),
-        Some(_) => {}
-        None if before.suspicion().is_some_and(|suspicion| suspicion != Suspicion::NeverCompared) => {
-            tracing::info!(
+    if let Some(suspicion) = after.suspicion() {
+        if kind(before) != kind(after) {
+            tracing::error!(
                 clock.offset_ms = offset_ms,
-                "The clock agrees with the server's again: {offset_ms} ms ahead"
+                "The clock is suspect: {suspicion}. Nothing is dispatched until it agrees with the server's again"
             );
         }
-        None if after.is_worth_a_warning() && !before.is_worth_a_warning() => tracing::warn!(
+    } else if before.suspicion().is_some_and(|suspicion| suspicion != Suspicion::NeverCompared) {
+        tracing::info!(
+            clock.offset_ms = offset_ms,
+            "The clock agrees with the server's again: {offset_ms} ms ahead"
+        );
+    } else if after.is_worth_a_warning() && !before.is_worth_a_warning() {
+        tracing::warn!(
             clock.offset_ms = offset_ms,
             "The clock is {offset_ms} ms ahead of the server's; check NTP on both machines"
-        ),
-        None => {}
+        );
     }
 }

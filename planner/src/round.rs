@@ -285,11 +285,11 @@ impl Rounds {
         let now = self.streams.clock().now();
         // A partition nobody ever planned begins with its oldest schedule: its slots since then count.
         let beginning = self.book.beginning_of(partition).unwrap_or(now);
-        let (accounted_to, revision) = match cursor {
+        let (accounted_to, revision, heard) = match cursor {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
-                (stored.value.accounted_to, stored.revision)
+                (stored.value.accounted_to, stored.revision, stored.value.heard)
             }
-            Ok(None) => (beginning, 0),
+            Ok(None) => (beginning, 0, 0),
             // A cursor from the future (of a clock that was wrong) or one nobody understands would leave slots behind
             // without a record. Looking back finds done what was done.
             Ok(Some(Stored { revision, .. })) | Err(ReadError::Corrupt { revision, .. }) => {
@@ -297,16 +297,16 @@ impl Rounds {
                     partition,
                     "Partition {partition}'s cursor cannot be right; looking back a day"
                 );
-                (beginning.max(now - CURSOR_LOST_LOOK_BACK), revision)
+                (beginning.max(now - CURSOR_LOST_LOOK_BACK), revision, 0)
             }
             Err(error) => return Err(error),
         };
         // A definition that was written just before the cursor may not have been heard by who wrote the cursor.
-        for name in self.book.changed_since(partition, accounted_to - DEFINITION_LAG_MAX) {
+        for name in self.book.changed_since(partition, accounted_to, DEFINITION_LAG_MAX, heard) {
             let versions = self.streams.schedules().history(&name).await?;
             self.book.learn_history(&name, versions);
         }
-        self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
+        self.book.open(partition, accounted_to, DEFINITION_LAG_MAX, heard);
         self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: Duration::ZERO });
         Ok(())
     }
@@ -323,7 +323,12 @@ impl Rounds {
         if accounted_to <= stored.accounted_to || !(is_old || is_last || had_work) {
             return;
         }
-        let cursor = Cursor { accounted_to, by: self.status.id().clone(), tzdb: tzdb_version().to_owned() };
+        let cursor = Cursor {
+            accounted_to,
+            by: self.status.id().clone(),
+            tzdb: tzdb_version().to_owned(),
+            heard: self.book.heard(),
+        };
         match self.streams.partitions().write_cursor(partition, &cursor, stored.revision).await {
             Ok(revision) => {
                 self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: elapsed });

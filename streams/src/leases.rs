@@ -48,6 +48,10 @@ pub struct Cursor {
     pub by: MemberId,
     /// The version of the zone data the slots were computed with.
     pub tzdb: String,
+    /// The newest revision in the bucket of schedules that its writer had heard of: all up to there, in their order. A
+    /// successor need not look at what these may have been due for before the cursor.
+    #[serde(default)]
+    pub heard: u64,
 }
 
 /// What a watch of seats and leases saw, in the order in which it was written.

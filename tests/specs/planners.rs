@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     time::Duration,
 };
 
@@ -239,11 +240,13 @@ async fn when_the_queue_is_full_slots_wait_are_seen_to_wait_and_run_late_when_th
 async fn takeover_times() {
     const ROUNDS: u64 = 10;
     let fleet = Fleet::start().await;
-    let schedules: String = (0..200)
-        .map(|n| {
-            format!("  s{n}: {{every: 1s, overlap: allow, missed: all, task: {{target_service: target, action: ok}}}}\n")
-        })
-        .collect();
+    let mut schedules = String::new();
+    for n in 0..200 {
+        let _ = writeln!(
+            schedules,
+            "  s{n}: {{every: 1s, overlap: allow, missed: all, task: {{target_service: target, action: ok}}}}"
+        );
+    }
     let mut survivor = fleet.planner();
     fleet.members("planner", 1).await;
     fleet.apply(&format!("targets: {{target: {{http: TARGET}}}}\nschedules:\n{schedules}"));
