@@ -4,6 +4,7 @@ use clap::{
     Args, Command, CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
+use shared::clock::{SharedClock, SystemClock};
 
 use crate::{example::ExampleArgs, output::Format, up::UpArgs, verbs};
 
@@ -74,6 +75,26 @@ pub struct GlobalArgs {
     /// stay, warn for other verbs]
     #[arg(long, global = true, value_name = "FILTER", env = "CRONFLEET_LOG", hide_env_values = true)]
     pub log: Option<String>,
+
+    /// The clock that is handed down; not an option of the command line.
+    #[arg(skip)]
+    pub clock: GivenClock,
+}
+
+/// The clock a process was started with.
+#[derive(Clone)]
+pub struct GivenClock(pub SharedClock);
+
+impl Default for GivenClock {
+    fn default() -> Self {
+        Self(SystemClock::shared())
+    }
+}
+
+impl std::fmt::Debug for GivenClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GivenClock")
+    }
 }
 
 /// What can be done.

@@ -18,6 +18,7 @@ pub mod verbs;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use shared::clock::{SharedClock, SystemClock};
 use tracing::Instrument;
 
 pub use args::GlobalArgs;
@@ -28,7 +29,12 @@ use telemetry::{Audience, Telemetry};
 
 /// Reads the command line, does what it says, and returns how it went.
 pub fn main() -> ExitCode {
-    let Cli { global, verb } = match Cli::try_parse() {
+    main_with(SystemClock::shared())
+}
+
+/// As [`main`], with a clock of the caller's: specs set it.
+pub fn main_with(clock: SharedClock) -> ExitCode {
+    let Cli { mut global, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
         // Without a verb: what there is. Not clap's own list, which shows the hidden ones.
         Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
@@ -41,6 +47,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
+    global.clock = args::GivenClock(clock);
     let result = match verb {
         // No runtime and no threads: the guard forks nothing it could not vouch for.
         Verb::Guard(args) => Ok(verbs::guard::run(args)),

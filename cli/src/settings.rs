@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
-use shared::clock::{SharedClock, SystemClock};
+use shared::clock::SharedClock;
 use streams::{ConnectSettings, Namespace, Streams};
 
 use crate::{
@@ -95,7 +95,7 @@ impl GlobalArgs {
 
     /// The clock that is handed down.
     pub fn clock(&self) -> SharedClock {
-        SystemClock::shared()
+        self.clock.0.clone()
     }
 }
 

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PlannerError,
     dispatch::Dispatcher,
-    leases::Holdings,
+    holdings::Holdings,
     turn::{Step, Turns},
 };
 

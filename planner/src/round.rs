@@ -21,19 +21,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     PlannerError,
-    book::{Book, DueSlots},
+    backlog::Backlog,
+    book::{Book, DueSlots, before},
     catch_up::{Allowance, CatchUps},
+    clock_guard::ClockGuard,
     definitions::Change,
     dispatch::{DispatchError, Dispatcher, Outcome},
     due::Due,
-    leases::Holdings,
+    holdings::Holdings,
     missed::{Days, Decision, decide, was_missed},
     pauses::Pauses,
     status::Status,
 };
 
-/// What a stopping planner waits for its last cursors to be taken.
-const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(3);
+/// What a stopping planner waits for its round to end, and again for its last cursors to be taken: others wait for its
+/// partitions, and find done what it did.
+const LAST_WORDS_WAIT_MAX: Duration = Duration::from_millis(100);
+/// Cursors that are read at once when partitions come.
+const CURSORS_IN_FLIGHT_MAX: usize = 16;
 
 /// Between two looks at a slot that is due in a partition whose lease is in doubt.
 const IN_DOUBT_WAIT: Duration = Duration::from_millis(25);
@@ -72,6 +77,8 @@ pub(crate) struct Rounds {
     dispatcher: Dispatcher,
     holdings: Arc<Holdings>,
     status: Arc<Status>,
+    clock: Arc<ClockGuard>,
+    backlog: Backlog,
     book: Book,
     pauses: Pauses,
     catch_ups: CatchUps,
@@ -86,12 +93,15 @@ impl Rounds {
         dispatcher: Dispatcher,
         holdings: Arc<Holdings>,
         status: Arc<Status>,
+        clock: Arc<ClockGuard>,
     ) -> Self {
         Self {
             streams,
             dispatcher,
             holdings,
+            backlog: Backlog::new(Arc::clone(&status)),
             status,
+            clock,
             book: Book::default(),
             pauses: Pauses::default(),
             catch_ups: CatchUps::default(),
@@ -194,8 +204,12 @@ impl Rounds {
 
     /// Accounts for what is due in all partitions that are held. Whether everything was.
     async fn round(&mut self) -> bool {
+        // A clock that is not believed decides nothing: neither what is due nor how far a cursor may move.
+        if self.clock.now().is_none() {
+            return true;
+        }
         self.open_and_close().await;
-        let now = self.streams.clock().now();
+        let Some(now) = self.clock.now() else { return true };
         let held = self.holdings.trusted(self.streams.clock().elapsed());
         let due: Vec<DueSlots> = held.iter().flat_map(|partition| self.book.due(*partition, now)).collect();
         let mut all_done = true;
@@ -217,6 +231,7 @@ impl Rounds {
                 all_done &= !failed;
             }
         }
+        self.backlog.end_of_round(self.streams.clock().elapsed());
         for partition in self.book.open_partitions() {
             self.write_cursor(partition, false).await;
         }
@@ -233,7 +248,7 @@ impl Rounds {
             caught_up: 0,
             some_wait: false,
         };
-        for slot in &due.slots {
+        for (index, slot) in due.slots.iter().enumerate() {
             let decided = self.decide_on(&done.name, slot, allowed.seen_at).await;
             // A missed slot that runs after all does so in its turn; its schedule's later slots wait behind it.
             let is_caught_up = matches!(decided, Ok(Decision::Run)) && was_missed(slot.slot, allowed.seen_at);
@@ -254,10 +269,7 @@ impl Rounds {
                 }
                 Err(error) => {
                     // One schedule's trouble never stops the others; it is tried again in the next round.
-                    tracing::warn!(
-                        schedule.name = %done.name, slot = %slot.slot, %error,
-                        "Slot {} of `{}` is not accounted for yet: {error}", slot.slot, done.name
-                    );
+                    self.backlog.note(&done.name, due.slots.len() - index, slot.slot.instant(), &error);
                     // What failed is judged anew in the next round: its age counts on.
                     return Accounted { failed: true, ..done };
                 }
@@ -303,20 +315,31 @@ impl Rounds {
             self.catch_ups.close(*partition);
             self.cursors.remove(partition);
         }
-        for partition in held.difference(&open) {
-            if let Err(error) = self.open(*partition).await {
+        let partitions = self.streams.partitions();
+        let cursors = stream::iter(held.difference(&open).copied())
+            .map(|partition| {
+                let partitions = partitions.clone();
+                async move { (partition, partitions.cursor(partition).await) }
+            })
+            .buffer_unordered(CURSORS_IN_FLIGHT_MAX);
+        for (partition, cursor) in cursors.collect::<Vec<_>>().await {
+            if let Err(error) = self.open(partition, cursor).await {
                 tracing::warn!(partition, %error, "Partition {partition} cannot be opened yet: {error}");
             }
         }
     }
 
-    async fn open(&mut self, partition: u16) -> Result<(), ReadError> {
+    async fn open(
+        &mut self,
+        partition: u16,
+        cursor: Result<Option<Stored<Cursor>>, ReadError>,
+    ) -> Result<(), ReadError> {
         let now = self.streams.clock().now();
-        let (stored, revision) = match self.streams.partitions().cursor(partition).await {
+        let (stored, revision, heard) = match cursor {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
-                (stored.value.accounted_to, stored.revision)
+                (stored.value.accounted_to, stored.revision, stored.value.heard)
             }
-            Ok(None) => (self.beginning_of(partition, now).await?, 0),
+            Ok(None) => (self.beginning_of(partition, now).await?, 0, 0),
             // A cursor from the future (of a clock that was wrong) or one nobody understands would leave slots behind
             // without a record. Looking back finds done what was done.
             Ok(Some(Stored { revision, .. })) | Err(ReadError::Corrupt { revision, .. }) => {
@@ -324,23 +347,22 @@ impl Rounds {
                     partition,
                     "Partition {partition}'s cursor cannot be right; looking back a day"
                 );
-                (self.beginning_of(partition, now).await?.max(now - CURSOR_LOST_LOOK_BACK), revision)
+                (self.beginning_of(partition, now).await?.max(now - CURSOR_LOST_LOOK_BACK), revision, 0)
             }
             Err(error) => return Err(error),
         };
         // Its writer's clock may be fast. What lies ahead by ours is looked at again when it comes, and found done if it is.
         let accounted_to = stored.min(now);
         // A definition that was written just before the cursor may not have been heard by who wrote the cursor.
-        let heard = accounted_to.checked_sub_signed(DEFINITION_LAG_MAX).unwrap_or(Timestamp::MIN_UTC);
-        for name in self.book.changed_since(partition, heard) {
+        for name in self.book.changed_since(partition, accounted_to, DEFINITION_LAG_MAX, heard) {
             let versions = self.streams.schedules().history(&name).await?;
             self.book.learn_history(&name, versions);
         }
-        for name in self.pauses.changed_since(partition, heard) {
+        for name in self.pauses.changed_since(partition, before(accounted_to, DEFINITION_LAG_MAX)) {
             let history = self.streams.schedules().pause_history(&name).await?;
             self.pauses.learn_history(&name, history);
         }
-        self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
+        self.book.open(partition, accounted_to, DEFINITION_LAG_MAX, heard);
         self.cursors
             .insert(partition, StoredCursor { accounted_to: stored, revision, written_at: Duration::ZERO });
         Ok(())
@@ -361,8 +383,8 @@ impl Rounds {
 
     /// Moves a partition's cursor, if it has something to say or was silent for long.
     async fn write_cursor(&mut self, partition: u16, is_last: bool) {
-        let clock = self.streams.clock();
-        let (now, elapsed) = (clock.now(), clock.elapsed());
+        let Some(now) = self.clock.now() else { return };
+        let elapsed = self.streams.clock().elapsed();
         let Some(stored) = self.cursors.get(&partition).copied() else { return };
         let accounted_to = self.book.accounted_to(partition, now);
         let is_old = elapsed.saturating_sub(stored.written_at) >= limits::CURSOR_WRITE;
@@ -371,7 +393,12 @@ impl Rounds {
         if accounted_to <= stored.accounted_to || !(is_old || is_last || had_work) {
             return;
         }
-        let cursor = Cursor { accounted_to, by: self.status.id().clone(), tzdb: tzdb_version().to_owned() };
+        let cursor = Cursor {
+            accounted_to,
+            by: self.status.id().clone(),
+            tzdb: tzdb_version().to_owned(),
+            heard: self.book.heard(),
+        };
         match self.streams.partitions().write_cursor(partition, &cursor, stored.revision).await {
             Ok(revision) => {
                 self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: elapsed });

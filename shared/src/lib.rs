@@ -6,6 +6,7 @@
 pub mod backfill;
 pub mod calendar;
 pub mod clock;
+pub mod clock_check;
 pub mod cron;
 pub mod definitions;
 mod distinct_keys;

@@ -74,15 +74,28 @@ pub const SLOTS_PER_ROUND_MAX: usize = 1_000;
 /// A run dispatched at most this much after its slot is on time; later ones say `late`.
 pub const LATE_AFTER: Duration = Duration::from_secs(5);
 /// A slot older than this when it is first seen was missed, and the schedule's policy decides. Longer than a change of
-/// holder takes, so that a planner's death is no outage.
+/// holder takes, even between clocks that differ as much as they may, so that a planner's death is no outage.
 pub const MISSED_AFTER: Duration = Duration::from_secs(15);
 
-/// A planner holds a partition for this long after each renewal.
-pub const LEASE: Duration = Duration::from_secs(6);
-/// How much before the lease's end its holder stops trusting itself.
-pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// How often a planner renews its leases.
-pub const LEASE_RENEW: Duration = Duration::from_secs(2);
+/// A planner that has not renewed its seat for this long, by a watcher's own clock, is taken for dead.
+pub const LEASE: Duration = Duration::from_millis(1_600);
+/// How much before that a planner stops trusting itself.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(400);
+/// How often a planner renews its seat: one write, however many partitions it holds.
+pub const LEASE_RENEW: Duration = Duration::from_millis(400);
+/// Planners that hold partitions at once, at most: more would have none. Others wait for a seat.
+pub const SEATS_MAX: u16 = PARTITIONS;
+/// The partitions of a planner that dies are in other hands after this long, on a machine that is not starved.
+pub const CHANGE_OF_HOLDER_MAX: Duration = Duration::from_millis(2_500);
+/// The wall clock may move this much more than time has passed; from there on it was set, and the server is asked
+/// before anything is dispatched.
+pub const CLOCK_STEP_MAX: Duration = Duration::from_millis(500);
+/// A planner's clock that differs from the server's by more than this is worth an operator's look.
+pub const CLOCK_OFFSET_WARN: Duration = Duration::from_millis(500);
+/// A planner whose clock differs from the server's by more than this dispatches nothing.
+pub const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(5);
+/// How often a planner compares its clock with the server's.
+pub const CLOCK_CHECK: Duration = Duration::from_secs(2);
 /// How often a planner or worker says that it is alive.
 pub const MEMBER_HEARTBEAT: Duration = Duration::from_secs(2);
 /// A member not heard of for this long is gone.
@@ -127,16 +140,24 @@ pub const RUN_RETENTION: Duration = Duration::from_hours(2160);
 
 // A planner that is cut off stops before another may begin, yet keeps most of its term.
 const _: () = assert!(0 < LEASE_MARGIN.as_millis() && 2 * LEASE_MARGIN.as_millis() < LEASE.as_millis());
-// A holder renews, and may fail once, before it stops trusting itself.
-const _: () = assert!(LEASE_RENEW.as_millis() < (LEASE.as_millis() - LEASE_MARGIN.as_millis()));
-// The death of a planner does not turn its slots into missed ones: its member entry and its lease run out before.
-const _: () = assert!(MEMBER_GONE.as_millis() + LEASE.as_millis() < MISSED_AFTER.as_millis());
 // Catching up ends: a schedule comes due less often than its missed slots are run.
 const _: () = assert!(CATCH_UP_RUNS_PER_SECOND as u128 * INTERVAL_MIN.as_millis() > 1_000);
 // A planner may fail to say twice that it is at a backfill before another takes it.
 const _: () = assert!(3 * BACKFILL_REPORT.as_millis() < BACKFILL_ACK_WAIT.as_millis());
 // The reason of a pause fits a note, whatever its characters, with who and until when.
 const _: () = assert!(4 * PAUSE_REASON_CHARS_MAX + 1_024 < NOTE_BYTES_MAX);
+// A planner's renewal may fail twice in a row before it stops trusting itself.
+const _: () = assert!(2 * LEASE_RENEW.as_millis() < LEASE.as_millis() - LEASE_MARGIN.as_millis());
+// A silent planner is replaced in time: its silence is noticed at most one renewal after its lease.
+const _: () = assert!(LEASE.as_millis() + LEASE_RENEW.as_millis() < CHANGE_OF_HOLDER_MAX.as_millis());
+// The death of a planner does not even make its slots late.
+const _: () = assert!(CHANGE_OF_HOLDER_MAX.as_millis() < LATE_AFTER.as_millis());
+// Nor does it turn them into missed ones, when the successor's clock and the dead planner's differ as much as they may.
+const _: () =
+    assert!(CHANGE_OF_HOLDER_MAX.as_millis() + 2 * CLOCK_OFFSET_MAX.as_millis() < MISSED_AFTER.as_millis());
+// What is worth a warning is no reason to stop, and a step that goes unnoticed is not worth a warning.
+const _: () = assert!(CLOCK_OFFSET_WARN.as_millis() < CLOCK_OFFSET_MAX.as_millis());
+const _: () = assert!(CLOCK_STEP_MAX.as_millis() <= CLOCK_OFFSET_WARN.as_millis());
 // A member is heard at least twice before it is thought gone.
 const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis());
 // A dead worker's heartbeat is gone when the server hands its run on, so the next owner may take it at once.

@@ -172,10 +172,18 @@ impl Bucket {
         &self,
         filter: &str,
     ) -> Result<impl Stream<Item = Result<Change, ReadError>> + Send + Unpin + use<>, ReadError> {
+        self.watch_many(&[filter]).await
+    }
+
+    /// As [`Bucket::watch`], for keys that match any of several filters; in the order in which they were written.
+    pub async fn watch_many(
+        &self,
+        filters: &[&str],
+    ) -> Result<impl Stream<Item = Result<Change, ReadError>> + Send + Unpin + use<>, ReadError> {
         let watch = self
             .store()
             .await?
-            .watch_with_history(filter)
+            .watch_many_with_history(filters.iter().copied())
             .await
             .map_err(|error| ReadError::unavailable(format!("watch of {}", self.name), error))?;
         let name = self.name.clone();

@@ -17,7 +17,7 @@
 //! | | | `<partition>.<name>.pause` | operators | planners |
 //! | `<ns>_backfills` | bucket, aged out | `<name>.<id>` | planners | everybody |
 //! | `<ns>_catalog` | bucket | `target.<name>` `queue.<name>` `calendar.<name>` | operators | everybody |
-//! | `<ns>_planner` | bucket | `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` | planners | planners |
+//! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
 //!
 //! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
@@ -285,6 +285,15 @@ pub(crate) mod keys {
 
     pub(crate) fn calendar(name: &CalendarName) -> String {
         format!("calendar.{name}")
+    }
+
+    /// The keys of all seats.
+    pub(crate) const SEATS: &str = "seat.*";
+    /// The keys of all leases.
+    pub(crate) const LEASES: &str = "lease.*";
+
+    pub(crate) fn seat(number: u16) -> String {
+        format!("seat.{number}")
     }
 
     pub(crate) fn lease(partition: u16) -> String {

@@ -21,6 +21,7 @@ mod mending;
 mod overlap;
 mod overlap_cluster;
 mod pause;
+mod planners;
 mod planning;
 mod readme;
 mod results;

@@ -4,13 +4,18 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
-use shared::{definitions::Definitions, limits::PARTITIONS, names::QueueName};
-use streams::Streams;
+use shared::{
+    definitions::Definitions,
+    limits::{CLOCK_OFFSET_WARN, PARTITIONS},
+    names::QueueName,
+};
+use streams::{Streams, members::PlannerStatus};
 
 use super::{
     changes::Fleet,
     lists::{alive_planners, alive_workers, serving},
     unreached::{LOOK_BACK, RECORDS_MAX, unreached},
+    when::utc,
 };
 use crate::{
     GlobalArgs,
@@ -154,12 +159,33 @@ async fn planners(streams: &Streams, findings: &mut Findings) -> anyhow::Result<
         findings.ill(
             "planners",
             format!("{count} alive, which hold {} of {PARTITIONS} partitions", held.len()),
-            "look again in 15 s: a planner that starts, or takes over from one that died, needs a moment",
+            "look again in 5 s: a planner that starts, or takes over from one that died, needs a moment",
         );
     } else {
         findings.well("planners", format!("{count} alive, which hold all {PARTITIONS} partitions"));
     }
+    for planner in &planners {
+        clock_and_backlog(planner, findings);
+    }
     Ok(())
+}
+
+/// Whether a planner's clock can be believed, and whether slots have to wait at it.
+fn clock_and_backlog(planner: &PlannerStatus, findings: &mut Findings) {
+    let what = format!("planner {}", planner.id);
+    let warn_ms = i64::try_from(CLOCK_OFFSET_WARN.as_millis()).unwrap_or(i64::MAX);
+    if let Some(why) = &planner.clock_suspect {
+        let repair = "set the clock of its machine right, or the server's (NTP): until they agree it dispatches nothing";
+        findings.ill(what.clone(), format!("its clock is suspect: {why}"), repair);
+    } else if let Some(ms) = planner.clock_offset_ms.filter(|ms| ms.abs() > warn_ms) {
+        let repair = "check NTP on its machine and on the server's";
+        findings.ill(what.clone(), format!("its clock is {ms:+} ms ahead of the server's"), repair);
+    }
+    if let Some(waiting) = &planner.waiting {
+        let found =
+            format!("{} slots wait, the oldest since {}: {}", waiting.slots, utc(waiting.since), waiting.why);
+        findings.ill(what, found, "make room, or mend what it says; the slots come late, none is lost");
+    }
 }
 
 async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> anyhow::Result<()> {

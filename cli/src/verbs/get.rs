@@ -61,7 +61,7 @@ pub enum What {
     /// Workers that are alive
     #[command(alias = "worker")]
     Workers(OneOrAll),
-    /// Planners that are alive
+    /// Planners that are alive: what they hold, how late they run, how right their clocks are
     #[command(alias = "planner")]
     Planners(OneOrAll),
     /// Targets: the services that tasks act on
