@@ -329,10 +329,10 @@ impl Dispatcher {
 }
 
 /// What the record says of the task, so that runs can be found by target and action.
-fn describe(record: RunRecord, task: &Task) -> RunRecord {
+pub(crate) fn describe(record: RunRecord, task: &Task) -> RunRecord {
     RunRecord { target_service: task.target().cloned(), action: Some(task.action().clone()), ..record }
 }
 
-fn undeclared(queue: &QueueName) -> String {
+pub(crate) fn undeclared(queue: &QueueName) -> String {
     format!("queue {queue} is not declared; add it under `queues:` and apply")
 }

@@ -20,9 +20,11 @@
 //! | `leases.rs` | taking, renewing and giving up partitions |
 //! | `definitions.rs` | following the buckets of definitions |
 //! | `trigger.rs` | runs asked for by hand |
+//! | `delayed/` | submissions that wait for their instant |
 
 mod book;
 mod definitions;
+mod delayed;
 mod dispatch;
 mod due;
 mod leases;
@@ -107,6 +109,8 @@ impl Planner {
             round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher, planning.clone()));
+        let delays = delayed::run(streams(), Arc::clone(&holdings), Arc::clone(&status), planning.clone());
+        parts.spawn("delayed submissions", delays);
         let keeper = leases::Keeper::new(streams(), holdings, Arc::clone(&status));
         let mut keeper = tokio::spawn(keeper.run(holding.clone()));
         tracing::info!(planner.id = %self.id, "Planner `{}` is at work", self.id);

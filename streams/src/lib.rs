@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod connect;
 pub mod control;
 pub mod dead;
+pub mod delayed;
 pub mod delivery;
 pub mod error;
 pub mod headers;

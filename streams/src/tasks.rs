@@ -103,7 +103,11 @@ impl Streams {
     ///
     /// It frees the lock of a run whose worker recorded the end and died before the ack.
     pub async fn remove_finished(&self, sequence: u64) -> Result<(), ReadError> {
-        let name = self.names().tasks_stream();
+        self.remove_message(self.names().tasks_stream(), sequence).await
+    }
+
+    /// Removes one message from a stream. One that is gone already is removed.
+    pub(crate) async fn remove_message(&self, name: String, sequence: u64) -> Result<(), ReadError> {
         let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
         match stream.delete_message(sequence).await {
