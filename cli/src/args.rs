@@ -98,6 +98,8 @@ pub enum Verb {
     Trigger(verbs::trigger::TriggerArgs),
     /// Submits an ad-hoc task
     Submit(verbs::submit::SubmitArgs),
+    /// Cancels a run that waits for its instant
+    Cancel(verbs::cancel::CancelArgs),
     /// Shows every change of a run's state as it happens
     Tail(verbs::tail::TailArgs),
     /// Deletes a schedule; its runs stay
@@ -152,6 +154,11 @@ mod tests {
             "cronfleet trigger x --timeout 5s",
             "cronfleet get runs -o toml",
             "cronfleet get runs --limit 0",
+            "cronfleet get delayed --limit 0",
+            "cronfleet cancel norun",
+            "cronfleet submit x -d {} --at tomorrow",
+            "cronfleet submit x -d {} --in soon",
+            "cronfleet submit x -d {} --in 5s --at 2026-11-24T02:00:00Z",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

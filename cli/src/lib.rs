@@ -90,6 +90,7 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Next(args) => verbs::next::run(args, global).await,
         Verb::Trigger(args) => verbs::trigger::run(args, global).await,
         Verb::Submit(args) => verbs::submit::run(args, global).await,
+        Verb::Cancel(args) => verbs::cancel::run(args, global).await,
         Verb::Tail(args) => verbs::tail::run(args, global).await,
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,

@@ -1,8 +1,10 @@
 //! One file per verb: its arguments, with their help, and `run`.
 
 pub mod apply;
+pub mod cancel;
 pub mod changes;
 pub mod completion;
+pub mod delayed;
 pub mod delete;
 pub mod describe;
 pub mod diff;
