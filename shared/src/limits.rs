@@ -75,6 +75,8 @@ pub const DISPATCHES_IN_FLIGHT_MAX: usize = 256;
 pub const DELAY_MAX: Duration = Duration::from_hours(8784);
 /// Delayed submissions a planner has in hand at once: read, waiting for their last moments, or on their way.
 pub const DELAYED_IN_FLIGHT_MAX: usize = 512;
+/// Delayed submissions a planner deletes at once. More would be no faster, and keep others waiting at the server.
+pub const DELAYED_DELETES_MAX: usize = 16;
 /// This long before its instant a delayed submission is read, so that it is at hand when it is due.
 pub const DELAYED_READ_AHEAD: Duration = Duration::from_millis(250);
 

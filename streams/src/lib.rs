@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod members;
 pub mod names;
 pub mod queue_depth;
+mod remove;
 pub mod requests;
 pub mod responder;
 pub mod results;

@@ -103,19 +103,7 @@ impl Streams {
     ///
     /// It frees the lock of a run whose worker recorded the end and died before the ack.
     pub async fn remove_finished(&self, sequence: u64) -> Result<(), ReadError> {
-        self.remove_message(self.names().tasks_stream(), sequence).await
-    }
-
-    /// Removes one message from a stream. One that is gone already is removed.
-    pub(crate) async fn remove_message(&self, name: String, sequence: u64) -> Result<(), ReadError> {
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
-        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
-        match stream.delete_message(sequence).await {
-            Ok(_) => Ok(()),
-            // Gone already: that is what was wanted.
-            Err(error) if error.to_string().contains("no message found") => Ok(()),
-            Err(error) => Err(unavailable(&error)),
-        }
+        self.remove_message(&self.names().tasks_stream(), sequence).await
     }
 
     /// Submits an ad-hoc task: what any NATS client does with one publish.

@@ -5,6 +5,7 @@ mod adhoc;
 mod bad_input;
 mod cluster;
 mod control;
+mod delayed;
 mod drain;
 mod example;
 mod generated;

@@ -43,7 +43,9 @@ pub async fn run(args: CancelArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
                 stored.value
             }
             Some(stored) => bail!(too_late(&stored.value)),
-            None => bail!("there is no run {run} that waits for its instant; `cronfleet get delayed` lists those there are"),
+            None => bail!(
+                "there is no run {run} that waits for its instant; `cronfleet get delayed` lists those there are"
+            ),
         },
     };
     global.output().one(&record, || run.to_string(), || runs::text(&record))?;

@@ -15,7 +15,7 @@ mod send;
 mod timers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -84,6 +84,9 @@ pub(crate) struct Delays {
     /// The places of those on their way: what is heard of again meanwhile is not sent twice.
     in_hand: HashSet<u64>,
     journeys: JoinSet<Journey>,
+    /// Those that are queued and still to be deleted, which takes longer than queueing them and is in no hurry.
+    queued: VecDeque<Entry>,
+    deletes: JoinSet<Journey>,
     events: mpsc::Sender<Event>,
 }
 
@@ -107,6 +110,8 @@ pub(crate) async fn run(
         shares_made: 0,
         in_hand: HashSet::new(),
         journeys: JoinSet::new(),
+        queued: VecDeque::new(),
+        deletes: JoinSet::new(),
         events,
     };
     delays.run(waiting).await;
@@ -124,6 +129,7 @@ impl Delays {
                 self.follow_holdings();
             }
             self.start_due();
+            self.start_deletes();
             let wait = self.wait_until_next();
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -134,15 +140,28 @@ impl Delays {
                         self.arrived(journey);
                     }
                 }
+                Some(journey) = self.deletes.join_next() => self.arrived(journey),
                 () = clock.sleep(wait) => {}
             }
         }
-        // Those that wait for their last moments turn back at once; the others are let through.
+        // Those that wait for their last moments turn back at once; the others are let through. What stays undeleted a
+        // successor finds queued.
         self.shares.clear();
-        let all = async { while self.journeys.join_next().await.is_some() {} };
         tokio::select! {
-            () = all => {}
+            () = self.last_journeys() => {}
             () = clock.sleep(LAST_WAIT_MAX) => {}
+        }
+    }
+
+    async fn last_journeys(&mut self) {
+        loop {
+            self.start_deletes();
+            let arrived = tokio::select! {
+                Some(journey) = self.journeys.join_next() => journey,
+                Some(journey) = self.deletes.join_next() => journey,
+                else => return,
+            };
+            self.arrived(arrived);
         }
     }
 
@@ -179,7 +198,8 @@ impl Delays {
                 let Some(share) = self.shares.get(&number) else { return };
                 match heard {
                     Heard::Entries(entries) => {
-                        let ours = entries.into_iter().filter(|entry| share.partitions.contains(&entry.partition));
+                        let ours =
+                            entries.into_iter().filter(|entry| share.partitions.contains(&entry.partition));
                         ours.for_each(|entry| self.timers.push(entry));
                     }
                     // Emptied.
@@ -211,11 +231,21 @@ impl Delays {
         }
     }
 
+    fn start_deletes(&mut self) {
+        while self.deletes.len() < limits::DELAYED_DELETES_MAX {
+            let Some(entry) = self.queued.pop_front() else { return };
+            let sender = self.sender.clone();
+            self.deletes.spawn(async move { Journey { entry, result: sender.delete(entry).await } });
+        }
+    }
+
     /// How far ahead it is looked for what is due, in milliseconds: what only waits must not take the room of what is
     /// due. None: there is no room at all.
     fn reach(&self) -> Option<i64> {
-        match self.in_hand.len() {
-            few if few < limits::DELAYED_IN_FLIGHT_MAX / 2 => Some(limits::DELAYED_READ_AHEAD.as_millis() as i64),
+        match self.journeys.len() {
+            few if few < limits::DELAYED_IN_FLIGHT_MAX / 2 => {
+                Some(limits::DELAYED_READ_AHEAD.as_millis() as i64)
+            }
             many if many < limits::DELAYED_IN_FLIGHT_MAX => Some(0),
             _ => None,
         }
@@ -232,9 +262,14 @@ impl Delays {
     fn arrived(&mut self, journey: Result<Journey, JoinError>) {
         let Journey { entry, result } = match journey {
             Ok(journey) => journey,
-            // A panic. Its place stays in hand, so that it is not repeated for ever by this process.
-            Err(panic) => return tracing::error!(%panic, "A delayed submission could not be dealt with: {panic}"),
+            // A panic. It stays in hand, so that this process does not repeat it for ever.
+            Err(panic) => {
+                return tracing::error!(%panic, "A delayed submission could not be dealt with: {panic}");
+            }
         };
+        if matches!(result, Ok(Sent::ToDelete)) {
+            return self.queued.push_back(entry);
+        }
         self.in_hand.remove(&entry.sequence);
         if let Err(error) = &result {
             tracing::warn!(

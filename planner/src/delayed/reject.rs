@@ -62,7 +62,7 @@ impl Rejected {
 }
 
 impl Sender {
-    /// Records it as failed, stores its dead letter, and only then deletes it.
+    /// Records it as failed and stores its dead letter; only then it may be deleted.
     pub(super) async fn reject(&self, waiting: &Waiting, rejected: Rejected) -> Result<(), SendError> {
         tracing::warn!(subject = waiting.subject, "`{}` will never run: {}", waiting.subject, rejected.why);
         let record = self.record_rejected(waiting, &rejected).await?;
@@ -73,15 +73,10 @@ impl Sender {
             Err(_) => DeadLetter::unreadable(record, &waiting.payload, waiting.subject.clone()),
         };
         self.streams.bury(&letter).await?;
-        self.delayed.remove(waiting.sequence).await?;
         Ok(())
     }
 
-    async fn record_rejected(
-        &self,
-        waiting: &Waiting,
-        rejected: &Rejected,
-    ) -> Result<RunRecord, SendError> {
+    async fn record_rejected(&self, waiting: &Waiting, rejected: &Rejected) -> Result<RunRecord, SendError> {
         let now = self.streams.clock().now();
         let fallback: RunId = format!("rejected.delayed-{}", waiting.sequence).parse()?;
         let mut id = rejected.run.clone().unwrap_or_else(|| fallback.clone());

@@ -34,8 +34,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// What became of one that was due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// It waits no more: it is queued, was before, or is recorded as what will never run.
+    /// It waits no more: it was removed, by us or by somebody else.
     Done,
+    /// It is queued, was before, or will never be: it can be deleted now.
+    ToDelete,
     /// It waits still: its partition's lease is in doubt, or we are stopping.
     NotYet,
 }
@@ -81,22 +83,27 @@ impl Sender {
             Ok(appointment) => appointment.clone(),
             Err(unusable) => {
                 let rejected = Rejected::unusable(unusable);
-                return self.reject(&waiting, rejected).await.map(|()| Sent::Done);
+                return self.reject(&waiting, rejected).await.map(|()| Sent::ToDelete);
             }
         };
         let task = match Task::from_json(&waiting.payload) {
             Ok(task) => task,
             Err(error) => {
                 let rejected = Rejected::task(&appointment, Reason::Malformed, error.to_string());
-                return self.reject(&waiting, rejected).await.map(|()| Sent::Done);
+                return self.reject(&waiting, rejected).await.map(|()| Sent::ToDelete);
             }
         };
         if !self.wait_for(appointment.not_before).await || !self.is_ours(entry.partition) {
             return Ok(Sent::NotYet);
         }
         if let Some(rejected) = self.queue(&waiting, &appointment, &task).await? {
-            return self.reject(&waiting, rejected).await.map(|()| Sent::Done);
+            return self.reject(&waiting, rejected).await.map(|()| Sent::ToDelete);
         }
+        Ok(Sent::ToDelete)
+    }
+
+    /// Deletes what is queued.
+    pub(crate) async fn delete(&self, entry: Entry) -> Result<Sent, SendError> {
         self.delayed.remove(entry.sequence).await?;
         Ok(Sent::Done)
     }

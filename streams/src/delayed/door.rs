@@ -36,10 +36,16 @@ pub struct Unusable {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// It does not say when.
-    #[error("it has no header {}; say when it may run, such as 2026-11-24T02:00:00Z, or submit it as a task to run at once", headers::NOT_BEFORE)]
+    #[error(
+        "it has no header {}; say when it may run, such as 2026-11-24T02:00:00Z, or submit it as a task to run at once",
+        headers::NOT_BEFORE
+    )]
     NoInstant,
     /// What it says is no instant.
-    #[error("its header {}: {value:?} is no instant ({reason}); write it as 2026-11-24T02:00:00Z or 2026-11-24T10:00:00.250+08:00", headers::NOT_BEFORE)]
+    #[error(
+        "its header {}: {value:?} is no instant ({reason}); write it as 2026-11-24T02:00:00Z or 2026-11-24T10:00:00.250+08:00",
+        headers::NOT_BEFORE
+    )]
     BadInstant {
         /// What it says.
         value: String,

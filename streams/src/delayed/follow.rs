@@ -104,7 +104,10 @@ impl Follower {
             let mut entries = Vec::with_capacity(chunk.len());
             let mut trouble = None;
             for message in chunk {
-                match message.map_err(|error| error.to_string()).and_then(|message| self.entry(&message, &mut open.delivered)) {
+                match message
+                    .map_err(|error| error.to_string())
+                    .and_then(|message| self.entry(&message, &mut open.delivered))
+                {
                     Ok(entry) => entries.extend(entry),
                     Err(error) => {
                         trouble = Some(error);
@@ -149,7 +152,8 @@ impl Follower {
         let stream = stream.map_err(|error| delayed.unavailable(&error))?;
         let info = stream.cached_info();
         let made = timestamp(info.created.unix_timestamp_nanos());
-        let is_anew = self.made.is_some_and(|before| before != made) || info.state.last_sequence < self.position;
+        let is_anew =
+            self.made.is_some_and(|before| before != made) || info.state.last_sequence < self.position;
         self.made = Some(made);
         if is_anew {
             self.position = 0;

@@ -111,7 +111,7 @@ impl Delayed {
 
     /// Removes exactly this one. If it is gone already, that is what was wanted.
     pub async fn remove(&self, sequence: u64) -> Result<(), ReadError> {
-        self.streams.remove_message(self.streams.names().delayed_stream(), sequence).await
+        self.streams.remove_message(&self.streams.names().delayed_stream(), sequence).await
     }
 
     /// How many wait, in the whole fleet.
