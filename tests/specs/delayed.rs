@@ -35,7 +35,7 @@ async fn submit(fleet: &Fleet, run: &str, at: Timestamp) -> Result<u64, WriteErr
 
 /// Waits until nothing waits any more.
 async fn all_gone(fleet: &Fleet) {
-    within(Duration::from_mins(2), "nothing that waits", async || {
+    within(Duration::from_mins(5), "nothing that waits", async || {
         match fleet.streams.delayed().count().await {
             Ok(0) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -46,12 +46,16 @@ async fn all_gone(fleet: &Fleet) {
 
 /// Waits until so many runs have ended, and checks that each went well, reached its target once, and not too early.
 async fn each_ran_once_and_not_before_its_instant(fleet: &Fleet, due: &BTreeMap<String, Timestamp>) {
+    all_gone(fleet).await;
     within(Duration::from_mins(5), "the end of all", async || {
-        let ended = fleet.records().await.iter().filter(|stored| stored.value.status.is_final()).count();
-        if ended >= due.len() { Ok(()) } else { Err(format!("{ended} of {}", due.len())) }
+        let depth =
+            fleet.streams.queue_depth(&"default".parse().expect("queue")).await.map_err(|e| e.to_string())?;
+        if depth.waiting + depth.in_flight == 0 { Ok(()) } else { Err(format!("{depth:?}")) }
     })
     .await;
-    for stored in fleet.records().await {
+    let records = fleet.records().await;
+    assert_eq!(records.len(), due.len());
+    for stored in records {
         let record = stored.value;
         let at = due[&record.id.to_string()];
         assert_eq!((record.status, record.not_before), (RunState::Success, Some(at)), "{record:?}");
@@ -272,7 +276,6 @@ async fn what_waits_survives_a_planner_and_a_server_that_are_killed() {
     submit(&fleet, "wait.after", at).await.expect("submitted");
     due.insert("wait.after".to_owned(), at);
     each_ran_once_and_not_before_its_instant(&fleet, &due).await;
-    all_gone(&fleet).await;
 }
 
 #[tokio::test]
@@ -298,14 +301,17 @@ async fn twenty_thousand_that_are_due_within_seconds_run_once_though_one_of_two_
     let mut first = fleet.planner();
     let _second = fleet.planner();
     fleet.members("planner", 2).await;
-    let _workers = (fleet.worker(&["--places", "64"]), fleet.worker(&["--places", "64"]));
-    within(Duration::from_mins(2), "a part of them gone", async || {
+    within(Duration::from_mins(3), "a part of them gone", async || {
         let count = fleet.streams.delayed().count().await.map_err(|error| error.to_string())?;
         if count < 16_000 { Ok(()) } else { Err(count.to_string()) }
     })
     .await;
     first.kill();
     all_gone(&fleet).await;
+    // Nobody has fetched any yet: each is in the queue, and in it once.
+    let depth = fleet.streams.queue_depth(&"default".parse().expect("queue")).await.expect("the queue");
+    assert_eq!(depth.waiting, due.len() as u64);
+    let _workers = (fleet.worker(&["--places", "64"]), fleet.worker(&["--places", "64"]));
     each_ran_once_and_not_before_its_instant(&fleet, &due).await;
 }
 

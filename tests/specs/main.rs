@@ -6,6 +6,8 @@ mod bad_input;
 mod cluster;
 mod control;
 mod delayed;
+mod delayed_cluster;
+mod delayed_figures;
 mod drain;
 mod example;
 mod generated;

@@ -41,6 +41,10 @@ use crate::{PlannerError, leases::Holdings, status::Status};
 const LOOK: Duration = Duration::from_millis(100);
 /// Before what could not be read or written is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// Before what was not there is believed to be gone. A leader that was just chosen may be a moment behind.
+const NOT_THERE_WAIT: Duration = Duration::from_secs(3);
+/// Between two warnings of the same kind.
+const WARN_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks for a stream that is not there: an older fleet, in which nobody can submit anything to wait.
 const MISSING_WAIT: Duration = Duration::from_secs(5);
 /// What a stopping planner waits for those on their way.
@@ -83,6 +87,9 @@ pub(crate) struct Delays {
     shares_made: u64,
     /// The places of those on their way: what is heard of again meanwhile is not sent twice.
     in_hand: HashSet<u64>,
+    /// The places of those that were not there, and are looked for once more.
+    doubted: HashSet<u64>,
+    warned_at: Option<Duration>,
     journeys: JoinSet<Journey>,
     /// Those that are queued and still to be deleted, which takes longer than queueing them and is in no hurry.
     queued: VecDeque<Entry>,
@@ -109,6 +116,8 @@ pub(crate) async fn run(
         shares: BTreeMap::new(),
         shares_made: 0,
         in_hand: HashSet::new(),
+        doubted: HashSet::new(),
+        warned_at: None,
         journeys: JoinSet::new(),
         queued: VecDeque::new(),
         deletes: JoinSet::new(),
@@ -243,9 +252,7 @@ impl Delays {
     /// due. None: there is no room at all.
     fn reach(&self) -> Option<i64> {
         match self.journeys.len() {
-            few if few < limits::DELAYED_IN_FLIGHT_MAX / 2 => {
-                Some(limits::DELAYED_READ_AHEAD.as_millis() as i64)
-            }
+            few if few < limits::DELAYED_IN_FLIGHT_MAX / 2 => Some(milliseconds(limits::DELAYED_READ_AHEAD)),
             many if many < limits::DELAYED_IN_FLIGHT_MAX => Some(0),
             _ => None,
         }
@@ -271,26 +278,64 @@ impl Delays {
             return self.queued.push_back(entry);
         }
         self.in_hand.remove(&entry.sequence);
-        if let Err(error) = &result {
-            tracing::warn!(
-                sequence = entry.sequence, %error,
-                "What waits at {} is not dealt with yet: {error}", entry.sequence
-            );
-        }
-        if !matches!(result, Ok(Sent::Done)) {
-            // The message itself says when it may run; this is only when it is looked at again.
-            let again_ms = self.streams.clock().now().timestamp_millis() + TRY_AGAIN.as_millis() as i64;
-            self.timers.push(Entry { due_ms: again_ms, ..entry });
+        match result {
+            Ok(Sent::Done | Sent::ToDelete) => {}
+            Ok(Sent::NotThere) => {
+                if self.doubted.insert(entry.sequence) {
+                    self.again_in(entry, NOT_THERE_WAIT);
+                } else {
+                    self.doubted.remove(&entry.sequence);
+                }
+            }
+            Ok(Sent::NotYet) => self.again_in(entry, TRY_AGAIN),
+            Err(error) => {
+                self.warn(entry, &error);
+                self.again_in(entry, TRY_AGAIN);
+            }
         }
     }
+
+    /// The message itself says when it may run; this is only when it is looked at again.
+    fn again_in(&mut self, entry: Entry, wait: Duration) {
+        let due_ms = self.streams.clock().now().timestamp_millis().saturating_add(milliseconds(wait));
+        self.timers.push(Entry { due_ms, ..entry });
+    }
+
+    /// Of all that fail together, because the server is away, one is said.
+    fn warn(&mut self, entry: Entry, error: &SendError) {
+        let now = self.streams.clock().elapsed();
+        if self.warned_at.is_some_and(|warned_at| now < warned_at + WARN_AGAIN) {
+            return;
+        }
+        self.warned_at = Some(now);
+        tracing::warn!(
+            sequence = entry.sequence, %error,
+            "What waits at {} is not dealt with yet, nor perhaps are others: {error}", entry.sequence
+        );
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn follow(streams: Streams, partitions: BTreeSet<u16>, number: u64, events: mpsc::Sender<Event>) {
     let mut follower = streams.delayed().follow(&partitions);
-    let mut said_missing = false;
+    let (mut said_missing, mut said_current, mut entries) = (false, false, 0);
     loop {
         match follower.next().await {
             Ok(heard) => {
+                if let (Heard::Entries(new), false) = (&heard, said_current) {
+                    entries += new.len();
+                    said_current = follower.is_current();
+                    if said_current {
+                        let count = partitions.len();
+                        tracing::info!(
+                            entries,
+                            "Read what waits in {count} partitions: {entries} submissions"
+                        );
+                    }
+                }
                 if events.send(Event::Heard(number, heard)).await.is_err() {
                     return;
                 }

@@ -34,8 +34,10 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// What became of one that was due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// It waits no more: it was removed, by us or by somebody else.
+    /// It waits no more: it is deleted.
     Done,
+    /// It is not there: somebody else deleted it, or who was asked is behind.
+    NotThere,
     /// It is queued, was before, or will never be: it can be deleted now.
     ToDelete,
     /// It waits still: its partition's lease is in doubt, or we are stopping.
@@ -78,7 +80,7 @@ impl Sender {
 
     /// Deals with one that is due, or will be in a moment.
     pub(crate) async fn send(&self, entry: Entry) -> Result<Sent, SendError> {
-        let Some(waiting) = self.delayed.get(entry.sequence).await? else { return Ok(Sent::Done) };
+        let Some(waiting) = self.delayed.get(entry.sequence).await? else { return Ok(Sent::NotThere) };
         let appointment = match &waiting.read {
             Ok(appointment) => appointment.clone(),
             Err(unusable) => {

@@ -59,6 +59,8 @@ pub struct Follower {
     open: Option<Open>,
     /// The last place that was heard of.
     position: u64,
+    /// Whether all that was there has been heard of.
+    is_current: bool,
     /// When the stream was made, by which one that was made anew is known.
     made: Option<Timestamp>,
 }
@@ -73,11 +75,23 @@ impl Delayed {
     /// Follows what waits in these partitions, from the first on.
     pub fn follow(&self, partitions: &BTreeSet<u16>) -> Follower {
         let filters = self.streams.names().delayed_in(partitions);
-        Follower { streams: self.streams.clone(), filters, open: None, position: 0, made: None }
+        Follower {
+            streams: self.streams.clone(),
+            filters,
+            open: None,
+            position: 0,
+            is_current: false,
+            made: None,
+        }
     }
 }
 
 impl Follower {
+    /// Whether all that was there when it began has been heard of. Not said of partitions in which nothing waits.
+    pub fn is_current(&self) -> bool {
+        self.is_current
+    }
+
     /// The next that is heard. After an error wait a moment; then it goes on where it was.
     pub async fn next(&mut self) -> Result<Heard, ReadError> {
         loop {
@@ -135,6 +149,7 @@ impl Follower {
         }
         *delivered = info.consumer_sequence;
         self.position = info.stream_sequence;
+        self.is_current |= info.pending == 0;
         let Some((partition, queue, name, key)) = self.streams.names().parse_delayed(&message.subject) else {
             return Ok(None);
         };

@@ -99,13 +99,17 @@ impl Delayed {
         }
     }
 
-    /// The newest submission of a run that waits, in whatever queue; read from the leader.
+    /// The newest submission of a run that waits, in whatever queue; read from the leader. In a fleet without the
+    /// stream nothing waits.
     pub async fn find(&self, run: &RunId) -> Result<Option<Waiting>, ReadError> {
         let subject = self.streams.names().delayed_run(run);
         match self.stream().await?.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => Ok(self.waiting(message)),
             Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(self.unavailable(&error)),
+            Err(error) => match self.unavailable(&error) {
+                ReadError::Missing { .. } => Ok(None),
+                error => Err(error),
+            },
         }
     }
 
