@@ -48,7 +48,7 @@ fn percentile(sorted: &[i64], percent: usize) -> i64 {
 #[tokio::test]
 #[ignore = "a measurement of a minute, in release mode"]
 async fn a_million_that_wait_are_read_by_a_planner_that_starts() {
-    const WAITING: usize = 1_000_000;
+    const WAITING: u32 = 1_000_000;
     let fleet = Fleet::start().await;
     let clock = SystemClock;
     let mut idle = fleet.planner();
@@ -60,27 +60,26 @@ async fn a_million_that_wait_are_read_by_a_planner_that_starts() {
     let began = clock.elapsed();
     let due = (0..WAITING).map(|n| {
         let run = format!("reminder.user-{n}").parse().expect("a run id");
-        (run, far + TimeDelta::milliseconds((n * 7919 % 86_400_000) as i64))
+        (run, far + TimeDelta::milliseconds(i64::from(n) * 7_919 % 86_400_000))
     });
-    assert_eq!(submit(&fleet, due).await, WAITING);
-    let submitting = clock.elapsed() - began;
+    assert_eq!(submit(&fleet, due).await, WAITING as usize);
+    let submitting = clock.elapsed().saturating_sub(began);
     let began = clock.elapsed();
     let planner = fleet.planner();
     within(Duration::from_mins(2), "all of it read", async || {
-        let read: usize = planner
+        let read: u64 = planner
             .said()
             .lines()
             .filter(|line| line.contains("Read what waits"))
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter_map(|line| line["entries"].as_u64())
-            .map(|entries| usize::try_from(entries).expect("a number"))
             .sum();
-        if read >= WAITING { Ok(()) } else { Err(read.to_string()) }
+        if read >= u64::from(WAITING) { Ok(()) } else { Err(read.to_string()) }
     })
     .await;
-    let reading = clock.elapsed() - began;
+    let reading = clock.elapsed().saturating_sub(began);
     let after = resident_kib(&planner);
-    let each = (after.saturating_sub(before)) * 1_024 / WAITING as u64;
+    let each = (after.saturating_sub(before)) * 1_024 / u64::from(WAITING);
     println!(
         "{{\"waiting\": {WAITING}, \"submit_s\": {:.1}, \"ready_s\": {:.2}, \"rss_idle_mb\": {}, \"rss_mb\": {}, \"bytes_each\": {each}}}",
         submitting.as_secs_f64(),
@@ -93,7 +92,7 @@ async fn a_million_that_wait_are_read_by_a_planner_that_starts() {
 #[tokio::test]
 #[ignore = "a measurement of half a minute, in release mode"]
 async fn ten_thousand_that_are_due_over_ten_seconds_are_this_late() {
-    const RUNS: usize = 10_000;
+    const RUNS: u32 = 10_000;
     let fleet = Fleet::start().await;
     fleet.declare_target();
     let (_planner, _worker) = (fleet.planner(), fleet.worker(&["--places", "64"]));
@@ -101,12 +100,14 @@ async fn ten_thousand_that_are_due_over_ten_seconds_are_this_late() {
     fleet.members("worker", 1).await;
     let begin = fleet.now() + TimeDelta::seconds(8);
     let due: BTreeMap<RunId, Timestamp> = (0..RUNS)
-        .map(|n| (format!("late.{n}").parse().expect("a run id"), begin + TimeDelta::milliseconds(n as i64)))
+        .map(|n| {
+            (format!("late.{n}").parse().expect("a run id"), begin + TimeDelta::milliseconds(i64::from(n)))
+        })
         .collect();
-    assert_eq!(submit(&fleet, due.iter().map(|(run, at)| (run.clone(), *at))).await, RUNS);
+    assert_eq!(submit(&fleet, due.iter().map(|(run, at)| (run.clone(), *at))).await, RUNS as usize);
     eventually("all of them called", async || {
         let calls = fleet.target.calls().len();
-        if calls >= RUNS { Ok(()) } else { Err(calls.to_string()) }
+        if calls >= RUNS as usize { Ok(()) } else { Err(calls.to_string()) }
     })
     .await;
     let mut handled: Vec<i64> = fleet

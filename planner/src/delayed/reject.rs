@@ -33,7 +33,7 @@ impl Rejected {
             queue: unusable.queue.clone().unwrap_or_else(QueueName::default_queue),
             appointment: None,
             reason: Reason::Malformed,
-            why: unusable.why.to_string(),
+            why: unusable.why.clone(),
         }
     }
 

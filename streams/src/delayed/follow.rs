@@ -56,7 +56,7 @@ pub enum Heard {
 pub struct Follower {
     streams: Streams,
     filters: Vec<String>,
-    open: Option<Open>,
+    open: Option<Box<Open>>,
     /// The last place that was heard of.
     position: u64,
     /// Whether all that was there has been heard of.
@@ -98,17 +98,16 @@ impl Follower {
             let mut open = match self.open.take() {
                 Some(open) => open,
                 None => match self.open().await? {
-                    Opened::Here(open) => open,
-                    Opened::Anew => return Ok(Heard::Anew),
+                    Some(open) => Box::new(open),
+                    None => return Ok(Heard::Anew),
                 },
             };
-            let mut batch = match open.batch.take() {
-                Some(batch) => batch,
-                None => {
-                    let pull = open.consumer.batch().max_messages(PULL_MAX).expires(PULL_EXPIRES);
-                    let batch = pull.messages().await;
-                    batch.map_err(|error| ReadError::unavailable("delayed", error))?.ready_chunks(CHUNK_MAX)
-                }
+            let mut batch = if let Some(batch) = open.batch.take() {
+                batch
+            } else {
+                let pull = open.consumer.batch().max_messages(PULL_MAX).expires(PULL_EXPIRES);
+                let batch = pull.messages().await;
+                batch.map_err(|error| ReadError::unavailable("delayed", error))?.ready_chunks(CHUNK_MAX)
             };
             let Some(chunk) = batch.next().await else {
                 // Filled or expired: ask anew.
@@ -160,7 +159,8 @@ impl Follower {
         Ok(Some(Entry { partition, due_ms, sequence: info.stream_sequence }))
     }
 
-    async fn open(&mut self) -> Result<Opened, ReadError> {
+    /// A new consumer that starts behind what was heard; none if nothing of that is true any more.
+    async fn open(&mut self) -> Result<Option<Open>, ReadError> {
         let name = self.streams.names().delayed_stream();
         let delayed = self.streams.delayed();
         let stream = self.streams.jetstream().get_stream(&name).await;
@@ -172,7 +172,7 @@ impl Follower {
         self.made = Some(made);
         if is_anew {
             self.position = 0;
-            return Ok(Opened::Anew);
+            return Ok(None);
         }
         let config = pull::Config {
             filter_subjects: self.filters.clone(),
@@ -185,11 +185,6 @@ impl Follower {
             ..Default::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| delayed.unavailable(&error))?;
-        Ok(Opened::Here(Open { consumer, batch: None, delivered: 0 }))
+        Ok(Some(Open { consumer, batch: None, delivered: 0 }))
     }
-}
-
-enum Opened {
-    Here(Open),
-    Anew,
 }
