@@ -234,6 +234,11 @@ mod tests {
             "cronfleet get runs -o toml",
             "cronfleet get runs --limit 0",
             "cronfleet cancel reindex",
+            "cronfleet get delayed --limit 0",
+            "cronfleet cancel norun",
+            "cronfleet submit x -d {} --at tomorrow",
+            "cronfleet submit x -d {} --in soon",
+            "cronfleet submit x -d {} --in 5s --at 2026-11-24T02:00:00Z",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -33,6 +33,7 @@
 //! | `definitions.rs` | following the buckets of definitions |
 //! | `trigger.rs` | runs asked for by hand |
 //! | `backfill.rs` | ranges of slots asked for by hand |
+//! | `delayed/` | submissions that wait for their instant |
 
 mod advance;
 mod backfill;
@@ -41,6 +42,7 @@ mod book;
 mod catch_up;
 mod clock_guard;
 mod definitions;
+mod delayed;
 mod dispatch;
 mod due;
 mod holdings;
@@ -144,6 +146,8 @@ impl Planner {
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher.clone(), planning.clone()));
         parts.spawn("backfills", backfill::follow(streams(), dispatcher, planning.clone()));
+        let delays = delayed::run(streams(), Arc::clone(&holdings), Arc::clone(&status), planning.clone());
+        parts.spawn("delayed submissions", delays);
         let beating = AbortOnDropHandle::new(tokio::spawn(status::beat(
             streams(),
             Arc::clone(&status),

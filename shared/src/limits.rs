@@ -107,6 +107,15 @@ pub const ROUND_SLEEP_MAX: Duration = Duration::from_millis(500);
 /// Dispatches a planner has in flight at once.
 pub const DISPATCHES_IN_FLIGHT_MAX: usize = 256;
 
+/// How long a submission may wait for its instant, at most.
+pub const DELAY_MAX: Duration = Duration::from_hours(8784);
+/// Delayed submissions a planner has in hand at once: read, waiting for their last moments, or on their way.
+pub const DELAYED_IN_FLIGHT_MAX: usize = 512;
+/// Delayed submissions a planner deletes at once. More would be no faster, and keep others waiting at the server.
+pub const DELAYED_DELETES_MAX: usize = 16;
+/// This long before its instant a delayed submission is read, so that it is at hand when it is due.
+pub const DELAYED_READ_AHEAD: Duration = Duration::from_millis(250);
+
 /// Without a sign of life for this long the server hands a run to another worker, when its queue does not say.
 pub const ACK_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Shortest acknowledge wait a queue may have.
@@ -167,6 +176,8 @@ const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MAR
 // What is left then is enough for a command to be asked to end and to be killed.
 const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
+// What is read ahead of its instant leaves room for what is due already.
+const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);

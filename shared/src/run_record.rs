@@ -134,7 +134,10 @@ pub struct RunRecord {
     /// The instant it was due; absent for ad-hoc runs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
-    /// Whether it was dispatched noticeably after its slot.
+    /// The instant before which it was not to run; absent if it was submitted to run at once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_before: Option<Timestamp>,
+    /// Whether it was dispatched noticeably after its slot, or after the instant it waited for.
     #[serde(default)]
     pub late: bool,
     /// The attempt it is in or ended with, from 1; 0 before the first.
@@ -193,6 +196,7 @@ impl RunRecord {
             by: None,
             backfill: None,
             slot: None,
+            not_before: None,
             late: false,
             attempt: 0,
             fence: None,
@@ -220,6 +224,12 @@ impl RunRecord {
             late,
             ..Self::pending(RunId::planned(schedule, slot), queue, at)
         }
+    }
+
+    /// A record of an ad-hoc run that waited for an instant.
+    pub fn delayed(id: RunId, not_before: Timestamp, queue: QueueName, at: Timestamp) -> Self {
+        let late = at - not_before > chrono_duration(limits::LATE_AFTER);
+        Self { not_before: Some(not_before), late, ..Self::pending(id, queue, at) }
     }
 
     /// The record after an event, or that the event cannot happen. Fields of the past are cleared, dates are set.
@@ -292,9 +302,9 @@ impl RunRecord {
         self
     }
 
-    /// How long after its slot the run was dispatched or will be.
+    /// How long after its slot, or the instant it waited for, the run was dispatched or will be.
     pub fn lateness(&self) -> Option<Duration> {
-        (self.created_at - self.slot?).to_std().ok()
+        (self.created_at - self.slot.or(self.not_before)?).to_std().ok()
     }
 }
 

@@ -5,7 +5,9 @@
 //! | `<ns>_TASKS` | stream, work queue | `<ns>.due.<queue>.<name>.<key>` | planners | workers |
 //! | | | `<ns>.tasks.<queue>.<name>.<key>` | anybody allowed to submit | workers |
 //! | `<ns>_TASKS/<queue>` | durable pull consumer | both subjects of the queue | `init`, `apply` | workers |
-//! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers | operators |
+//! | `<ns>_DELAYED` | stream | `<ns>.delayed.<queue>.<name>.<key>` | anybody allowed to submit | planners |
+//! | | as it is stored | `<ns>.delayed.<partition>.<queue>.<name>.<key>` | the server | planners |
+//! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers, planners | operators |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
 //! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
@@ -25,10 +27,15 @@
 //!
 //! A queue has its own subjects in the stream, so a submission to a queue nobody declared is refused at once
 //! ("no responders") instead of waiting for a worker that will never come.
+//!
+//! A submission that waits is stored under its partition, which the server computes from name and key: a planner then
+//! reads only its own share. [`Names::delayed_partition`] computes the same.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use shared::{
+    hash::partition_of,
+    limits::PARTITIONS,
     names::{BackfillId, CalendarName, MemberId, Name, NameError, QueueName, RunKey, TargetName},
     run::RunId,
 };
@@ -182,6 +189,62 @@ impl Names {
         format!("{}.dead.*.*.*", self.ns)
     }
 
+    pub(crate) fn delayed_stream(&self) -> String {
+        format!("{}_DELAYED", self.ns)
+    }
+
+    /// The subject anybody submits a task to that shall wait.
+    pub fn delayed(&self, queue: &QueueName, run: &RunId) -> String {
+        format!("{}.delayed.{queue}.{run}", self.ns)
+    }
+
+    /// The subject a message was submitted to, from the tokens of the one it is stored under.
+    pub(crate) fn delayed_as_submitted(&self, queue: &str, name: &str, key: &str) -> String {
+        format!("{}.delayed.{queue}.{name}.{key}", self.ns)
+    }
+
+    pub(crate) fn delayed_all(&self) -> String {
+        format!("{}.delayed.*.*.*", self.ns)
+    }
+
+    /// What the server makes of that subject: the partition comes first, so that it can be filtered by.
+    pub(crate) fn delayed_stored(&self) -> String {
+        let partition = format!("{{{{partition({PARTITIONS},2,3)}}}}");
+        format!("{}.delayed.{partition}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.ns)
+    }
+
+    /// The partition of a run that waits: of name and key, so that many runs of one name are shared among planners.
+    pub(crate) fn delayed_partition(run: &RunId) -> u16 {
+        partition_of(&format!("{}{}", run.name, run.key))
+    }
+
+    /// A run that waits, in whatever queue.
+    pub(crate) fn delayed_run(&self, run: &RunId) -> String {
+        format!("{}.delayed.{}.*.{run}", self.ns, Self::delayed_partition(run))
+    }
+
+    /// The filters for what waits in these partitions.
+    pub(crate) fn delayed_in(&self, partitions: &BTreeSet<u16>) -> Vec<String> {
+        if partitions.len() == usize::from(PARTITIONS) {
+            return vec![self.delayed_matching(None, None)];
+        }
+        partitions.iter().map(|partition| format!("{}.delayed.{partition}.*.*.*", self.ns)).collect()
+    }
+
+    /// The filter for what waits in this queue, under this name.
+    pub(crate) fn delayed_matching(&self, queue: Option<&QueueName>, name: Option<&Name>) -> String {
+        let (queue, name) = (queue.map_or("*", QueueName::as_str), name.map_or("*", Name::as_str));
+        format!("{}.delayed.*.{queue}.{name}.*", self.ns)
+    }
+
+    /// Takes a stored subject apart: its partition, and its queue, name and key as they were written.
+    pub(crate) fn parse_delayed<'a>(&self, stored: &'a str) -> Option<(u16, &'a str, &'a str, &'a str)> {
+        let rest = stored.strip_prefix(self.ns.0.as_str())?.strip_prefix(".delayed.")?;
+        let mut tokens = rest.splitn(4, '.');
+        let partition = tokens.next()?.parse().ok()?;
+        Some((partition, tokens.next()?, tokens.next()?, tokens.next()?))
+    }
+
     pub(crate) fn control_all(&self) -> String {
         format!("{}.control.>", self.ns)
     }
@@ -242,8 +305,7 @@ pub(crate) fn bucket_prefix(bucket: &str) -> String {
 
 /// Keys of the buckets.
 pub(crate) mod keys {
-    use super::{BackfillId, CalendarName, MemberId, Name, QueueName, TargetName};
-    use shared::hash::partition_of;
+    use super::{BackfillId, CalendarName, MemberId, Name, QueueName, TargetName, partition_of};
 
     pub(crate) fn schedule(name: &Name) -> String {
         format!("{}.{name}", partition_of(name.as_str()))
@@ -329,6 +391,21 @@ mod tests {
         let lock = names.due_lock(&queue, &run.name);
         assert_eq!(names.parse_task(&lock), Some((Origin::Due, "default", "reindex", "_")));
         assert_eq!(names.parse_task("other.tasks.default.reindex.4711"), None);
+    }
+
+    #[test]
+    fn the_subject_of_what_waits_is_taken_apart_as_the_server_put_it_together() {
+        let names = Names::new(Namespace::default());
+        let run: RunId = "reindex.4711".parse().expect("id");
+        assert_eq!(
+            names.parse_delayed("cronfleet.delayed.31.default.reindex.4711"),
+            Some((31, "default", "reindex", "4711"))
+        );
+        // The partition is what nats-server 2.15.1 computed for this subject.
+        assert_eq!(names.delayed_run(&run), "cronfleet.delayed.31.*.reindex.4711");
+        assert_eq!(names.parse_delayed("cronfleet.delayed.default.reindex.4711"), None);
+        assert_eq!(names.delayed_in(&(0..64).collect()), ["cronfleet.delayed.*.*.*.*"]);
+        assert_eq!(names.delayed_in(&[7].into()), ["cronfleet.delayed.7.*.*.*"]);
     }
 
     #[test]

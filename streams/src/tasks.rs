@@ -124,15 +124,7 @@ impl Streams {
     ///
     /// It frees the lock of a run whose worker recorded the end and died before the ack.
     pub async fn remove_finished(&self, sequence: u64) -> Result<(), ReadError> {
-        let name = self.names().tasks_stream();
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
-        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
-        match stream.delete_message(sequence).await {
-            Ok(_) => Ok(()),
-            // Gone already: that is what was wanted. One server and three say it in different words.
-            Err(error) if is_gone(&error.to_string()) => Ok(()),
-            Err(error) => Err(unavailable(&error)),
-        }
+        self.remove_message(&self.names().tasks_stream(), sequence).await
     }
 
     /// Submits an ad-hoc task: what any NATS client does with one publish.
@@ -149,10 +141,6 @@ impl Streams {
         }
         self.write(&self.names().task(queue, run), headers, Bytes::copy_from_slice(task)).await
     }
-}
-
-fn is_gone(words: &str) -> bool {
-    words.contains("no message found") || words.contains("error code 10043")
 }
 
 /// A pull that nobody answered for this long ends, and is asked anew.

@@ -13,6 +13,7 @@ use shared::{
 use streams::{
     Streams, WriteError,
     cancel::{CancelError, CancelRequest, Cancelling},
+    delayed,
 };
 
 use super::{machine::person, runs};
@@ -28,7 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 const EXAMPLES: &str = "\
-A run that waits is taken out of its queue. One that runs is stopped by its worker: a request is dropped, a command and all \
+A run that waits, in its queue or for its instant (`submit --at`, `--in`), is taken out of there. One that runs is stopped by its worker: a request is dropped, a command and all \
 it began are ended. Its record becomes CANCELLED with reason by_operator. A target may go on with what it was asked.
 
 If the worker is silent the request stands: whoever takes the run over ends it instead of beginning it again.
@@ -73,6 +74,17 @@ async fn cancel(streams: &Streams, request: &CancelRequest, output: Output) -> a
     let run = &request.run;
     let mut was_asked = false;
     loop {
+        // What waits for its instant is in a stream of its own; what does not wait there any more is looked for below.
+        match streams.delayed().cancel(run).await {
+            Ok(delayed::Cancelling::Cancelled(record)) => return show(&record, output),
+            Ok(delayed::Cancelling::TooLate(_) | delayed::Cancelling::NotWaiting) => {}
+            // Repeating it is harmless: the record is created once.
+            Err(error) => {
+                talk(format!("{error}; trying again"));
+                streams.clock().sleep(LOOK_AGAIN).await;
+                continue;
+            }
+        }
         match streams.cancel(request).await {
             Ok(Cancelling::Cancelled(record)) => return show(&record, output),
             Ok(Cancelling::Ended(record)) => {

@@ -179,6 +179,12 @@ impl From<Stored<RunRecord>> for Version {
 
 async fn describe_run(streams: &Streams, output: Output, id: &RunId) -> anyhow::Result<()> {
     let Some(stored) = streams.ledger().get(id).await? else {
+        if let Some(Ok(appointment)) = streams.delayed().find(id).await?.map(|waiting| waiting.read) {
+            let until = utc(appointment.not_before);
+            bail!(
+                "run {id} waits until {until} and has no record before; `cronfleet cancel {id}` takes it back"
+            );
+        }
         bail!("there is no record of run {id}; `cronfleet get runs {}` lists those of that name", id.name);
     };
     let run = stored.value;

@@ -18,7 +18,12 @@ use shared::{
 };
 use streams::{Streams, schedules::Version};
 
-use super::{known::unknown, lists, runs, when::utc};
+use super::{
+    delayed::{self, DelayedArgs},
+    known::unknown,
+    lists, runs,
+    when::utc,
+};
 use crate::{
     GlobalArgs,
     exit::Exit,
@@ -55,6 +60,8 @@ pub enum What {
     /// Runs, the newest first
     #[command(alias = "run")]
     Runs(RunsArgs),
+    /// Submissions that wait for their instant, the first due first
+    Delayed(DelayedArgs),
     /// Queues, with how full they are
     #[command(alias = "queue")]
     Queues(OneOrAll),
@@ -106,7 +113,8 @@ pub fn parse_state(text: &str) -> Result<RunState, String> {
     found.ok_or_else(|| format!("it is one of {}", RunState::ALL.map(RunState::as_str).join(", ")))
 }
 
-fn parse_limit(text: &str) -> Result<usize, String> {
+/// Reads how many are to be listed.
+pub fn parse_limit(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "it is a number from 1".to_owned())
 }
 
@@ -117,6 +125,7 @@ pub async fn run(args: GetArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode>
     match args.what {
         What::Schedules(args) => schedules(&streams, output, args.name.as_deref()).await?,
         What::Runs(args) => list_runs(&streams, output, args).await?,
+        What::Delayed(args) => delayed::list(&streams, output, args).await?,
         What::Queues(args) => lists::queues(&streams, output, args.name.as_deref()).await?,
         What::Workers(args) => lists::workers(&streams, output, args.name.as_deref()).await?,
         What::Planners(args) => lists::planners(&streams, output, args.name.as_deref()).await?,

@@ -5,6 +5,7 @@ pub mod backfill;
 pub mod cancel;
 pub mod changes;
 pub mod completion;
+pub mod delayed;
 pub mod delete;
 pub mod describe;
 pub mod diff;

@@ -87,7 +87,9 @@ pub fn text(run: &RunRecord) -> String {
     field("queue", Some(run.queue.to_string()));
     field("target", run.target_service.as_ref().map(ToString::to_string));
     field("action", run.action.as_ref().map(ToString::to_string));
-    field("slot", run.slot.map(|slot| format!("{}{}", utc(slot), lateness.unwrap_or_default())));
+    let lateness = lateness.unwrap_or_default();
+    field("slot", run.slot.map(|slot| format!("{}{lateness}", utc(slot))));
+    field("not before", run.not_before.map(|at| format!("{}{lateness}", utc(at))));
     field("attempt", Some(run.attempt.to_string()));
     field("fence", run.fence.map(|fence| fence.to_string()));
     field("worker", run.worker.as_ref().map(ToString::to_string));

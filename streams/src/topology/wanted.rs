@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{
     consumer::{self, AckPolicy, DeliverPolicy},
-    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform},
 };
 use shared::{limits, names::QueueName, queue::QueueSettings};
 
@@ -16,6 +16,8 @@ use crate::{
 
 const MIB: i64 = 1024 * 1024;
 const TASKS_BYTES_MAX: i64 = 512 * MIB;
+/// Four million submissions of 300 bytes.
+const DELAYED_BYTES_MAX: i64 = 2048 * MIB;
 const DEAD_BYTES_MAX: i64 = 256 * MIB;
 const CONTROL_BYTES_MAX: i64 = 64 * MIB;
 /// About seven million runs; `doctor` warns long before it is full.
@@ -79,9 +81,29 @@ pub(super) fn tasks(names: &Names, queues: &[QueueName], replicas: Replicas) -> 
     }
 }
 
+/// What waits for its instant. Deleted one by one, by sequence, once it is in the queue.
+fn delayed(names: &Names, replicas: Replicas) -> Config {
+    Config {
+        // One message a subject: the same run is refused while it waits.
+        max_messages_per_subject: 1,
+        discard_new_per_subject: true,
+        // As for the tasks: an id a caller chose must not make the server acknowledge what it drops.
+        duplicate_window: DUPLICATE_WINDOW_MIN,
+        max_message_size: bytes(2 * limits::TASK_BYTES_MAX),
+        allow_direct: true,
+        // The partition goes into the stored subject: each planner reads its own share, and no more.
+        subject_transform: Some(SubjectTransform {
+            source: names.delayed_all(),
+            destination: names.delayed_stored(),
+        }),
+        ..base(names.delayed_stream(), vec![names.delayed_all()], DELAYED_BYTES_MAX, replicas)
+    }
+}
+
 pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
     let runs = names.runs_bucket();
     vec![
+        delayed(names, replicas),
         Config {
             max_messages_per_subject: 1,
             discard: DiscardPolicy::Old,
