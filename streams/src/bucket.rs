@@ -25,6 +25,9 @@ const READS_MAX: u32 = 3;
 /// Between two messages of such a read.
 const READ_SILENCE_MAX: Duration = Duration::from_secs(5);
 
+/// How often a silent watch is compared with what the leader has.
+const WATCH_LOOK: Duration = Duration::from_secs(2);
+
 /// A value as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored<T> {
@@ -166,8 +169,9 @@ impl Bucket {
 
     /// Everything that is there now, then every change, for keys that match (`>` for all).
     ///
-    /// A watch mends itself after a reconnect and goes on from where it was. It ends with an error only when its consumer
-    /// cannot be made again; watch again then, with a wait between.
+    /// A watch mends itself after most reconnects and goes on from where it was. Where it does not (after the loss of a server
+    /// of three the client may fall silent for good, without an error) it is noticed within [`WATCH_LOOK`], and the watch ends
+    /// with an error: watch again then, with a wait between.
     pub async fn watch(
         &self,
         filter: &str,
@@ -187,9 +191,27 @@ impl Bucket {
             .await
             .map_err(|error| ReadError::unavailable(format!("watch of {}", self.name), error))?;
         let name = self.name.clone();
-        Ok(Box::pin(watch.map(move |entry| {
+        let changes = watch.map(move |entry| {
             entry.map(change_of).map_err(|error| ReadError::unavailable(format!("watch of {name}"), error))
-        })))
+        });
+        let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        let watched = Watched { bucket: self.clone(), filters, seen: 0, overdue: None };
+        Ok(Box::pin(futures::stream::unfold(
+            (changes.boxed(), watched),
+            |(mut changes, mut watched)| async move {
+                let item = watched.next(&mut changes).await?;
+                Some((item, (changes, watched)))
+            },
+        )))
+    }
+
+    /// The newest revision of all keys that match, from the leader; 0 if there is none.
+    async fn newest_revision(&self, filter: &str) -> Result<u64, ReadError> {
+        match self.stream().await?.get_last_raw_message_by_subject(&self.subject(filter)).await {
+            Ok(message) => Ok(message.sequence),
+            Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => Ok(0),
+            Err(error) => Err(missing_or_unavailable(&format!("bucket {}", self.name), &error)),
+        }
     }
 
     /// All keys and values that match, as they are now. Of one moment only if nobody writes meanwhile.
@@ -319,6 +341,50 @@ impl Bucket {
             versions.push(change_of(entry.map_err(|error| unavailable(&error))?));
         }
         Ok(versions)
+    }
+}
+
+/// A watch, and what it should have shown by now.
+struct Watched {
+    bucket: Bucket,
+    filters: Vec<String>,
+    /// The newest revision it has shown.
+    seen: u64,
+    /// One that the leader had at the last look and that had not been shown.
+    overdue: Option<u64>,
+}
+
+impl Watched {
+    async fn next(
+        &mut self,
+        changes: &mut (impl Stream<Item = Result<Change, ReadError>> + Unpin),
+    ) -> Option<Result<Change, ReadError>> {
+        let clock = self.bucket.streams.clock().clone();
+        loop {
+            tokio::select! {
+                change = changes.next() => {
+                    if let Some(Ok(change)) = &change {
+                        self.seen = self.seen.max(change.revision);
+                    }
+                    return change;
+                }
+                () = clock.sleep(WATCH_LOOK) => {}
+            }
+            let mut newest = 0;
+            for filter in &self.filters {
+                // A leader that does not answer says nothing about the watch.
+                newest = newest.max(self.bucket.newest_revision(filter).await.unwrap_or(0));
+            }
+            // Twice in a row: what was written a moment ago may be on its way.
+            if self.overdue.is_some_and(|overdue| overdue > self.seen) {
+                let what = format!("watch of {}", self.bucket.name);
+                return Some(Err(ReadError::unavailable(
+                    what,
+                    "it has fallen silent and shows no changes any more",
+                )));
+            }
+            self.overdue = (newest > self.seen).then_some(newest);
+        }
     }
 }
 
