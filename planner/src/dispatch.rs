@@ -119,6 +119,7 @@ impl Dispatcher {
                 self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await?
             }
             Decision::Skip(reason) => self.close(&record, RunEvent::Skipped, reason, None).await?,
+            Decision::NoSlot => return Ok(Outcome::Closed),
         };
         match closed {
             // It was to run when a predecessor, or we, saw it first, and its task may not be in the queue: that

@@ -57,6 +57,8 @@ pub(crate) struct Rounds {
     cursors: BTreeMap<u16, StoredCursor>,
     /// Partitions that had slots due since their cursor was written.
     worked: BTreeSet<u16>,
+    /// Versions of the zone data, other than ours, of which was spoken.
+    zone_data_noted: BTreeSet<String>,
 }
 
 impl Rounds {
@@ -74,6 +76,7 @@ impl Rounds {
             book: Book::default(),
             cursors: BTreeMap::new(),
             worked: BTreeSet::new(),
+            zone_data_noted: BTreeSet::new(),
         }
     }
 
@@ -264,6 +267,7 @@ impl Rounds {
         let beginning = self.book.beginning_of(partition).unwrap_or(now);
         let (accounted_to, revision) = match self.streams.partitions().cursor(partition).await {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
+                self.note_zone_data(&stored.value);
                 (stored.value.accounted_to, stored.revision)
             }
             Ok(None) => (beginning, 0),
@@ -286,6 +290,18 @@ impl Rounds {
         self.book.open(partition, accounted_to, DEFINITION_LAG_MAX);
         self.cursors.insert(partition, StoredCursor { accounted_to, revision, written_at: Duration::ZERO });
         Ok(())
+    }
+
+    /// Says once if slots were computed with other zone data than ours. What is accounted for stays so; from the cursor on
+    /// ours counts, and a slot that moved across the cursor by a new rule is not looked for.
+    fn note_zone_data(&mut self, cursor: &Cursor) {
+        if cursor.tzdb != tzdb_version() && self.zone_data_noted.insert(cursor.tzdb.clone()) {
+            tracing::warn!(
+                theirs = %cursor.tzdb, ours = tzdb_version(), by = %cursor.by,
+                "Slots were computed with IANA {} by `{}`, from here on with {}: those near a change of clocks may differ",
+                cursor.tzdb, cursor.by, tzdb_version()
+            );
+        }
     }
 
     /// Moves a partition's cursor, if it has something to say or was silent for long.

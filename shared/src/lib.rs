@@ -3,12 +3,15 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod bounds;
 pub mod calendar;
 pub mod clock;
+pub mod closed_day;
 pub mod cron;
 pub mod definitions;
 pub mod hash;
 pub mod human_duration;
+pub mod ical;
 pub mod limits;
 pub mod names;
 pub mod queue;
@@ -23,6 +26,7 @@ pub mod target;
 pub mod task;
 pub mod trace;
 pub mod when;
+pub mod words;
 
 /// An instant in UTC; on the wire RFC 3339.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

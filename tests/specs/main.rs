@@ -15,5 +15,6 @@ mod planning;
 mod results;
 mod server;
 mod targets;
+mod time;
 mod topology;
 mod up;

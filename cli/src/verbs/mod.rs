@@ -18,6 +18,7 @@ pub mod machine;
 pub mod next;
 pub mod planner;
 pub mod probe;
+pub mod reader;
 pub mod runs;
 pub mod submit;
 pub mod tail;
