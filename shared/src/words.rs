@@ -59,10 +59,11 @@ impl When {
                     }
                 };
                 if !phase.is_zero() {
-                    text += &match language {
+                    let shift = match language {
                         Language::English => format!(", shifted by {}", english_duration(*phase)),
                         Language::Chinese => format!("，偏移 {}", chinese_duration(*phase)),
                     };
+                    text += &shift;
                 }
                 text
             }
@@ -84,7 +85,7 @@ impl Schedule {
         }
         if let Some(calendar) = &self.calendar {
             let moved = self.on_closed_day == OnClosedDay::NextOpenDay;
-            text += &match language {
+            let days = match language {
                 Language::English if moved => {
                     format!("; on other days than those of {calendar} moved to its next day")
                 }
@@ -92,6 +93,7 @@ impl Schedule {
                 Language::Chinese if moved => format!("；非 {calendar} 日历日则顺延至下一个日历日"),
                 Language::Chinese => format!("；仅限 {calendar} 日历日"),
             };
+            text += &days;
         }
         text
     }

@@ -199,7 +199,7 @@ fn show(shown: &BTreeMap<&str, Shown<'_>>, args: &NextArgs, global: &GlobalArgs)
         }
         if shown.values().any(|shown| !shown.slots.is_empty()) {
             if reader_zone != Tz::UTC {
-                text += &format!("HERE is {}\n", reader_zone.name());
+                text += &["HERE is ", reader_zone.name(), "\n"].concat();
             }
             text.push('\n');
             text += &table(shown, reader_zone).render(output.colours);

@@ -85,25 +85,22 @@ pub(super) fn shifts(zone: Tz, from_s: i64, to_s: i64) -> Vec<Shift> {
 /// The first and the last instant at which a zone's clocks show a civil second (both in seconds): the same instant but
 /// in a fold. In a gap nobody's clock shows it; then both are the first instant after the gap.
 pub(crate) fn instants_of(zone: Tz, civil_s: i64) -> (i64, i64) {
-    let (begin_s, end_s) = (civil_s - 2 * DAY_S, civil_s + 2 * DAY_S);
-    let nearby = shifts(zone, begin_s, end_s);
-    let offsets = [offset_at(zone, begin_s)].into_iter().chain(nearby.iter().map(|shift| shift.after));
-    let begins = [begin_s].into_iter().chain(nearby.iter().map(|shift| shift.at));
-    let ends = nearby.iter().map(|shift| shift.at).chain([end_s]);
-    let shown: Vec<i64> = begins
-        .zip(ends)
+    let (first_s, last_s) = (civil_s - 2 * DAY_S, civil_s + 2 * DAY_S);
+    let nearby = shifts(zone, first_s, last_s);
+    let offsets = [offset_at(zone, first_s)].into_iter().chain(nearby.iter().map(|shift| shift.after));
+    let from = [first_s].into_iter().chain(nearby.iter().map(|shift| shift.at));
+    let to = nearby.iter().map(|shift| shift.at).chain([last_s]);
+    let shown: Vec<i64> = from
+        .zip(to)
         .zip(offsets)
-        .filter_map(|((begin_s, end_s), offset_s)| {
-            Some(civil_s - offset_s).filter(|utc_s| (begin_s..end_s).contains(utc_s))
+        .filter_map(|((from_s, to_s), offset_s)| {
+            Some(civil_s - offset_s).filter(|utc_s| (from_s..to_s).contains(utc_s))
         })
         .collect();
-    match (shown.first(), shown.last()) {
-        (Some(first), Some(last)) => (*first, *last),
-        _ => {
-            let jumped =
-                |shift: &&Shift| (shift.at + shift.before..shift.at + shift.after).contains(&civil_s);
-            let after_s = nearby.iter().find(jumped).map_or(civil_s, |shift| shift.at);
-            (after_s, after_s)
-        }
+    if let (Some(first), Some(last)) = (shown.first(), shown.last()) {
+        return (*first, *last);
     }
+    let jumped = |shift: &&Shift| (shift.at + shift.before..shift.at + shift.after).contains(&civil_s);
+    let after_s = nearby.iter().find(jumped).map_or(civil_s, |shift| shift.at);
+    (after_s, after_s)
 }

@@ -49,12 +49,12 @@ pub(crate) fn moment() -> impl Strategy<Value = (Tz, i64)> {
 
 /// The first seconds with another offset, of a zone, in these years: by looking once a day and halving.
 pub(crate) fn changes(zone: Tz, years: std::ops::Range<i64>) -> Vec<i64> {
-    let day_s = |day: i64| day * 86_400;
+    let noon = |day: i64| day * 86_400 + 43_200;
     let days = (years.start - 1970) * 31_556_952 / 86_400..(years.end - 1970) * 31_556_952 / 86_400;
-    let changed = days.filter(|day| offset_s(zone, day_s(*day)) != offset_s(zone, day_s(day + 1)));
+    let changed = days.filter(|day| offset_s(zone, noon(*day)) != offset_s(zone, noon(day + 1)));
     changed
         .map(|day| {
-            let (mut old, mut new) = (day_s(day), day_s(day + 1));
+            let (mut old, mut new) = (noon(day), noon(day + 1));
             while new - old > 1 {
                 let middle = i64::midpoint(old, new);
                 if offset_s(zone, middle) == offset_s(zone, old) { old = middle } else { new = middle }

@@ -68,19 +68,21 @@ fn of_clock(said: &Said) -> String {
         Part::Every if matches!(said.minute, Part::Items(_)) => pieces.push("每小时".to_owned()),
         Part::Every => {}
         Part::Stride(hours) => pieces.push(format!("每 {hours} 小时")),
-        hours => pieces.push(items(&hours.items(), "点", "小时", &plain)),
+        hours @ Part::Items(_) => pieces.push(items(&hours.items(), "点", "小时", &plain)),
     }
     match &said.minute {
         Part::Every if matches!(said.second, Part::Every | Part::Stride(_)) => {}
         Part::Every => pieces.push("每分钟".to_owned()),
         Part::Stride(minutes) => pieces.push(format!("每 {minutes} 分钟")),
-        minutes => pieces.push(format!("第 {}", items(&minutes.items(), "分", "分钟", &plain))),
+        minutes @ Part::Items(_) => {
+            pieces.push(format!("第 {}", items(&minutes.items(), "分", "分钟", &plain)));
+        }
     }
     if !said.on_the_minute() {
         pieces.push(match &said.second {
             Part::Every => "每秒".to_owned(),
             Part::Stride(seconds) => format!("每 {seconds} 秒"),
-            seconds => format!("第 {}", items(&seconds.items(), "秒", "秒", &plain)),
+            seconds @ Part::Items(_) => format!("第 {}", items(&seconds.items(), "秒", "秒", &plain)),
         });
     }
     pieces.join("的")

@@ -33,14 +33,12 @@ pub(super) fn sentence(said: &Said) -> String {
         text += if times.is_some() { " every day" } else { ", every day" };
     }
     if said.month != Part::Every {
-        text +=
-            &format!(" in {}", list(&said.month.items(), &|month| MONTHS[usize::from(month) - 1].to_owned()));
+        text += " in ";
+        text += &list(&said.month.items(), &|month| MONTHS[usize::from(month) - 1].to_owned());
     }
     if said.year != Part::Every {
-        text += &format!(
-            " in {}",
-            numbered(&said.year, "the year", "the years", "year", &|year| year.to_string())
-        );
+        text += " in ";
+        text += &numbered(&said.year, "the year", "the years", "year", &|year| year.to_string());
     }
     if said.spread {
         text += " (H and ~ are chosen by the schedule's name)";
@@ -69,7 +67,7 @@ fn of_clock(said: &Said) -> String {
         pieces.push(match &said.second {
             Part::Every => "every second".to_owned(),
             Part::Stride(seconds) => format!("every {seconds} seconds"),
-            seconds => numbered(seconds, "second", "seconds", "second", &plain),
+            seconds @ Part::Items(_) => numbered(seconds, "second", "seconds", "second", &plain),
         });
     }
     match &said.minute {
@@ -77,13 +75,13 @@ fn of_clock(said: &Said) -> String {
         Part::Every => pieces.push("every minute".to_owned()),
         Part::Stride(minutes) if pieces.is_empty() => pieces.push(format!("every {minutes} minutes")),
         Part::Stride(minutes) => pieces.push(format!("every {} minute", ordinal(*minutes))),
-        minutes => pieces.push(numbered(minutes, "minute", "minutes", "minute", &plain)),
+        minutes @ Part::Items(_) => pieces.push(numbered(minutes, "minute", "minutes", "minute", &plain)),
     }
     match &said.hour {
         Part::Every if matches!(said.minute, Part::Items(_)) => pieces.push("every hour".to_owned()),
         Part::Every => {}
         Part::Stride(hours) => pieces.push(format!("every {} hour", ordinal(*hours))),
-        hours => pieces.push(numbered(hours, "the hour", "the hours", "hour", &two_digits)),
+        hours @ Part::Items(_) => pieces.push(numbered(hours, "the hour", "the hours", "hour", &two_digits)),
     }
     let text = pieces.join(" of ");
     if text.starts_with("every") { text } else { format!("at {text}") }
@@ -103,7 +101,8 @@ fn of_month(part: &Part) -> String {
     if *part == Part::Every {
         return "every day of the month".to_owned();
     }
-    let (rules, plain): (Vec<Told>, Vec<Told>) = part.items().into_iter().partition(is_rule);
+    let (rules, plain): (Vec<Told>, Vec<Told>) =
+        part.items().into_iter().partition(|item| matches!(item, Told::Rule(_)));
     let mut groups = Vec::new();
     if !plain.is_empty() {
         let plain = Part::Items(plain.into_iter().collect());
@@ -122,10 +121,6 @@ fn of_week(part: &Part) -> String {
         return "every day of the week".to_owned();
     }
     list(&part.items(), &|day| WEEKDAYS[usize::from(day % 7)].to_owned())
-}
-
-fn is_rule(item: &Told) -> bool {
-    matches!(item, Told::Rule(_))
 }
 
 fn rule_words(rule: DayRule) -> String {
