@@ -103,7 +103,7 @@ async fn holidays_are_kept_as_dates_so_that_nobody_needs_the_file_again() {
 }
 
 #[tokio::test]
-async fn zone_data_other_than_ours_is_found_by_doctor() {
+async fn zone_data_other_than_ours_is_found_by_doctor_and_told_once_by_who_goes_on_from_it() {
     let fleet = Fleet::start().await;
     let zones = || {
         let output = fleet.try_cronfleet(&["doctor", "-o", "json"]);
@@ -112,11 +112,24 @@ async fn zone_data_other_than_ours_is_found_by_doctor() {
         findings.find(|finding| finding["what"] == "time zones").expect("time zones").clone()
     };
     assert_eq!(zones()["found"], format!("IANA {}", tzdb_version()));
-    let by = "planner-old".parse().expect("id");
-    let cursor = Cursor { accounted_to: fleet.now(), by, tzdb: "2019a".to_owned() };
-    fleet.streams.partitions().write_cursor(5, &cursor, 0).await.expect("written");
+    let by: shared::names::MemberId = "planner-old".parse().expect("id");
+    for partition in [5, 6] {
+        let cursor = Cursor { accounted_to: fleet.now(), by: by.clone(), tzdb: "2019a".to_owned() };
+        fleet.streams.partitions().write_cursor(partition, &cursor, 0).await.expect("written");
+    }
     assert_eq!(zones()["ok"], json!(false));
-    assert!(zones()["found"].as_str().expect("a text").contains("1 of 64 partitions are planned with 2019a"));
+    assert!(zones()["found"].as_str().expect("a text").contains("2 of 64 partitions are planned with 2019a"));
+    let planner = fleet.planner();
+    eventually("cursors with our zone data", async || {
+        if zones()["ok"] == json!(true) { Ok(()) } else { Err(zones().to_string()) }
+    })
+    .await;
+    assert_eq!(
+        planner.said().matches("Slots were computed with IANA 2019a").count(),
+        1,
+        "{}",
+        planner.said()
+    );
 }
 
 #[test]
