@@ -138,7 +138,7 @@ fn an_expression_is_explained_without_a_server_whatever_the_readers_zone() {
     let next = |arguments: &[&str], zone: &str| {
         let from = ["--from", "2026-11-24T00:00:00Z", "--count", "1"];
         let variables = [("TZ", zone.to_owned()), ("NO_COLOR", "1".to_owned()), ("LC_ALL", "C".to_owned())];
-        process::run(&binary(), &[&["next"], arguments, &from].concat(), &folder, &variables)
+        process::run(&binary(), [&["next"], arguments, &from].concat(), &folder, &variables)
     };
     let bare = ["--cron", "0 18 LW * *", "--timezone", "Asia/Shanghai"];
     for zone in
