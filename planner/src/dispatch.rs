@@ -114,6 +114,7 @@ impl Dispatcher {
                 let record = RunRecord { note, ..record };
                 self.close(&record, RunEvent::Skipped, reason, None).await?
             }
+            Decision::NoSlot => return Ok(Outcome::Closed),
         };
         match closed {
             // It was to run when a predecessor, or we, saw it first, and its task may not be in the queue: that

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use shared::{
     Timestamp,
     calendar::Calendar,
+    closed_day::Coming,
     limits::{MISSED_AFTER, MISSED_RUNS_MAX},
     pause::{PauseEpoch, pause_at},
     run_record::Reason,
@@ -18,6 +19,8 @@ pub(crate) enum Decision {
     Run,
     /// It is recorded as skipped.
     Skip(Reason),
+    /// It is no slot: its schedule moves slots of closed days, and none is moved to it, or it is moved away itself.
+    NoSlot,
 }
 
 /// The days on which a schedule may run.
@@ -48,19 +51,17 @@ pub(crate) fn decide(
     pauses: &[PauseEpoch],
 ) -> Decision {
     let is_paused = |slot: &Slot| pause_at(pauses, slot.instant()).is_some();
-    if is_paused(&slot) {
-        return Decision::Skip(Reason::Paused);
-    }
-    let is_allowed = |slot: &Slot| {
-        let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
-        match days {
-            Days::Every => true,
-            Days::Of(calendar) => calendar.includes(date),
-            Days::Undeclared => false,
-        }
+    let is_open = |date| match days {
+        Days::Every => true,
+        Days::Of(calendar) => calendar.includes(date),
+        Days::Undeclared => false,
     };
-    if !is_allowed(&slot) {
-        return Decision::Skip(Reason::SkippedCalendar);
+    match schedule.comes_at(slot, &is_open) {
+        // An instant to which a slot could have been moved and was not: there is nothing to pause.
+        Coming::Nothing => return Decision::NoSlot,
+        _ if is_paused(&slot) => return Decision::Skip(Reason::Paused),
+        Coming::Here | Coming::MovedFrom(_) => {}
+        Coming::Closed => return Decision::Skip(Reason::SkippedCalendar),
     }
     if !was_missed(slot, now) {
         return Decision::Run;
@@ -68,10 +69,8 @@ pub(crate) fn decide(
     let in_time = now - slot.instant() <= delta(schedule.catch_up);
     // Only those that will run: a newer slot on a holiday, or in a pause, takes nobody's place.
     let newer = || {
-        schedule
-            .slots_after(slot.instant())
-            .take_while(|newer| newer.instant() <= now)
-            .filter(|newer| is_allowed(newer) && !is_paused(newer))
+        let newer = schedule.candidates_after(slot.instant()).take_while(|newer| newer.instant() <= now);
+        newer.filter(|newer| schedule.comes_at(*newer, &is_open).is_due() && !is_paused(newer))
     };
     let runs = match schedule.missed {
         Missed::Skip => false,
@@ -184,5 +183,35 @@ mod tests {
         assert_eq!(decision(Days::Of(&weekdays)), Decision::Skip(Reason::SkippedCalendar));
         assert_eq!(decision(Days::Undeclared), Decision::Skip(Reason::SkippedCalendar));
         assert_eq!(decision(Days::Every), Decision::Run);
+    }
+
+    #[test]
+    fn a_slot_of_a_closed_day_runs_on_the_next_open_day_by_the_calendar_of_that_day() {
+        let fields = r#""cron":"0 9 28 * *","calendar":"c","on_closed_day":"next_open_day""#;
+        let monthly = Arc::new(schedule(fields));
+        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::clone(&monthly)) }];
+        let instant = |text: &str| -> Timestamp { text.parse().expect("instant") };
+        let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
+        let longer: Calendar =
+            serde_json::from_str(r#"{"weekdays":"mon-fri","except":["2026-11-30"]}"#).expect("calendar");
+        let runs = |days: Days<'_>| -> Vec<String> {
+            let due = due_between(&epochs, at("12:00:00"), instant("2026-12-05T00:00:00Z"), 1_000);
+            let runs = due.into_iter().filter_map(|due| {
+                match decide(&monthly, due.slot, due.slot.instant(), days, &[]) {
+                    Decision::Run => Some(due.slot.to_string()),
+                    Decision::Skip(reason) => Some(format!("{} {reason:?}", due.slot)),
+                    Decision::NoSlot => None,
+                }
+            });
+            runs.collect()
+        };
+        // The 28th is a Saturday.
+        assert_eq!(runs(Days::Of(&weekdays)), ["20261130T090000Z"]);
+        assert_eq!(runs(Days::Of(&longer)), ["20261201T090000Z"]);
+        assert_eq!(runs(Days::Undeclared), ["20261128T090000Z SkippedCalendar"]);
+        // After an outage the moved slot is the newest that was missed.
+        let late = instant("2026-11-30T09:30:00Z");
+        let moved = Slot::at(instant("2026-11-30T09:00:00Z"));
+        assert_eq!(decide(&monthly, moved, late, Days::Of(&weekdays), &[]), Decision::Run);
     }
 }

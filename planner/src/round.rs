@@ -85,6 +85,8 @@ pub(crate) struct Rounds {
     cursors: BTreeMap<u16, StoredCursor>,
     /// Partitions that had slots due since their cursor was written.
     worked: BTreeSet<u16>,
+    /// Versions of the zone data, other than ours, of which was spoken.
+    zone_data_noted: BTreeSet<String>,
 }
 
 impl Rounds {
@@ -107,6 +109,7 @@ impl Rounds {
             catch_ups: CatchUps::default(),
             cursors: BTreeMap::new(),
             worked: BTreeSet::new(),
+            zone_data_noted: BTreeSet::new(),
         }
     }
 
@@ -337,6 +340,7 @@ impl Rounds {
         let now = self.streams.clock().now();
         let (stored, revision, heard) = match cursor {
             Ok(Some(stored)) if stored.value.accounted_to <= now + CURSOR_AHEAD_MAX => {
+                self.note_zone_data(&stored.value);
                 (stored.value.accounted_to, stored.revision, stored.value.heard)
             }
             Ok(None) => (self.beginning_of(partition, now).await?, 0, 0),
@@ -379,6 +383,18 @@ impl Rounds {
             self.book.learn_history(&name, versions);
         }
         Ok(self.book.beginning_of(partition).unwrap_or(now))
+    }
+
+    /// Says once if slots were computed with other zone data than ours. What is accounted for stays so; from the cursor on
+    /// ours counts, and a slot that moved across the cursor by a new rule is not looked for.
+    fn note_zone_data(&mut self, cursor: &Cursor) {
+        if cursor.tzdb != tzdb_version() && self.zone_data_noted.insert(cursor.tzdb.clone()) {
+            tracing::warn!(
+                theirs = %cursor.tzdb, ours = tzdb_version(), by = %cursor.by,
+                "Slots were computed with IANA {} by `{}`, from here on with {}: those near a change of clocks may differ",
+                cursor.tzdb, cursor.by, tzdb_version()
+            );
+        }
     }
 
     /// Moves a partition's cursor, if it has something to say or was silent for long.

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    calendar::Calendar,
+    calendar::{Calendar, CalendarError, ReadFile},
     limits::{DEFINITIONS_BYTES_MAX, QUEUES_MAX},
     mistake,
     names::{CalendarName, Name, QueueName, TargetName},
@@ -56,6 +56,14 @@ pub enum DefinitionsError {
         /// What is wrong with it.
         source: QueueError,
     },
+    /// A calendar whose files cannot be read.
+    #[error("calendar {name:?}: {source}")]
+    Calendar {
+        /// The calendar.
+        name: String,
+        /// What is wrong with it.
+        source: CalendarError,
+    },
     /// More queues than a fleet should have.
     #[error("{0} queues are declared; at most {QUEUES_MAX} are allowed")]
     Queues(usize),
@@ -94,8 +102,15 @@ impl DefinitionsError {
 }
 
 impl Definitions {
-    /// Reads a file: YAML, and therefore JSON.
+    /// Reads a file: YAML, and therefore JSON. Calendars that name further files are refused.
     pub fn parse(text: &str) -> Result<Self, DefinitionsError> {
+        Self::parse_with_files(text, &mut |_| {
+            Err("files are read only where a definitions file is: by `apply`, `diff` and `next -f`".into())
+        })
+    }
+
+    /// Reads a file: YAML, and therefore JSON; the iCalendar files that its calendars name are read by `read`.
+    pub fn parse_with_files(text: &str, read: &mut ReadFile<'_>) -> Result<Self, DefinitionsError> {
         if text.len() > DEFINITIONS_BYTES_MAX {
             return Err(DefinitionsError::TooLarge(text.len()));
         }
@@ -114,7 +129,14 @@ impl Definitions {
         }
         let schedules = definitions.schedules.into_iter();
         let named = schedules.map(|(name, schedule)| (name.clone(), schedule.named(&name))).collect();
-        Ok(Self { schedules: named, ..definitions })
+        let mut calendars = BTreeMap::new();
+        for (name, calendar) in definitions.calendars {
+            let read = calendar.with_files_read(read);
+            let calendar =
+                read.map_err(|source| DefinitionsError::Calendar { name: name.to_string(), source })?;
+            calendars.insert(name, calendar);
+        }
+        Ok(Self { schedules: named, calendars, ..definitions })
     }
 
     /// Checks that everything a schedule refers to is here or in the fleet.

@@ -47,6 +47,18 @@ pub const BACKOFF_MAX: Duration = Duration::from_hours(1);
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest distance between two slots of one schedule.
 pub const INTERVAL_MAX: Duration = Duration::from_hours(8784);
+/// Dates and instants that one schedule may exclude, at most.
+pub const EXCLUDED_MAX: usize = 1_000;
+/// Slots `max_runs` may count, at most: they are counted when the definition is read.
+pub const MAX_RUNS_MAX: u32 = 10_000;
+/// By how much jitter may shift a slot, at most.
+pub const JITTER_MAX: Duration = Duration::from_hours(24);
+/// Days in a row that a slot of a closed day may be moved over.
+pub const CLOSED_DAYS_MAX: u64 = 31;
+/// Dates in one calendar, at most, those of its iCalendar files included.
+pub const CALENDAR_DATES_MAX: usize = 10_000;
+/// Bytes of an iCalendar file, at most.
+pub const ICAL_BYTES_MAX: usize = 1024 * 1024;
 /// How late a missed slot may still be caught up, when its schedule does not say.
 pub const CATCH_UP_DEFAULT: Duration = Duration::from_hours(1);
 /// How late a missed slot may still be caught up, at most.
@@ -181,6 +193,8 @@ const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);
+// A calendar as JSON fits into one message: a date is 13 bytes there.
+const _: () = assert!(2 * 13 * CALENDAR_DATES_MAX < MESSAGE_BYTES_MAX);
 // The whole life of a run with the default attempts fits its history: pending, and two writes an attempt.
 const _: () = assert!(1 + 2 * (ATTEMPTS_DEFAULT as i64) < RUN_HISTORY);
 // What catching up may run at once may also wait at once.

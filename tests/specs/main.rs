@@ -30,6 +30,7 @@ mod readme;
 mod results;
 mod server;
 mod targets;
+mod time;
 mod topology;
 mod up;
 mod waiting;

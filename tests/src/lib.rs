@@ -42,7 +42,8 @@ pub fn set_binary(path: &str) {
 
 static BINARY: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
 
-pub(crate) fn binary() -> PathBuf {
+/// The program under test, for a spec that needs no fleet.
+pub fn binary() -> PathBuf {
     let beside = || {
         let mut folder = std::env::current_exe().expect("own path");
         folder.pop();

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use shared::{Timestamp, names::Name, run::RunId, run_record::RunRecord, slot::Slot};
+use shared::{Timestamp, names::Name, run::RunId, run_record::RunRecord};
 use streams::{
     Streams,
     backfills::{BackfillProgress, BackfillRequest},
@@ -17,6 +17,7 @@ use super::{
     backfill::progress_line,
     get::{ScheduleItem, written},
     known::unknown,
+    reader,
     runs::{self, word},
     when::{in_zone, utc},
 };
@@ -98,8 +99,12 @@ async fn schedule(streams: &Streams, output: Output, name: &Name) -> anyhow::Res
     item.paused = streams.schedules().pause(name).await?.standing(now);
     let mut backfills = streams.backfills().of(name).await?;
     backfills.drain(..backfills.len().saturating_sub(BACKFILLS));
-    let slots = item.definition.iter().flat_map(|schedule| schedule.slots_after(now)).take(SLOTS);
-    let slots = slots.map(Slot::instant).collect();
+    let calendar = match item.definition.as_ref().and_then(|schedule| schedule.calendar.as_ref()) {
+        Some(calendar) => streams.catalog().calendar(calendar).await?,
+        None => None,
+    };
+    let slots = item.definition.iter().flat_map(|schedule| schedule.slots_on(calendar.as_ref(), now));
+    let slots = slots.take(SLOTS).map(|(slot, _)| slot.instant()).collect();
     let stored = streams.ledger().list(&format!("{name}.*")).await?;
     let mut runs: Vec<RunRecord> = stored.into_iter().map(|stored| stored.value).collect();
     runs.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
@@ -130,7 +135,8 @@ fn schedule_text(description: &ScheduleDescription, now: Timestamp, colours: boo
         );
     }
     if let Some(schedule) = &item.definition {
-        let _ = writeln!(text, "due: {} ({})\n", written(schedule), schedule.timezone.name());
+        let words = schedule.in_words(reader::language(None));
+        let _ = writeln!(text, "due: {} ({}): {words}\n", written(schedule), schedule.timezone.name());
         for line in serde_saphyr::to_string(schedule).unwrap_or_default().lines() {
             let _ = writeln!(text, "  {}", printable(line));
         }

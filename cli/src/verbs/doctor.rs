@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 use shared::{
+    cron::tzdb_version,
     definitions::Definitions,
     limits::{CLOCK_OFFSET_WARN, PARTITIONS},
     names::QueueName,
 };
-use streams::{Streams, members::PlannerStatus};
+use streams::{ReadError, Streams, members::PlannerStatus};
 
 use super::{
     changes::Fleet,
@@ -88,8 +89,8 @@ pub async fn run(args: DoctorArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
         queues(&streams, &fleet, &mut findings).await?;
         schedules(&fleet, &mut findings);
         targets(&streams, &fleet, &mut findings).await?;
+        zones(&zone_data_of_cursors(&streams).await?, &mut findings);
     }
-    findings.well("time zones", format!("IANA {}", shared::cron::tzdb_version()));
     let ill = findings.0.iter().any(|finding| !finding.ok);
     if args.quiet {
         findings.0.retain(|finding| !finding.ok);
@@ -284,6 +285,41 @@ fn schedules(fleet: &Fleet, findings: &mut Findings) {
     }
 }
 
+/// The version of the zone data with which each partition was planned last.
+async fn zone_data_of_cursors(streams: &Streams) -> anyhow::Result<Vec<String>> {
+    let mut versions = Vec::new();
+    for partition in 0..PARTITIONS {
+        match streams.partitions().cursor(partition).await {
+            Ok(cursor) => versions.extend(cursor.map(|cursor| cursor.value.tzdb)),
+            // Its planner judges and replaces it.
+            Err(ReadError::Corrupt { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(versions)
+}
+
+/// Other zone data may mean other slots: which planner computes one, or what `next` shows here, must not matter.
+fn zones(planned_with: &[String], findings: &mut Findings) {
+    let ours = tzdb_version();
+    let others: BTreeSet<&str> =
+        planned_with.iter().map(String::as_str).filter(|version| *version != ours).collect();
+    if others.is_empty() {
+        findings.well("time zones", format!("IANA {ours}"));
+        return;
+    }
+    let count = planned_with.iter().filter(|version| *version != ours).count();
+    let others: Vec<&str> = others.into_iter().collect();
+    findings.ill(
+        "time zones",
+        format!(
+            "IANA {ours} here, but {count} of {PARTITIONS} partitions are planned with {}",
+            others.join(", ")
+        ),
+        "run the same version of cronfleet everywhere; slots near a change of clocks may differ until then",
+    );
+}
+
 fn show(findings: &[Finding], output: Output, quiet: bool) -> anyhow::Result<()> {
     if output.format != Format::Table {
         return output.list(findings, |finding| finding.what.clone(), || Table::new(&[]), "");
@@ -354,5 +390,17 @@ mod tests {
         schedules(&fleet, &mut findings);
         let found: Vec<&str> = findings.0.iter().map(|finding| finding.what.as_str()).collect();
         assert_eq!(found, ["schedule b", "schedule a"]);
+    }
+
+    #[test]
+    fn zone_data_that_differs_from_ours_is_found() {
+        let mut findings = Findings::default();
+        let ours = tzdb_version().to_owned();
+        zones(&[], &mut findings);
+        zones(std::slice::from_ref(&ours), &mut findings);
+        assert!(findings.0.iter().all(|finding| finding.ok && finding.found.contains(&ours)));
+        zones(&[ours, "2019a".to_owned(), "2019a".to_owned()], &mut findings);
+        let last = findings.0.last().expect("a finding");
+        assert!(!last.ok && last.found.ends_with("2 of 64 partitions are planned with 2019a"), "{last:?}");
     }
 }

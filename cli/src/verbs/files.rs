@@ -1,12 +1,12 @@
 //! Definitions files, as `apply`, `diff` and `next` read them.
 
-use std::{collections::BTreeSet, io::Read};
+use std::{collections::BTreeSet, io::Read, path::Path};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use shared::{
     definitions::{Definitions, DefinitionsError},
-    limits::DEFINITIONS_BYTES_MAX,
+    limits::{DEFINITIONS_BYTES_MAX, ICAL_BYTES_MAX},
     names::{Name, TargetName},
     target::{Target, TargetFields},
 };
@@ -94,8 +94,11 @@ pub fn read_all(files: &[String]) -> anyhow::Result<Files> {
     for file in files {
         let shown = if file == "-" { "stdin" } else { file };
         let text = read_text(file).with_context(|| format!("cannot read {shown}"))?;
+        // A file that is named in another lies beside it; one that is named on stdin, here.
+        let folder = Path::new(file).parent().filter(|_| file != "-").unwrap_or(Path::new(""));
+        let mut read = |path: &str| read_beside(folder, path);
         let Definitions { targets, schedules, queues, calendars } =
-            Definitions::parse(&text).map_err(|error| explain(&error, &text, shown))?;
+            Definitions::parse_with_files(&text, &mut read).map_err(|error| explain(&error, &text, shown))?;
         let names = schedules.keys().cloned().collect();
         let twice = |kind: &str, name: &str| {
             format!("{shown}: {kind} {name:?} is defined in an earlier file, too; define it once")
@@ -139,6 +142,19 @@ fn read_text(file: &str) -> anyhow::Result<String> {
         std::fs::File::open(file)?.take(limit).read_to_end(&mut bytes)?;
     }
     String::from_utf8(bytes).context("it is not UTF-8 text")
+}
+
+/// A file that definitions name, such as a calendar's holidays. Never a device or a pipe, which might not end.
+fn read_beside(folder: &Path, path: &str) -> Result<Vec<u8>, String> {
+    let path = folder.join(path);
+    let metadata = std::fs::metadata(&path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a file".to_owned());
+    }
+    let file = std::fs::File::open(&path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(ICAL_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// The names of the schedules, for suggestions.
@@ -222,5 +238,28 @@ mod tests {
         assert!(crate::exit::explain(&args(&[&bad], &[]).read().expect_err("bad")).contains(&path));
         let gone = FileArgs { files: vec!["/nonexistent.yaml".into()], target_url: Vec::new() };
         assert!(crate::exit::explain(&gone.read().expect_err("gone")).contains("/nonexistent.yaml"));
+    }
+
+    #[test]
+    fn holidays_are_read_from_a_file_beside_the_definitions_and_their_dates_are_kept() {
+        let folder = tempfile::tempdir().expect("folder");
+        let ics = "BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nDTSTART;VALUE=DATE:20261001\r\nDTEND;VALUE=DATE:20261003\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n";
+        std::fs::write(folder.path().join("cn.ics"), ics).expect("written");
+        let yaml = folder.path().join("calendars.yaml");
+        let read = |holidays: &str| {
+            std::fs::write(
+                &yaml,
+                format!("calendars: {{cn: {{weekdays: mon-fri, holidays: {{ical: {holidays}}}}}}}"),
+            )
+            .expect("written");
+            read_all(&[yaml.display().to_string()])
+        };
+        let calendars = read("cn.ics").expect("definitions").calendars;
+        let kept = serde_json::to_string(&calendars).expect("json");
+        assert_eq!(kept, r#"{"cn":{"weekdays":"mon-fri","except":["2026-10-01","2026-10-02"]}}"#);
+        for (file, part) in [("gone.ics", "gone.ics"), (".", "not a file"), ("calendars.yaml", "line 1")] {
+            let error = crate::exit::explain(&read(file).expect_err(file));
+            assert!(error.contains(part) && error.contains("calendar \"cn\""), "{error}");
+        }
     }
 }

@@ -22,6 +22,7 @@ pub mod next;
 pub mod pause;
 pub mod planner;
 pub mod probe;
+pub mod reader;
 pub mod resume;
 pub mod runs;
 pub mod submit;

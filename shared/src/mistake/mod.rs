@@ -116,6 +116,7 @@ impl DefinitionsError {
                 ("schedules", schedule, vec![("execution", None), ("target_service", None)])
             }
             DefinitionsError::Queue { name, .. } => ("queues", name, vec![]),
+            DefinitionsError::Calendar { name, .. } => ("calendars", name, vec![("ical", None)]),
             DefinitionsError::TooLarge(_) | DefinitionsError::Shape(_) | DefinitionsError::Queues(_) => {
                 return None;
             }
