@@ -114,7 +114,7 @@ async fn zone_data_other_than_ours_is_found_by_doctor_and_told_once_by_who_goes_
     assert_eq!(zones()["found"], format!("IANA {}", tzdb_version()));
     let by: shared::names::MemberId = "planner-old".parse().expect("id");
     for partition in [5, 6] {
-        let cursor = Cursor { accounted_to: fleet.now(), by: by.clone(), tzdb: "2019a".to_owned() };
+        let cursor = Cursor { accounted_to: fleet.now(), by: by.clone(), tzdb: "2019a".to_owned(), heard: 0 };
         fleet.streams.partitions().write_cursor(partition, &cursor, 0).await.expect("written");
     }
     assert_eq!(zones()["ok"], json!(false));

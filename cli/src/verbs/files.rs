@@ -254,7 +254,7 @@ mod tests {
             .expect("written");
             read_all(&[yaml.display().to_string()])
         };
-        let calendars = read("cn.ics").expect("definitions").calendars;
+        let calendars = read("cn.ics").expect("definitions").definitions.calendars;
         let kept = serde_json::to_string(&calendars).expect("json");
         assert_eq!(kept, r#"{"cn":{"weekdays":"mon-fri","except":["2026-10-01","2026-10-02"]}}"#);
         for (file, part) in [("gone.ics", "gone.ics"), (".", "not a file"), ("calendars.yaml", "line 1")] {

@@ -289,7 +289,7 @@ mod tests {
         let definitions = Definitions::parse(text).expect("definitions");
         let schedule = definitions.schedules.values().next().expect("one");
         let texts = |args: &NextArgs| {
-            let shown = of_schedule(schedule, &definitions, from(), args);
+            let shown = of_schedule(schedule, &definitions, None, from(), args);
             shown.slots.into_iter().map(|(slot, _)| utc(slot)).collect::<Vec<_>>()
         };
         assert_eq!(texts(&args(None, None)).len(), COUNT_DEFAULT);
@@ -311,7 +311,7 @@ calendars: {c: {weekdays: mon-fri}}";
         let shown: BTreeMap<&str, Shown<'_>> = definitions
             .schedules
             .iter()
-            .map(|(name, schedule)| (name.as_str(), of_schedule(schedule, &definitions, from(), &args)))
+            .map(|(name, schedule)| (name.as_str(), of_schedule(schedule, &definitions, None, from(), &args)))
             .collect();
         let text = table(&shown, Tz::Europe__Paris).render(false);
         for part in [
