@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures::future::join_all;
 use harness::{Fleet, PlainClient, within};
 use shared::{
@@ -120,7 +121,12 @@ async fn slots_that_wait_when_their_planner_is_killed_run_in_order_each_once_und
         assert_eq!(fleet.end_of(&run.to_string()).await.status, RunState::Success);
     }
     let last = fleet.record(&waiting[waiting.len() - 1].to_string()).await.expect("a record");
-    assert!(last.late, "it was dispatched long after its slot, and says so");
+    let waited = last.started_at.expect("it began") - last.slot.expect("a slot");
+    // How long it waited is the machine's affair; that it says so is ours.
+    assert!(
+        last.late || waited <= TimeDelta::seconds(6),
+        "it began {waited} after its slot and does not say so"
+    );
     let runs = when_deleted(&fleet).await;
     fleet.target.assert_never_two_at_once("busy");
     let called: Vec<_> = fleet.target.calls().into_iter().map(|call| call.run).collect();

@@ -50,7 +50,7 @@ fn a_value_of_the_wrong_kind_is_said_with_the_rule_and_the_repair() {
             "queue: reports",
             "overlap: skp",
             "11:14",
-            "unknown value `skp`, expected one of skip, allow; did you",
+            "unknown value `skp`, expected one of skip, buffer_one, buffer_all, replace, allow; did you",
         ),
         ("cron: \"15 * * * *\"", "cron: 15", "9:11", "\"15\" is neither a cron line"),
         ("cron: \"15 * * * *\"", "at: yesterday", "9:9", "\"yesterday\" is not an instant"),
