@@ -37,6 +37,20 @@ test-quick: toolchain ## The tests that start no server. ARGS=cron: those with t
 tests: toolchain
 	@scripts/run-tests.sh $(CARGO_FLAGS) --workspace
 
+.PHONY: chaos
+chaos: chaos-time ## Long tests with random input, each with its seed printed: CHAOS_SEED=… runs the same again
+
+# 12,000 random expressions against croner and brute force, every change of clocks in every zone, and texts nobody wrote.
+.PHONY: chaos-time
+chaos-time: toolchain
+	@$(say) "chaos: time (the first time builds optimised, which takes some minutes)"
+	@seed=$${CHAOS_SEED:-$$(od -An -N7 -tu8 /dev/urandom | tr -d ' ')}; \
+	$(say) "CHAOS_SEED=$$seed"; \
+	export CRON_SEED=$$seed FUZZ_SEED=$$seed CRON_CASES=$${CRON_CASES:-12000} FUZZ_ROUNDS=$${FUZZ_ROUNDS:-300000}; \
+	cargo test --release $(CARGO_FLAGS) -p cronfleet-shared --test cron_oracle --test parsers_fuzz -- \
+		--include-ignored --nocapture; \
+	cargo test --release $(CARGO_FLAGS) -p cronfleet-shared --lib -- no_zone_sets_its_clocks_twice
+
 .PHONY: build
 build: toolchain ## Everything, unoptimised
 	@$(say) "build"

@@ -124,7 +124,7 @@ impl Bench {
         report.scenario = scenario.to_string();
         report.server = self.streams.server_version();
         report.n = self.n;
-        report.seconds = (self.streams.clock().elapsed() - began).as_secs_f64();
+        report.seconds = self.streams.clock().elapsed().saturating_sub(began).as_secs_f64();
         Ok(report)
     }
 

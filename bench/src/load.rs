@@ -17,7 +17,8 @@ pub(crate) type Named = (Name, Schedule);
 
 /// A schedule with a task of 300 bytes; `fields` say when, and what else is not as usual.
 pub(crate) fn schedule(name: &str, mut fields: Value) -> anyhow::Result<Named> {
-    let mut task = json!({ "target_service": target::NAME, "action": "run", "parameters": { "filling": "" } });
+    let mut task =
+        json!({ "target_service": target::NAME, "action": "run", "parameters": { "filling": "" } });
     let empty = task.to_string().len();
     task["parameters"]["filling"] = json!("x".repeat(TASK_BYTES.saturating_sub(empty)));
     fields["task"] = task;

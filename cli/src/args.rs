@@ -1,6 +1,10 @@
 //! The command line: its verbs, and the options that every verb has.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Command, CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
+use shared::clock::{SharedClock, SystemClock};
 
 use crate::{example::ExampleArgs, output::Format, up::UpArgs, verbs};
 
@@ -71,6 +75,26 @@ pub struct GlobalArgs {
     /// stay, warn for other verbs]
     #[arg(long, global = true, value_name = "FILTER", env = "CRONFLEET_LOG", hide_env_values = true)]
     pub log: Option<String>,
+
+    /// The clock that is handed down; not an option of the command line.
+    #[arg(skip)]
+    pub clock: GivenClock,
+}
+
+/// The clock a process was started with.
+#[derive(Clone)]
+pub struct GivenClock(pub SharedClock);
+
+impl Default for GivenClock {
+    fn default() -> Self {
+        Self(SystemClock::shared())
+    }
+}
+
+impl std::fmt::Debug for GivenClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GivenClock")
+    }
 }
 
 /// What can be done.
@@ -96,8 +120,16 @@ pub enum Verb {
     Next(verbs::next::NextArgs),
     /// Runs a schedule's task now
     Trigger(verbs::trigger::TriggerArgs),
+    /// Runs the slots of a range that have not run
+    Backfill(verbs::backfill::BackfillArgs),
+    /// Keeps a schedule from running
+    Pause(verbs::pause::PauseArgs),
+    /// Ends the pause of a schedule
+    Resume(verbs::resume::ResumeArgs),
     /// Submits an ad-hoc task
     Submit(verbs::submit::SubmitArgs),
+    /// Stops a run, or takes it out of its queue
+    Cancel(verbs::cancel::CancelArgs),
     /// Shows every change of a run's state as it happens
     Tail(verbs::tail::TailArgs),
     /// Deletes a schedule; its runs stay
@@ -119,15 +151,61 @@ pub enum Verb {
     Probe(verbs::probe::ProbeArgs),
 }
 
+impl Cli {
+    /// The command line without the verbs that are hidden: what people are shown of it.
+    pub fn visible() -> Command {
+        let all = Self::command();
+        let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect::<Vec<_>>();
+        let visible = Command::new("cronfleet").version(env!("CARGO_PKG_VERSION")).about(ABOUT);
+        visible.args(all.get_arguments().cloned().collect::<Vec<_>>()).subcommands(verbs)
+    }
+
+    /// The same error, without a hint at a hidden verb: nobody means one of those.
+    pub fn without_hidden(mut error: clap::Error) -> clap::Error {
+        let Some(ContextValue::Strings(hints)) = error.get(ContextKind::SuggestedSubcommand) else {
+            return error;
+        };
+        let all = Self::command();
+        let is_hidden = |hint: &String| all.find_subcommand(hint).is_some_and(Command::is_hide_set);
+        let hints: Vec<String> = hints.iter().filter(|hint| !is_hidden(hint)).cloned().collect();
+        if hints.is_empty() {
+            error.remove(ContextKind::SuggestedSubcommand);
+            // Empty here, and an empty line to clap.
+            error.remove(ContextKind::Suggested);
+        } else {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(hints));
+        }
+        error
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_has_no_contradictions() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_slip_gets_the_verb_that_was_meant_and_never_a_hidden_one() {
+        for (line, hint) in [
+            ("cronfleet frob", None),
+            ("cronfleet prob", None),
+            ("cronfleet gard", None),
+            ("cronfleet exmple", None),
+            ("cronfleet aply", Some("apply")),
+        ] {
+            let error = Cli::without_hidden(Cli::try_parse_from(line.split(' ')).expect_err(line));
+            let said = error.to_string();
+            for hidden in ["probe", "guard", "example"] {
+                assert!(!said.contains(hidden), "{line}: {said}");
+            }
+            assert_eq!(hint.is_some(), said.contains("similar"), "{line}: {said}");
+            assert!(!said.contains("\n\n\n"), "{line}: {said}");
+            assert!(hint.is_none_or(|hint| said.contains(hint)), "{line}: {said}");
+        }
     }
 
     #[test]
@@ -152,8 +230,17 @@ mod tests {
             "cronfleet next",
             "cronfleet trigger x --param novalue",
             "cronfleet trigger x --timeout 5s",
+            "cronfleet pause x --until soon",
+            "cronfleet backfill x --from 2026-11-24T00:00:00Z",
+            "cronfleet backfill x --from 2026-11-24 --to 2026-11-25",
             "cronfleet get runs -o toml",
             "cronfleet get runs --limit 0",
+            "cronfleet cancel reindex",
+            "cronfleet get delayed --limit 0",
+            "cronfleet cancel norun",
+            "cronfleet submit x -d {} --at tomorrow",
+            "cronfleet submit x -d {} --in soon",
+            "cronfleet submit x -d {} --in 5s --at 2026-11-24T02:00:00Z",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

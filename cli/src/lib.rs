@@ -18,6 +18,7 @@ pub mod verbs;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use shared::clock::{SharedClock, SystemClock};
 use tracing::Instrument;
 
 pub use args::GlobalArgs;
@@ -28,7 +29,12 @@ use telemetry::{Audience, Telemetry};
 
 /// Reads the command line, does what it says, and returns how it went.
 pub fn main() -> ExitCode {
-    let Cli { global, verb } = match Cli::try_parse() {
+    main_with(SystemClock::shared())
+}
+
+/// As [`main`], with a clock of the caller's: specs set it.
+pub fn main_with(clock: SharedClock) -> ExitCode {
+    let Cli { mut global, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
         // Without a verb: what there is. Not clap's own list, which shows the hidden ones.
         Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
@@ -36,10 +42,12 @@ pub fn main() -> ExitCode {
             return Exit::Usage.into();
         }
         Err(error) => {
+            let error = Cli::without_hidden(error);
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
+    global.clock = args::GivenClock(clock);
     let result = match verb {
         // No runtime and no threads: the guard forks nothing it could not vouch for.
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
@@ -88,7 +96,11 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Describe(args) => verbs::describe::run(args, global).await,
         Verb::Next(args) => verbs::next::run(args, global).await,
         Verb::Trigger(args) => verbs::trigger::run(args, global).await,
+        Verb::Backfill(args) => verbs::backfill::run(args, global).await,
+        Verb::Pause(args) => verbs::pause::run(args, global).await,
+        Verb::Resume(args) => verbs::resume::run(args, global).await,
         Verb::Submit(args) => verbs::submit::run(args, global).await,
+        Verb::Cancel(args) => verbs::cancel::run(args, global).await,
         Verb::Tail(args) => verbs::tail::run(args, global).await,
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
-use shared::clock::{SharedClock, SystemClock};
+use shared::clock::SharedClock;
 use streams::{ConnectSettings, Namespace, Streams};
 
 use crate::{
@@ -23,6 +23,8 @@ pub const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
 pub const DATA_DIR_DEFAULT: &str = ".cronfleet";
 /// In that directory: the address of the server that `cronfleet up` runs, in one line.
 pub const ADDRESS_FILE: &str = "address";
+/// In that directory: the file that `cronfleet up` keeps locked for as long as it lives.
+pub const LOCK_FILE: &str = "lock";
 /// How long a server on this very machine may take to accept a connection.
 const LOCAL_ANSWER_WAIT: Duration = Duration::from_millis(300);
 
@@ -93,7 +95,7 @@ impl GlobalArgs {
 
     /// The clock that is handed down.
     pub fn clock(&self) -> SharedClock {
-        SystemClock::shared()
+        self.clock.0.clone()
     }
 }
 
@@ -189,11 +191,34 @@ fn address_of_up(environment: &Environment) -> Option<String> {
     if TcpStream::connect_timeout(&address, LOCAL_ANSWER_WAIT).is_ok() {
         return Some(url);
     }
-    talk(format!(
-        "{} says {url}, but nobody listens there: `cronfleet up` has ended; trying {URL_DEFAULT}",
-        file.display()
-    ));
-    None
+    let is_held = is_held(&directory.join(LOCK_FILE));
+    talk(format!("{} says {url}, but {}", file.display(), nobody_there(&url, is_held)));
+    is_held.then_some(url)
+}
+
+/// Whether the `cronfleet up` of a data directory lives: it holds the lock for as long, and its number is in the file.
+///
+/// Asked of the kernel's list, not by trying the lock: an `up` that starts in this very moment must not find it taken.
+fn is_held(lock: &Path) -> bool {
+    let Ok(holder) = std::fs::read_to_string(lock) else { return false };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    // `1: FLOCK  ADVISORY  WRITE 19358 fe:00:10608912 0 EOF`
+    locks.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(1) == Some(&"FLOCK")
+            && words.get(3) == Some(&"WRITE")
+            && words.get(4) == Some(&holder.trim())
+    })
+}
+
+/// Why nobody listens at the address of an `up`, and what comes of it.
+fn nobody_there(url: &str, is_held: bool) -> String {
+    if is_held {
+        return "its server is not there just now: `cronfleet up` is starting it again; try again in a moment"
+            .to_owned();
+    }
+    let next = if url == URL_DEFAULT { String::new() } else { format!("; trying {URL_DEFAULT}") };
+    format!("nobody listens there: `cronfleet up` has ended{next}")
 }
 
 /// Only a loopback address is believed: credentials must not go where a file in some directory says.
@@ -272,6 +297,33 @@ mod tests {
         );
         drop(listener);
         assert_eq!(found(), URL_DEFAULT);
+    }
+
+    #[test]
+    fn an_up_whose_server_is_being_started_again_is_not_said_to_have_ended() {
+        let data = tempfile::tempdir().expect("directory");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("port");
+        let url = format!("nats://{}", listener.local_addr().expect("address"));
+        drop(listener);
+        std::fs::write(data.path().join(ADDRESS_FILE), format!("{url}\n")).expect("file");
+        let lock = std::fs::File::create(data.path().join(LOCK_FILE)).expect("lock");
+        lock.try_lock().expect("locked");
+        std::fs::write(data.path().join(LOCK_FILE), format!("{}\n", std::process::id())).expect("written");
+        let data_dir = data.path().display().to_string();
+        let variables = environment(&[("CRONFLEET_DATA_DIR", &data_dir)]);
+        let found = || resolve(&GlobalArgs::default(), &variables, "test").expect("settings").url;
+        assert!(is_held(&data.path().join(LOCK_FILE)));
+        assert_eq!(found(), url, "it is where the server comes back");
+        drop(lock);
+        assert!(!is_held(&data.path().join(LOCK_FILE)));
+        assert_eq!(found(), URL_DEFAULT);
+    }
+
+    #[test]
+    fn who_is_not_there_is_told_apart_and_the_same_address_is_no_other() {
+        assert!(nobody_there(URL_DEFAULT, true).contains("starting it again"));
+        assert!(nobody_there(URL_DEFAULT, false).ends_with("has ended"));
+        assert!(nobody_there("nats://127.0.0.1:4333", false).ends_with(&format!("trying {URL_DEFAULT}")));
     }
 
     #[test]

@@ -40,11 +40,18 @@ pub(crate) struct DueSlots {
     pub(crate) upto: Timestamp,
 }
 
+/// An instant so much earlier; a cursor that somebody wrote may lie before all time.
+pub(crate) fn before(instant: Timestamp, by: TimeDelta) -> Timestamp {
+    instant.checked_sub_signed(by).unwrap_or(Timestamp::MIN_UTC)
+}
+
 /// The schedules, queues and calendars a planner knows, and the agenda of the partitions it holds.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     entries: HashMap<Name, Entry>,
     agenda: BTreeMap<u16, BTreeSet<(Slot, Name)>>,
+    /// The newest revision of a definition that was heard of. They are heard in their order.
+    heard: u64,
     pub(crate) queues: BTreeSet<QueueName>,
     pub(crate) calendars: BTreeMap<CalendarName, Calendar>,
 }
@@ -53,6 +60,7 @@ impl Book {
     /// Takes in a version of a definition. A version that is known already changes nothing.
     pub(crate) fn learn(&mut self, version: Version) {
         let partition = partition_of(version.name.as_str());
+        self.heard = self.heard.max(version.revision);
         let entry = self.entries.entry(version.name.clone()).or_insert_with(|| Entry {
             partition,
             epochs: Vec::new(),
@@ -84,15 +92,21 @@ impl Book {
         }
     }
 
+    /// The newest revision of a definition that was heard of.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard
+    }
+
     /// Begins to keep the agenda of a partition, from its cursor on; for definitions younger than `lag` before it, from
-    /// their own beginning: who wrote the cursor may not have known them. What is done already is found done.
-    pub(crate) fn open(&mut self, partition: u16, cursor: Timestamp, lag: TimeDelta) {
+    /// their own beginning, unless who wrote the cursor had heard of them. What is done already is found done.
+    pub(crate) fn open(&mut self, partition: u16, cursor: Timestamp, lag: TimeDelta, heard: u64) {
         self.agenda.insert(partition, BTreeSet::new());
         for name in self.names_in(partition) {
             if let Some(entry) = self.entries.get_mut(&name) {
                 let newest = entry.epochs.last().map_or(cursor, |epoch| epoch.since);
                 let first = entry.epochs.first().map_or(cursor, |epoch| epoch.since);
-                let is_fresh = newest > cursor - lag;
+                let is_heard = entry.epochs.last().is_some_and(|epoch| epoch.revision <= heard);
+                let is_fresh = newest > before(cursor, lag) && (!is_heard || newest > cursor);
                 entry.accounted_to = if is_fresh { cursor.min(newest).max(first) } else { cursor.max(first) };
                 entry.next = None;
             }
@@ -116,9 +130,19 @@ impl Book {
         entry.epochs = epochs;
     }
 
-    /// The schedules of a partition whose newest definition is younger than its cursor.
-    pub(crate) fn changed_since(&self, partition: u16, cursor: Timestamp) -> Vec<Name> {
-        let changed = |entry: &Entry| entry.epochs.last().is_some_and(|epoch| epoch.since > cursor);
+    /// The schedules of a partition whose newest definition is younger than its cursor, or up to `lag` older and unknown
+    /// to who wrote the cursor.
+    pub(crate) fn changed_since(
+        &self,
+        partition: u16,
+        cursor: Timestamp,
+        lag: TimeDelta,
+        heard: u64,
+    ) -> Vec<Name> {
+        let is_new = |epoch: &Epoch| {
+            epoch.since > cursor || (epoch.since > before(cursor, lag) && epoch.revision > heard)
+        };
+        let changed = |entry: &Entry| entry.epochs.last().is_some_and(is_new);
         let entries = self.entries.iter().filter(|(_, entry)| entry.partition == partition && changed(entry));
         entries.map(|(name, _)| name.clone()).collect()
     }
@@ -244,7 +268,7 @@ mod tests {
     fn book() -> Book {
         let mut book = Book::default();
         book.learn(version("hourly", 1, "00:00:00", Some(r#""cron":"0 * * * *""#)));
-        book.open(partition(), at("01:00:00"), TimeDelta::minutes(1));
+        book.open(partition(), at("01:00:00"), TimeDelta::minutes(1), 0);
         book
     }
 
@@ -291,7 +315,10 @@ mod tests {
         let mut book = Book::default();
         book.learn(version("hourly", 9, "03:30:00", Some(r#""cron":"15 * * * *""#)));
         let name: Name = "hourly".parse().expect("name");
-        assert_eq!(book.changed_since(partition(), at("01:00:00")), std::slice::from_ref(&name));
+        assert_eq!(
+            book.changed_since(partition(), at("01:00:00"), TimeDelta::zero(), 0),
+            std::slice::from_ref(&name)
+        );
         book.learn_history(
             &name,
             vec![
@@ -299,9 +326,29 @@ mod tests {
                 version("hourly", 9, "03:30:00", Some(r#""cron":"15 * * * *""#)),
             ],
         );
-        book.open(partition(), at("01:00:00"), TimeDelta::minutes(1));
+        book.open(partition(), at("01:00:00"), TimeDelta::minutes(1), 0);
         let due: Vec<_> =
             book.due(partition(), at("04:30:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
         assert_eq!(due, [at("02:00:00"), at("03:00:00"), at("04:15:00")]);
+    }
+
+    #[test]
+    fn what_the_writer_of_the_cursor_may_not_have_known_is_looked_at_from_its_beginning_and_nothing_else_is()
+    {
+        let name: Name = "hourly".parse().expect("name");
+        for (heard, looks_back) in [(8, true), (9, false)] {
+            let mut book = Book::default();
+            book.learn(version("hourly", 9, "01:59:30", Some(r#""cron":"0 * * * *""#)));
+            assert_eq!(book.heard(), 9);
+            let lag = TimeDelta::minutes(1);
+            let changed = book.changed_since(partition(), at("02:00:10"), lag, heard);
+            assert_eq!(changed.contains(&name), looks_back, "heard up to {heard}");
+            book.open(partition(), at("02:00:10"), lag, heard);
+            assert_eq!(
+                book.due(partition(), at("02:00:20")).len(),
+                usize::from(looks_back),
+                "heard up to {heard}"
+            );
+        }
     }
 }

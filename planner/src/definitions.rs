@@ -11,6 +11,7 @@ use shared::{
 use streams::{
     ReadError, Streams,
     catalog::CatalogChange,
+    pauses::PauseVersion,
     schedules::{Seen, Version},
 };
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ const REWATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 pub(crate) enum Change {
     /// A version of a schedule.
     Schedule(Box<Version>),
+    /// A schedule was paused, or resumed.
+    Pause(Box<PauseVersion>),
     /// All schedules that were there at the start have been seen.
     SchedulesCurrent,
     /// A queue is declared, or no longer.
@@ -81,6 +84,7 @@ async fn watch_schedules(streams: &Streams, changes: &mpsc::Sender<Change>) -> R
     while let Some(seen) = watch.next().await {
         let change = match seen? {
             Seen::Version(version) => Change::Schedule(version),
+            Seen::Pause(pause) => Change::Pause(pause),
             Seen::Current => Change::SchedulesCurrent,
         };
         let _ = changes.send(change).await;

@@ -4,13 +4,6 @@
 //! PENDING without a task (the successor publishes it); a task without our knowing (the server refuses the second, or
 //! the worker's claim drops it).
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-use chrono::TimeDelta;
 use serde_json::{Map, Value};
 use shared::{
     names::{Name, QueueName},
@@ -24,24 +17,28 @@ use shared::{
 use streams::{
     ReadError, Streams, WriteError,
     bucket::Stored,
+    cancel::CancelError,
     ledger::{Creation, Update},
-    tasks::{DueTask, Holder},
+    tasks::DueTask,
 };
 
-use crate::{due::Due, missed::Decision};
+use crate::{
+    due::Due,
+    lines::{Lines, Standing, stand},
+    lock::{Locks, Placing},
+    missed::Decision,
+};
 
-/// A task younger than this is not removed when its run is found ended: on three replicas the removal of an acknowledged
-/// message is a moment behind its ack. A worker that died in between leaves it for the acknowledge wait.
-const LOCK_LINGER: Duration = Duration::from_millis(500);
-const LOCK_LOOK_AGAIN: Duration = Duration::from_millis(25);
-/// Looks at a contended lock before the slot is left to the next round.
-const LOCK_LOOKS_MAX: u32 = 60;
+/// Writes to a line, each over a newer one, before the slot is left to the next round.
+const LINE_WRITES_MAX: u32 = 10;
 
 /// What became of a run that was to be dispatched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It is in the queue, or was, or is done.
     Dispatched,
+    /// It waits for its schedule's lock.
+    Waits,
     /// It is recorded as skipped or failed, and will not run.
     Closed,
 }
@@ -55,19 +52,12 @@ pub(crate) enum DispatchError {
     /// A read that decides gave nothing.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A run that is to be replaced could not be cancelled.
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
     /// The lock changed hands all the time.
     #[error("the lock of schedule {0} changes hands too quickly; trying again")]
     Contended(Name),
-}
-
-/// What the holder of a contended lock is doing.
-enum LockState {
-    /// It is queued, running, or waits for its next attempt.
-    Held,
-    /// It has ended; its message is on its way out, or was left behind.
-    Ended,
-    /// It has failed, and its dead letter is not stored yet.
-    ToBeBuried,
 }
 
 /// What became of a run that was to be closed.
@@ -85,22 +75,23 @@ enum Closing {
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     streams: Streams,
-    /// Schedules whose live runs are known to hold the one lock of this revision of theirs.
-    alone: Arc<Mutex<HashMap<Name, u64>>>,
+    pub(crate) locks: Locks,
+    pub(crate) lines: Lines,
 }
 
 impl Dispatcher {
     pub(crate) fn new(streams: Streams) -> Self {
-        Self { streams, alone: Arc::default() }
+        Self { locks: Locks::new(streams.clone()), lines: Lines::new(streams.clone()), streams }
     }
 
-    /// Accounts for one slot: a run is dispatched, or its skipping recorded.
+    /// Accounts for one slot: a run is dispatched, or its skipping recorded, with a note if there is more to say.
     pub(crate) async fn slot(
         &self,
         name: &Name,
         due: &Due,
         decision: Decision,
         queue_is_declared: bool,
+        note: Option<String>,
     ) -> Result<Outcome, DispatchError> {
         let schedule = &due.schedule;
         let now = self.streams.clock().now();
@@ -119,7 +110,11 @@ impl Dispatcher {
                 let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
                 self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await?
             }
-            Decision::Skip(reason) => self.close(&record, RunEvent::Skipped, reason, None).await?,
+            Decision::Skip(reason) => {
+                let record = RunRecord { note, ..record };
+                self.close(&record, RunEvent::Skipped, reason, None).await?
+            }
+            Decision::NoSlot => return Ok(Outcome::Closed),
         };
         match closed {
             // It was to run when a predecessor, or we, saw it first, and its task may not be in the queue: that
@@ -130,7 +125,7 @@ impl Dispatcher {
             }
             Closing::WasPending(found) => {
                 let due = DueTask { run: found.value, task };
-                self.reject(&due, found.revision, undeclared(&schedule.queue)).await
+                self.reject(&due.run, found.revision, undeclared(&schedule.queue)).await
             }
             Closing::Closed => Ok(Outcome::Closed),
             Closing::WasDone => Ok(Outcome::Dispatched),
@@ -144,11 +139,13 @@ impl Dispatcher {
         schedule: &Schedule,
         revision: u64,
         parameters: Map<String, Value>,
+        by: &str,
     ) -> Result<Outcome, DispatchError> {
         let mut task = schedule.task.clone();
         task.parameters.extend(parameters);
         let record = RunRecord {
             schedule: Some(run.name.clone()),
+            by: Some(by.to_owned()),
             definition_revision: Some(revision),
             ..RunRecord::pending(run, schedule.queue.clone(), self.streams.clock().now())
         };
@@ -191,7 +188,8 @@ impl Dispatcher {
         error: Option<RunError>,
     ) -> Result<Closing, DispatchError> {
         let Ok(closed) = record.apply(event, record.created_at) else { return Ok(Closing::Closed) };
-        let closed = RunRecord { error, ..closed.because(reason) };
+        // What the state's change left out: a note that came with the record belongs to the reason.
+        let closed = RunRecord { error, note: record.note.clone(), ..closed.because(reason) };
         Ok(match self.streams.ledger().create(&closed).await? {
             Creation::Created(_) => {
                 tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
@@ -203,7 +201,13 @@ impl Dispatcher {
         })
     }
 
-    async fn run(&self, record: RunRecord, task: Task, overlap: Overlap) -> Result<Outcome, DispatchError> {
+    /// Creates the record of a run and publishes its task; both may have been done before.
+    pub(crate) async fn run(
+        &self,
+        record: RunRecord,
+        task: Task,
+        overlap: Overlap,
+    ) -> Result<Outcome, DispatchError> {
         let trace = TraceContext::root();
         let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..record };
         let (record, revision, traceparent) = match self.streams.ledger().create(&record).await? {
@@ -218,135 +222,96 @@ impl Dispatcher {
         self.publish(&due, revision, overlap, traceparent.as_deref()).await
     }
 
-    async fn publish(
+    /// Publishes the task of a record that is PENDING under this revision; it may have been done before.
+    pub(crate) async fn publish(
         &self,
         due: &DueTask,
         revision: u64,
         overlap: Overlap,
         traceparent: Option<&str>,
     ) -> Result<Outcome, DispatchError> {
-        let run = &due.run.id;
-        for _ in 0..LOCK_LOOKS_MAX {
-            if overlap == Overlap::Skip && !self.is_alone(due).await? {
-                match self.contend(due, revision).await? {
-                    Some(outcome) => return Ok(outcome),
-                    None => continue,
+        let may_wait = overlap.waiting_max() > 0;
+        // Nobody goes past those who wait.
+        if may_wait && !self.lines.get(&due.run.id.name).await?.runs.is_empty() {
+            return self.line_up(&due.run, revision, overlap).await;
+        }
+        let definition = due.run.definition_revision;
+        match self.locks.place(due, revision, overlap, definition, traceparent).await? {
+            Placing::Placed => Ok(Outcome::Dispatched),
+            Placing::Refused(why) => self.reject(&due.run, revision, why).await,
+            Placing::Held(_) if may_wait => self.line_up(&due.run, revision, overlap).await,
+            Placing::Held(_) => {
+                self.end(&due.run, revision, RunEvent::Skipped, Reason::SkippedOverlap, None).await
+            }
+        }
+    }
+
+    /// Puts a run at the end of its schedule's line, if one more may wait. Record first, then line: a crash in between
+    /// leaves a slot that is not accounted for, or a wish that is not answered, and so is done again.
+    async fn line_up(
+        &self,
+        record: &RunRecord,
+        mut revision: u64,
+        overlap: Overlap,
+    ) -> Result<Outcome, DispatchError> {
+        let (mut record, run) = (record.clone(), &record.id);
+        for _ in 0..LINE_WRITES_MAX {
+            let line = self.lines.get(&run.name).await?;
+            let place = match stand(&line.runs, run, overlap.waiting_max()) {
+                Standing::Stands => return Ok(Outcome::Waits),
+                Standing::Full => {
+                    let error = RunError::new(ErrorKind::Overlap, full(overlap, line.runs.len()));
+                    let reason = Reason::SkippedOverlap;
+                    return self.end(&record, revision, RunEvent::Skipped, reason, Some(error)).await;
+                }
+                Standing::Joins(runs) => runs,
+            };
+            if record.reason != Some(Reason::Buffered) {
+                let Ok(waits) = record.apply(RunEvent::Buffered, self.streams.clock().now()) else {
+                    return Ok(Outcome::Dispatched);
+                };
+                record = waits.because(Reason::Buffered);
+                match self.streams.ledger().update(&record, revision).await? {
+                    Update::Stored(stored) => revision = stored,
+                    // It was cancelled, or another planner was faster.
+                    Update::Stale => return Ok(Outcome::Dispatched),
                 }
             }
-            match self.streams.dispatch(due, revision, overlap, traceparent).await {
-                Ok(_) => {
-                    tracing::info!(run.id = %run, late = due.run.late, "Dispatched `{run}`");
-                    return Ok(Outcome::Dispatched);
-                }
-                // The subject of a run that may overlap is its own: whatever is there, it is this run.
-                Err(WriteError::Occupied { .. }) if overlap == Overlap::Allow => {
-                    return Ok(Outcome::Dispatched);
-                }
-                Err(WriteError::Occupied { .. }) => {
-                    if let Some(outcome) = self.contend(due, revision).await? {
-                        return Ok(outcome);
-                    }
-                }
-                // Trying again would not make it smaller or better.
-                Err(
-                    error @ (WriteError::TooLarge { .. }
-                    | WriteError::Refused { .. }
-                    | WriteError::Header { .. }),
-                ) => return self.reject(due, revision, error.to_string()).await,
-                Err(error) => return Err(error.into()),
+            if let Update::Stored(_) = self.lines.write(&run.name, &place, line.revision).await? {
+                tracing::info!(run.id = %run, before = line.runs.len(), "`{run}` waits for its schedule's lock");
+                return Ok(Outcome::Waits);
             }
         }
         Err(DispatchError::Contended(run.name.clone()))
     }
 
-    /// Whether no run of this schedule is queued or running under *another* subject: from before its queue or its
-    /// overlap was changed. Once that was found for a revision it stays so: all later runs hold the one lock.
-    async fn is_alone(&self, due: &DueTask) -> Result<bool, ReadError> {
-        let Some(revision) = due.run.definition_revision else { return Ok(true) };
-        let name = &due.run.id.name;
-        if self.alone.lock().unwrap_or_else(PoisonError::into_inner).get(name) == Some(&revision) {
-            return Ok(true);
-        }
-        match self.streams.live_run(name).await? {
-            Some(holder) if holder.run.as_ref() != Some(&due.run.id) => Ok(false),
-            _ => {
-                self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), revision);
-                Ok(true)
-            }
-        }
-    }
-
-    /// Looks at who is in the way: the outcome if that decides, nothing if it is worth trying again.
-    async fn contend(&self, due: &DueTask, revision: u64) -> Result<Option<Outcome>, DispatchError> {
-        let Some(holder) = self.streams.live_run(&due.run.id.name).await? else { return Ok(None) };
-        if holder.run.as_ref() == Some(&due.run.id) {
-            return Ok(Some(Outcome::Dispatched));
-        }
-        match self.look_at(&holder).await? {
-            LockState::Held => {
-                return self
-                    .end(due, revision, RunEvent::Skipped, Reason::SkippedOverlap, None)
-                    .await
-                    .map(Some);
-            }
-            LockState::Ended => self.free_lock(&holder).await?,
-            LockState::ToBeBuried => self.streams.clock().sleep(LOCK_LOOK_AGAIN).await,
-        }
-        Ok(None)
-    }
-
     /// A run whose task no stream takes, now or later: it has failed, and says why.
-    async fn reject(&self, due: &DueTask, revision: u64, why: String) -> Result<Outcome, DispatchError> {
-        let error = RunError::new(ErrorKind::Malformed, why);
-        self.end(due, revision, RunEvent::Rejected, Reason::Malformed, Some(error)).await
-    }
-
-    /// Whether the run that holds a lock lives. A holder that the ledger does not know is thought to.
-    async fn look_at(&self, holder: &Holder) -> Result<LockState, ReadError> {
-        let Some(run) = &holder.run else { return Ok(LockState::Held) };
-        let stored = match self.streams.ledger().get(run).await {
-            Ok(Some(stored)) => stored,
-            // Its worker replaces a record that is none, and ends the run.
-            Ok(None) | Err(ReadError::Corrupt { .. }) => return Ok(LockState::Held),
-            Err(error) => return Err(error),
-        };
-        Ok(match stored.value.status {
-            // Its message is all there is to make the dead letter from, until that is stored.
-            RunState::Failed if !self.streams.is_buried(&stored.value).await? => LockState::ToBeBuried,
-            RunState::Success | RunState::Failed | RunState::Cancelled => LockState::Ended,
-            RunState::Pending | RunState::Running | RunState::Retry => LockState::Held,
-        })
-    }
-
-    /// Waits a moment for the message of an ended run to go; if it lingers, its worker died before the ack: we remove it.
-    async fn free_lock(&self, holder: &Holder) -> Result<(), ReadError> {
-        let age = self.streams.clock().now() - holder.since;
-        if age > TimeDelta::from_std(LOCK_LINGER).unwrap_or(TimeDelta::MAX) {
-            let run = holder.run.as_ref().map(ToString::to_string).unwrap_or_default();
-            // The removal of an acked message may still be on its way: give it its moment before helping.
-            self.streams.clock().sleep(LOCK_LOOK_AGAIN).await;
-            tracing::debug!(run.id = run, "Freeing the lock of the ended run `{run}`");
-            return self.streams.remove_finished(holder.sequence).await;
-        }
-        self.streams.clock().sleep(LOCK_LOOK_AGAIN).await;
-        Ok(())
-    }
-
-    async fn end(
+    pub(crate) async fn reject(
         &self,
-        due: &DueTask,
+        record: &RunRecord,
+        revision: u64,
+        why: String,
+    ) -> Result<Outcome, DispatchError> {
+        let error = RunError::new(ErrorKind::Malformed, why);
+        self.end(record, revision, RunEvent::Rejected, Reason::Malformed, Some(error)).await
+    }
+
+    /// Ends a run that no worker has had.
+    pub(crate) async fn end(
+        &self,
+        record: &RunRecord,
         revision: u64,
         event: RunEvent,
         reason: Reason,
         error: Option<RunError>,
     ) -> Result<Outcome, DispatchError> {
-        let Ok(ended) = due.run.apply(event, self.streams.clock().now()) else {
+        let Ok(ended) = record.apply(event, self.streams.clock().now()) else {
             return Ok(Outcome::Dispatched);
         };
         let ended = RunRecord { error, ..ended.because(reason) };
         match self.streams.ledger().update(&ended, revision).await? {
             Update::Stored(_) => {
-                tracing::info!(run.id = %due.run.id, ?reason, "Run `{}` will not run: {reason:?}", due.run.id);
+                tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
                 Ok(Outcome::Closed)
             }
             // A worker or another planner moved it on.
@@ -356,10 +321,19 @@ impl Dispatcher {
 }
 
 /// What the record says of the task, so that runs can be found by target and action.
-fn describe(record: RunRecord, task: &Task) -> RunRecord {
+pub(crate) fn describe(record: RunRecord, task: &Task) -> RunRecord {
     RunRecord { target_service: task.target().cloned(), action: Some(task.action().clone()), ..record }
 }
 
-fn undeclared(queue: &QueueName) -> String {
+pub(crate) fn undeclared(queue: &QueueName) -> String {
     format!("queue {queue} is not declared; add it under `queues:` and apply")
+}
+
+fn full(overlap: Overlap, waiting: usize) -> String {
+    let overlap_word = overlap.as_str();
+    format!(
+        "{waiting} run(s) of the schedule wait for the one that runs; with overlap {overlap_word} at most {} may: make \
+         the task quicker, or its slots fewer",
+        overlap.waiting_max()
+    )
 }

@@ -32,7 +32,7 @@ pub(crate) fn due_between(epochs: &[Epoch], after: Timestamp, upto: Timestamp, m
     for (epoch, end) in epochs.iter().zip(ends) {
         let Some(schedule) = &epoch.schedule else { continue };
         let (from, to) = (after.max(epoch.since), upto.min(end));
-        let slots = schedule.slots_after(from).take_while(|slot| slot.instant() <= to);
+        let slots = schedule.candidates_after(from).take_while(|slot| slot.instant() <= to);
         due.extend(slots.take(max - due.len()).map(|slot| Due {
             slot,
             revision: epoch.revision,

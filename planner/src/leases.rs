@@ -1,402 +1,263 @@
-//! Taking, renewing and giving up partitions.
+//! Keeping a seat, and with it leases: what [`Table`] decides is written here, and what is heard is told to it.
 //!
-//! A holder trusts itself only until *the moment it asked* plus the lease minus a margin, on a clock that counts
-//! suspension: a slow answer does not lengthen its term, and a machine that slept knows it. A candidate waits until it
-//! has seen the same revision for a whole lease. Neither alone is the guarantee that nothing is dispatched twice; that
-//! is the ledger.
+//! A holder trusts itself only until *the moment it asked* for its seat plus the lease minus a margin, on a clock that
+//! counts suspension: a slow answer does not lengthen its term, and a machine that slept knows it. Nothing here waits
+//! for an answer before it looks on: a lost one must not let the seat run out. The guarantee that nothing is dispatched
+//! twice is not this, but the ledger.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use shared::{
-    Timestamp,
-    limits::{LEASE, LEASE_MARGIN, LEASE_RENEW, MEMBER_GONE, MEMBER_HEARTBEAT, PARTITIONS},
-    names::MemberId,
+    clock_check::{Reading, Sample},
+    limits::{CLOCK_CHECK, LEASE_RENEW},
 };
 use streams::{
-    ReadError, Streams, WriteError,
-    leases::{Lease, LeaseSeen},
-    members::PlannerStatus,
+    Streams, WriteError,
+    leases::{Seat, Seen},
 };
-use tokio::sync::{Notify, mpsc};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
-use crate::{PlannerError, share::share_of, status::Status};
+use crate::{
+    PlannerError,
+    clock_guard::ClockGuard,
+    holdings::Holdings,
+    news::{Item, News},
+    status::Status,
+    table::{Answer, Table, Write},
+};
 
 /// How often the keeper looks at everything, if nothing wakes it before.
-const LOOK: Duration = Duration::from_millis(250);
-/// Before it takes its first partition a planner listens this long for others.
-const LISTEN_FIRST: Duration = Duration::from_millis(300);
-/// Giving up the leases may not keep a planner from ending.
-const GIVE_UP_WAIT_MAX: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(100);
+/// An answer that has not come by then is not waited for: the leader is asked what it has.
+const ANSWER_WAIT: Duration = Duration::from_millis(800);
+/// Leaving may not keep a planner from ending.
+const LEAVE_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Attempts to empty our own seat over a revision that turns out to be another.
+const LEAVE_TRIES_MAX: usize = 3;
 
-/// The partitions this planner holds, and until when it may trust that.
-#[derive(Default)]
-pub(crate) struct Holdings {
-    held: Mutex<BTreeMap<u16, Duration>>,
-    changed: Notify,
+// The keeper looks several times between two renewals.
+const _: () = assert!(2 * LOOK.as_millis() < LEASE_RENEW.as_millis());
+
+/// What was on its way and is done.
+enum Done {
+    Written { write: Write, answer: Answer, asked: Reading, answered: Reading },
+    Compared(Option<Sample>),
 }
 
-impl Holdings {
-    /// The partitions held, trusted or not.
-    pub(crate) fn all(&self) -> BTreeSet<u16> {
-        self.lock().keys().copied().collect()
-    }
-
-    /// The partitions whose lease has certainly not run out at this elapsed time.
-    pub(crate) fn trusted(&self, elapsed: Duration) -> Vec<u16> {
-        self.lock().iter().filter(|(_, until)| elapsed < **until).map(|(partition, _)| *partition).collect()
-    }
-
-    /// Returns when a partition came or went.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    fn hold(&self, partition: u16, until: Duration) {
-        if self.lock().insert(partition, until).is_none() {
-            self.changed.notify_one();
-        }
-    }
-
-    fn release(&self, partition: u16) {
-        if self.lock().remove(&partition).is_some() {
-            self.changed.notify_one();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u16, Duration>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A lease as it was last seen.
-#[derive(Debug, Clone)]
-struct Seen {
-    lease: Option<Lease>,
-    revision: u64,
-    /// When this revision was first seen, by our own clock.
-    since: Duration,
-}
-
-/// A partition we hold.
-#[derive(Debug, Clone)]
-struct Held {
-    lease: Lease,
-    revision: u64,
-    renewed_at: Duration,
-}
-
-/// What to do about a partition. Pure: see [`Keeper::step_for`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
-    Nothing,
-    Take { lease: Lease, revision: u64 },
-    Renew { lease: Lease, revision: u64 },
-    GiveUp { lease: Lease, revision: u64 },
-}
-
-/// Keeps the leases of one planner.
+/// Keeps the seat and the leases of one planner.
 pub(crate) struct Keeper {
     streams: Streams,
     holdings: Arc<Holdings>,
     status: Arc<Status>,
-    seen: HashMap<u16, Seen>,
-    held: HashMap<u16, Held>,
-    planners: HashMap<MemberId, Duration>,
+    guard: Arc<ClockGuard>,
+    table: Table,
+    on_its_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// When our clock was last compared with the server's.
+    compared_at: Option<Duration>,
 }
 
 impl Keeper {
-    pub(crate) fn new(streams: Streams, holdings: Arc<Holdings>, status: Arc<Status>) -> Self {
+    pub(crate) fn new(
+        streams: Streams,
+        holdings: Arc<Holdings>,
+        status: Arc<Status>,
+        guard: Arc<ClockGuard>,
+    ) -> Self {
+        let table = Table::new(status.id().clone());
         Self {
             streams,
             holdings,
             status,
-            seen: HashMap::new(),
-            held: HashMap::new(),
-            planners: HashMap::new(),
+            guard,
+            table,
+            on_its_way: FuturesUnordered::new(),
+            compared_at: None,
         }
     }
 
-    /// Holds this planner's share until it is told to stop; then gives everything up.
+    /// Holds this planner's share until it is told to stop; then it leaves its seat, and with it everything.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), PlannerError> {
         let clock = self.streams.clock().clone();
         let mut news = News::follow(self.streams.clone());
-        let listen_until = clock.elapsed() + LISTEN_FIRST;
-        let mut heartbeat_at = Duration::ZERO;
         while !stop.is_cancelled() {
-            if clock.elapsed() >= heartbeat_at {
-                heartbeat_at = clock.elapsed() + MEMBER_HEARTBEAT;
-                self.heartbeat().await;
-            }
-            if clock.elapsed() >= listen_until && news.is_listening() {
-                self.look().await;
-            }
+            self.look();
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = clock.sleep(LOOK) => {}
+                Some(done) = self.on_its_way.next(), if !self.on_its_way.is_empty() => {
+                    self.done(done);
+                    // What comes together is told together: the planning loop opens all new partitions in one round.
+                    while let Some(Some(done)) = self.on_its_way.next().now_or_never() {
+                        self.done(done);
+                    }
+                }
                 Some(item) = news.items.recv() => {
-                    self.note(item);
+                    self.hear(item);
                     while let Ok(item) = news.items.try_recv() {
-                        self.note(item);
+                        self.hear(item);
                     }
                 }
             }
         }
         self.status.note_stopping();
+        self.holdings.set(BTreeSet::new(), Duration::ZERO, clock.elapsed());
         tokio::select! {
-            () = self.give_up_all() => {}
-            () = clock.sleep(GIVE_UP_WAIT_MAX) => tracing::warn!("The leases could not be given up in time; they run out"),
+            () = self.leave() => {}
+            () = clock.sleep(LEAVE_WAIT_MAX) => tracing::warn!("The seat could not be left in time; it runs out"),
         }
         Ok(())
     }
 
-    async fn heartbeat(&self) {
-        if let Err(error) = self.streams.members().heartbeat(&self.status.member()).await {
-            tracing::warn!(%error, "A heartbeat was not taken: {error}");
-        }
-    }
-
-    fn note(&mut self, item: Item) {
+    fn hear(&mut self, item: Item) {
         let now = self.streams.clock().elapsed();
         match item {
-            Item::Lease(seen) => {
-                let known =
-                    self.seen.get(&seen.partition).is_some_and(|known| known.revision >= seen.revision);
-                if !known {
-                    self.compare_with_held(&seen);
-                    let fresh = Seen { lease: seen.lease, revision: seen.revision, since: now };
-                    self.seen.insert(seen.partition, fresh);
-                }
-            }
-            Item::Planner(id, Some(planner)) if !planner.stopping => {
-                self.planners.insert(id, now);
-            }
-            Item::Planner(id, _) => {
-                self.planners.remove(&id);
-            }
+            Item::Begins => self.table.watch_begins(now),
+            Item::Ends => self.table.watch_ends(),
+            Item::Seen(seen) => self.table.seen(seen, now),
         }
     }
 
-    /// A newer revision of a lease we hold: ours, whose answer was lost, or somebody else's.
-    fn compare_with_held(&mut self, seen: &LeaseSeen) {
-        let me = self.status.id();
-        let is_ours = seen.lease.as_ref().is_some_and(|lease| lease.holder.as_ref() == Some(me));
-        match self.held.get_mut(&seen.partition) {
-            Some(held) if held.revision < seen.revision && is_ours => held.revision = seen.revision,
-            Some(held) if held.revision < seen.revision => self.lose(seen.partition, "somebody else took it"),
-            _ => {}
+    /// One look at everything: what is to be done is decided, and sent on its way.
+    fn look(&mut self) {
+        let clock = self.streams.clock();
+        let (now, wall) = (clock.elapsed(), clock.now());
+        self.guard.look();
+        let writes = self.table.writes(now, wall, self.guard.is_off());
+        for why in self.table.take_lost() {
+            tracing::warn!("Partitions are lost: {why}");
+        }
+        // First we stop working on what we give up, then we say so.
+        self.publish(now);
+        for write in writes {
+            if let Write::Seat { number, seat: Seat { planner: None, .. }, .. } = &write
+                && let Some(planner) = self.table.planner_in(*number)
+            {
+                tracing::info!(planner.silent = %planner, "Planner `{planner}` is silent: its seat is emptied");
+            }
+            let on_its_way = self.write(write);
+            self.on_its_way.push(on_its_way);
         }
     }
 
-    fn lose(&mut self, partition: u16, why: &str) {
-        if self.held.remove(&partition).is_some() {
-            tracing::warn!(partition, "Partition {partition} is lost: {why}");
-            self.holdings.release(partition);
+    fn publish(&self, now: Duration) {
+        let held = self.table.held();
+        if self.holdings.set(held.clone(), self.table.trusted_until(), now) {
+            self.status.note_partitions(held.iter().copied().collect());
         }
     }
 
-    /// One look at all partitions: what is to be done is decided first, then done at once for all.
-    async fn look(&mut self) {
-        let now = self.streams.clock().elapsed();
-        self.planners.retain(|_, heard| now.saturating_sub(*heard) < MEMBER_GONE);
-        let others: BTreeSet<MemberId> = self.planners.keys().cloned().collect();
-        let share = share_of(self.status.id(), &others);
-        let wall = self.streams.clock().now();
-        let steps: Vec<(u16, Step)> = (0..PARTITIONS)
-            .map(|partition| (partition, self.step_for(partition, share.contains(&partition), now, wall)))
-            .filter(|(_, step)| *step != Step::Nothing)
-            .collect();
-        for (partition, step) in &steps {
-            if matches!(step, Step::GiveUp { .. }) {
-                // First we stop working on it, then we say so.
-                self.held.remove(partition);
-                self.holdings.release(*partition);
-            }
-        }
-        let partitions = self.streams.partitions();
-        let mut writes: FuturesUnordered<_> = steps
-            .into_iter()
-            .map(|(partition, step)| {
-                let partitions = partitions.clone();
-                async move {
-                    let (Step::Take { lease, revision }
-                    | Step::Renew { lease, revision }
-                    | Step::GiveUp { lease, revision }) = step
-                    else {
-                        return None;
-                    };
-                    let result = partitions.write_lease(partition, &lease, revision).await;
-                    Some((partition, lease, result))
-                }
-            })
-            .collect();
-        // Trust is counted from here, when we asked: not from when the answers came. Each counts as it comes: one lost
-        // answer must not let the others' terms run out.
-        while let Some(written) = writes.next().await {
-            let Some((partition, lease, result)) = written else { continue };
-            if matches!(result, Err(WriteError::Conflict { .. })) {
-                self.look_up(partition).await;
-            }
-            self.written(partition, lease, result, now);
-        }
-        for partition in self.held.keys().copied().collect::<Vec<_>>() {
-            let renewed_at = self.held.get(&partition).map_or(Duration::ZERO, |held| held.renewed_at);
-            if self.streams.clock().elapsed() >= renewed_at + LEASE {
-                self.lose(partition, "it could not be renewed");
-            }
-        }
-        self.status.note_partitions(self.holdings.all().into_iter().collect());
-    }
-
-    fn step_for(&self, partition: u16, wanted: bool, now: Duration, wall: Timestamp) -> Step {
-        let me = self.status.id();
-        if let Some(held) = self.held.get(&partition) {
-            let (lease, revision) = (held.lease.clone(), held.revision);
-            return if !wanted {
-                Step::GiveUp { lease: Lease { holder: None, ..lease }, revision }
-            } else if now.saturating_sub(held.renewed_at) >= LEASE_RENEW {
-                Step::Renew { lease, revision }
-            } else {
-                Step::Nothing
+    fn write(&self, write: Write) -> BoxFuture<'static, Done> {
+        let streams = self.streams.clone();
+        Box::pin(async move {
+            let clock = streams.clock().clone();
+            let asked = Reading::of(&*clock);
+            let written = tokio::select! {
+                written = send(&streams, &write) => written,
+                () = clock.sleep(ANSWER_WAIT) => Err(WriteError::Unknown { what: format!("{write:?}") }),
             };
-        }
-        if !wanted {
-            return Step::Nothing;
-        }
-        let take = |term, revision| Step::Take {
-            lease: Lease { holder: Some(me.clone()), term, since: wall },
-            revision,
-        };
-        match self.seen.get(&partition) {
-            None => take(1, 0),
-            Some(Seen { lease: Some(lease), revision, since }) => {
-                let is_free = lease.holder.is_none() || now.saturating_sub(*since) >= LEASE;
-                if is_free { take(lease.term.saturating_add(1), *revision) } else { Step::Nothing }
-            }
-            // Deleted by hand, or nonsense: nobody's.
-            Some(Seen { lease: None, revision, .. }) => take(1, *revision),
-        }
-    }
-
-    /// What we know of a lease was not so. Its newest revision is asked for: if the bucket was made anew it is lower
-    /// than the one we knew, and no watch would ever correct us.
-    async fn look_up(&mut self, partition: u16) {
-        let since = self.streams.clock().elapsed();
-        match self.streams.partitions().lease(partition).await {
-            Ok(Some(found)) => {
-                let known = self.seen.get(&partition).is_some_and(|seen| seen.revision == found.revision);
-                if !known {
-                    let seen = Seen { lease: Some(found.value), revision: found.revision, since };
-                    self.seen.insert(partition, seen);
+            let answered = Reading::of(&*clock);
+            let answer = match written {
+                Ok(revision) => Answer::Stored(revision),
+                Err(error) => {
+                    if !matches!(error, WriteError::Conflict { .. }) {
+                        tracing::debug!(%error, "A seat or lease was not written: {error}");
+                        clock.sleep(LOOK).await;
+                    }
+                    let found = tokio::select! {
+                        found = look_up(&streams, &write) => found,
+                        () = clock.sleep(ANSWER_WAIT) => None,
+                    };
+                    if found.is_none() {
+                        clock.sleep(LOOK).await;
+                    }
+                    Answer::Otherwise(found)
                 }
-            }
-            Ok(None) => {
-                self.seen.remove(&partition);
-            }
-            Err(ReadError::Corrupt { revision, .. }) => {
-                self.seen.insert(partition, Seen { lease: None, revision, since });
-            }
-            Err(_) => {}
-        }
+            };
+            Done::Written { write, answer, asked, answered }
+        })
     }
 
-    fn written(&mut self, partition: u16, lease: Lease, result: Result<u64, WriteError>, asked_at: Duration) {
-        match result {
-            Ok(revision) => {
-                let seen = Seen { lease: Some(lease.clone()), revision, since: asked_at };
-                self.seen.insert(partition, seen);
-                if lease.holder.is_some() {
-                    self.holdings.hold(partition, asked_at + LEASE.saturating_sub(LEASE_MARGIN));
-                    self.held.insert(partition, Held { lease, revision, renewed_at: asked_at });
+    fn done(&mut self, done: Done) {
+        let now = self.streams.clock().elapsed();
+        match done {
+            Done::Written { write, answer, asked, answered } => {
+                if let (Write::Seat { number, seat, .. }, Answer::Stored(revision)) = (&write, &answer)
+                    && seat.planner.as_ref() == Some(self.status.id())
+                {
+                    self.compare(*number, *revision, asked, answered, now);
                 }
+                self.table.answered(write, answer, asked.before, now);
             }
-            Err(WriteError::Conflict { .. }) => self.lose(partition, "somebody else wrote its lease"),
-            // Unknown: if it was stored the watch shows it with our name, and the next renewal goes over it.
-            Err(error) => tracing::debug!(partition, %error, "A lease was not written: {error}"),
+            Done::Compared(Some(sample)) => self.guard.compare(sample),
+            Done::Compared(None) => {}
         }
     }
 
-    async fn give_up_all(&mut self) {
+    /// Asks the leader under which time of its own clock it stored our renewal.
+    fn compare(&mut self, number: u16, revision: u64, asked: Reading, answered: Reading, now: Duration) {
+        let is_due = self.compared_at.is_none_or(|at| now.saturating_sub(at) >= CLOCK_CHECK);
+        if !is_due && !self.guard.is_suspect() {
+            return;
+        }
+        self.compared_at = Some(now);
+        let streams = self.streams.clone();
+        self.on_its_way.push(Box::pin(async move {
+            let found = tokio::select! {
+                found = async { streams.partitions().seat(number).await } => found.ok(),
+                () = streams.clock().sleep(ANSWER_WAIT) => None,
+            };
+            let server = found.filter(|found| found.revision == revision).and_then(|found| found.stored_at);
+            Done::Compared(server.map(|server| Sample { asked, server, answered }))
+        }));
+    }
+
+    /// One write, and the others take all we had.
+    async fn leave(&mut self) {
+        while self.table.asks_for_a_seat() {
+            let Some(done) = self.on_its_way.next().await else { break };
+            self.done(done);
+        }
+        self.holdings.set(BTreeSet::new(), Duration::ZERO, Duration::ZERO);
+        let Some((number, mut revision)) = self.table.my_seat() else { return };
         let partitions = self.streams.partitions();
-        let held = std::mem::take(&mut self.held);
-        let writes = held.into_iter().map(|(partition, held)| {
-            self.holdings.release(partition);
-            let partitions = partitions.clone();
-            async move {
-                let free = Lease { holder: None, ..held.lease };
-                // A conflict means that somebody has it already, which is what we want.
-                let _ = partitions.write_lease(partition, &free, held.revision).await;
+        let empty = Seat { planner: None, aside: false };
+        for _ in 0..LEAVE_TRIES_MAX {
+            match partitions.write_seat(number, &empty, revision).await {
+                Err(WriteError::Conflict { .. }) => {}
+                _ => return,
             }
-        });
-        // First the word that we go, so that the others share our partitions among themselves.
-        let _ = self.streams.members().leave(&self.status.member()).await;
-        join_all(writes).await;
-    }
-}
-
-/// What the keeper hears.
-enum Item {
-    Lease(LeaseSeen),
-    Planner(MemberId, Option<PlannerStatus>),
-}
-
-/// What is heard of leases and members, from a task of its own: nothing that interrupts the keeper interrupts a watch
-/// that is just being opened.
-struct News {
-    items: mpsc::Receiver<Item>,
-    listening: Arc<AtomicBool>,
-    _task: AbortOnDropHandle<()>,
-}
-
-const REWATCH_WAIT: Duration = Duration::from_secs(1);
-/// What was heard and not looked at; the watch waits when it is full.
-const ITEMS_WAITING_MAX: usize = 1_024;
-
-impl News {
-    fn follow(streams: Streams) -> Self {
-        let (sender, items) = mpsc::channel(ITEMS_WAITING_MAX);
-        let listening = Arc::new(AtomicBool::new(false));
-        let is_listening = Arc::clone(&listening);
-        let task = tokio::spawn(async move {
-            loop {
-                if let Err(error) = Self::watch(&streams, &sender, &is_listening).await {
-                    tracing::warn!(%error, "Leases cannot be watched just now: {error}");
-                }
-                is_listening.store(false, Ordering::Relaxed);
-                streams.clock().sleep(REWATCH_WAIT).await;
+            let Ok(found) = partitions.seat(number).await else { return };
+            let is_mine = found.value.is_some_and(|seat| seat.planner.as_ref() == Some(self.status.id()));
+            if !is_mine {
+                return;
             }
-        });
-        Self { items, listening, _task: AbortOnDropHandle::new(task) }
-    }
-
-    async fn watch(
-        streams: &Streams,
-        sender: &mpsc::Sender<Item>,
-        listening: &AtomicBool,
-    ) -> Result<(), ReadError> {
-        let leases = streams.partitions().watch_leases().await?.map(|seen| seen.map(Item::Lease));
-        let planners = streams.members().watch_planners().await?;
-        let planners = planners.map(|member| member.map(|(id, planner)| Item::Planner(id, planner)));
-        let mut items = futures::stream::select(leases, planners);
-        listening.store(true, Ordering::Relaxed);
-        while let Some(item) = items.next().await {
-            if sender.send(item?).await.is_err() {
-                return Ok(());
-            }
+            revision = found.revision;
         }
-        Ok(())
     }
+}
 
-    /// Whether the watches stand. A planner that hears nothing takes nothing.
-    fn is_listening(&self) -> bool {
-        self.listening.load(Ordering::Relaxed)
+async fn send(streams: &Streams, write: &Write) -> Result<u64, WriteError> {
+    let partitions = streams.partitions();
+    match write {
+        Write::Seat { number, seat, revision } => partitions.write_seat(*number, seat, *revision).await,
+        Write::Lease { partition, lease, revision } => {
+            partitions.write_lease(*partition, lease, *revision).await
+        }
+    }
+}
+
+/// What the leader has under the key of a write.
+async fn look_up(streams: &Streams, write: &Write) -> Option<Seen> {
+    let partitions = streams.partitions();
+    match write {
+        Write::Seat { number, .. } => {
+            let found = partitions.seat(*number).await.ok()?;
+            Some(Seen::Seat(*number, found.value, found.revision))
+        }
+        Write::Lease { partition, .. } => {
+            let found = partitions.lease(*partition).await.ok()?;
+            Some(Seen::Lease(*partition, found.value, found.revision))
+        }
     }
 }

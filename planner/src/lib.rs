@@ -4,7 +4,7 @@
 //! whatever planners crash, pause or disagree.
 //!
 //! How it is kept: schedules are divided into 64 partitions. A partition's *lease* says which planner works on it and
-//! only saves work; its *cursor* says up to which instant every slot has its record. A slot is dispatched by creating
+//! only saves work, and counts while that planner renews its *seat*; its *cursor* says up to which instant every slot has its record. A slot is dispatched by creating
 //! its record, which succeeds once, and then publishing its task, which may be repeated. The cursor moves only when all
 //! slots before it are accounted for, so a successor that starts from the cursor repeats what may not have been done
 //! and finds done what was.
@@ -13,24 +13,51 @@
 //! |---|---|
 //! | `due.rs` | which slots are due in a window (pure) |
 //! | `missed.rs` | whether a slot runs, late or not, or is skipped (pure) |
+//! | `catch_up.rs` | how fast missed slots are run (pure) |
+//! | `pauses.rs` | what was said of each schedule's pause, and since when (pure) |
 //! | `share.rs` | which planner should hold which partition (pure) |
 //! | `book.rs` | the schedules in memory, and which is due next (pure) |
-//! | `dispatch.rs` | record, then task; who holds a schedule's lock |
+//! | `dispatch.rs` | record, then task |
+//! | `lock.rs` | who holds a schedule's lock |
+//! | `lines.rs` | the runs that wait for a lock: who stands where |
+//! | `advance.rs` | which lines are moved on here, and when they are looked at |
+//! | `turn.rs` | the first of a line goes when its lock is free |
 //! | `round.rs` | one pass over what is due; the cursors |
-//! | `leases.rs` | taking, renewing and giving up partitions |
+//! | `table.rs` | who lives, which partitions to take, to keep and to give up (pure) |
+//! | `leases.rs` | writing what the table decides; comparing our clock with the server's |
+//! | `news.rs` | following the bucket of seats and leases |
+//! | `holdings.rs` | what the planning loop is told to hold, and until when it may trust that |
+//! | `clock_guard.rs` | the wall clock, while it can be believed |
+//! | `backlog.rs` | slots that have to wait, and how that is seen |
+//! | `status.rs` | what the planner says of itself at each heartbeat |
 //! | `definitions.rs` | following the buckets of definitions |
 //! | `trigger.rs` | runs asked for by hand |
+//! | `backfill.rs` | ranges of slots asked for by hand |
+//! | `delayed/` | submissions that wait for their instant |
 
+mod advance;
+mod backfill;
+mod backlog;
 mod book;
+mod catch_up;
+mod clock_guard;
 mod definitions;
+mod delayed;
 mod dispatch;
 mod due;
+mod holdings;
 mod leases;
+mod lines;
+mod lock;
 mod missed;
+mod news;
+mod pauses;
 mod round;
 mod share;
 mod status;
+mod table;
 mod trigger;
+mod turn;
 
 use std::sync::Arc;
 
@@ -39,7 +66,9 @@ use streams::{ReadError, Streams, WriteError};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{definitions::Bucket, dispatch::Dispatcher, leases::Holdings, status::Status};
+use crate::{
+    clock_guard::ClockGuard, definitions::Bucket, dispatch::Dispatcher, holdings::Holdings, status::Status,
+};
 
 /// Changes of definitions that wait for the planning loop; the watch waits when it is full.
 const CHANGES_WAITING_MAX: usize = 1_024;
@@ -91,6 +120,7 @@ impl Planner {
     pub async fn run(self, stop: CancellationToken) -> Result<(), PlannerError> {
         let status = Arc::new(Status::new(self.id.clone(), self.streams.clock().now()));
         let holdings = Arc::new(Holdings::default());
+        let guard = Arc::new(ClockGuard::new(self.streams.clock().clone(), Arc::clone(&status)));
         let dispatcher = Dispatcher::new(self.streams.clone());
         let (changes, waiting) = mpsc::channel(CHANGES_WAITING_MAX);
         // Parts stop in two steps: first planning, so that its last cursors are written; then the leases are given up.
@@ -103,11 +133,27 @@ impl Planner {
             parts.spawn("watch of definitions", following);
         }
         drop(changes);
-        let rounds =
-            round::Rounds::new(streams(), dispatcher.clone(), Arc::clone(&holdings), Arc::clone(&status));
+        let id = self.id.clone();
+        let advance = advance::Advance::new(streams(), dispatcher.clone(), Arc::clone(&holdings), id);
+        parts.spawn("lines", advance.follow(planning.clone()));
+        let rounds = round::Rounds::new(
+            streams(),
+            dispatcher.clone(),
+            Arc::clone(&holdings),
+            Arc::clone(&status),
+            Arc::clone(&guard),
+        );
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
-        parts.spawn("triggers", trigger::follow(streams(), dispatcher, planning.clone()));
-        let keeper = leases::Keeper::new(streams(), holdings, Arc::clone(&status));
+        parts.spawn("triggers", trigger::follow(streams(), dispatcher.clone(), planning.clone()));
+        parts.spawn("backfills", backfill::follow(streams(), dispatcher, planning.clone()));
+        let delays = delayed::run(streams(), Arc::clone(&holdings), Arc::clone(&status), planning.clone());
+        parts.spawn("delayed submissions", delays);
+        let beating = AbortOnDropHandle::new(tokio::spawn(status::beat(
+            streams(),
+            Arc::clone(&status),
+            holding.clone(),
+        )));
+        let keeper = leases::Keeper::new(streams(), holdings, Arc::clone(&status), guard);
         // Whoever drops us ends it too: a keeper on its own would hold partitions that nobody plans.
         let mut keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(holding.clone())));
         tracing::info!(planner.id = %self.id, "Planner `{}` is at work", self.id);
@@ -128,6 +174,7 @@ impl Planner {
         holding.cancel();
         let kept =
             keeper.await.map_err(|error| PlannerError::Part { part: "leases", detail: error.to_string() });
+        let _ = beating.await;
         tracing::info!(planner.id = %self.id, "Planner `{}` has stopped", self.id);
         ended.and(stopped).and(kept?)
     }

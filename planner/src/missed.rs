@@ -4,7 +4,9 @@ use chrono::TimeDelta;
 use shared::{
     Timestamp,
     calendar::Calendar,
+    closed_day::Coming,
     limits::{MISSED_AFTER, MISSED_RUNS_MAX},
+    pause::{PauseEpoch, pause_at},
     run_record::Reason,
     schedule::{Missed, Schedule},
     slot::Slot,
@@ -17,6 +19,8 @@ pub(crate) enum Decision {
     Run,
     /// It is recorded as skipped.
     Skip(Reason),
+    /// It is no slot: its schedule moves slots of closed days, and none is moved to it, or it is moved away itself.
+    NoSlot,
 }
 
 /// The days on which a schedule may run.
@@ -38,33 +42,47 @@ impl<'a> Days<'a> {
     }
 }
 
-/// Decides on one slot.
-pub(crate) fn decide(schedule: &Schedule, slot: Slot, now: Timestamp, days: Days<'_>) -> Decision {
-    let is_allowed = |slot: &Slot| {
-        let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
-        match days {
-            Days::Every => true,
-            Days::Of(calendar) => calendar.includes(date),
-            Days::Undeclared => false,
-        }
+/// Decides on one slot. A pause comes first: it is somebody's word about this very time.
+pub(crate) fn decide(
+    schedule: &Schedule,
+    slot: Slot,
+    now: Timestamp,
+    days: Days<'_>,
+    pauses: &[PauseEpoch],
+) -> Decision {
+    let is_paused = |slot: &Slot| pause_at(pauses, slot.instant()).is_some();
+    let is_open = |date| match days {
+        Days::Every => true,
+        Days::Of(calendar) => calendar.includes(date),
+        Days::Undeclared => false,
     };
-    if !is_allowed(&slot) {
-        return Decision::Skip(Reason::SkippedCalendar);
+    match schedule.comes_at(slot, &is_open) {
+        // An instant to which a slot could have been moved and was not: there is nothing to pause.
+        Coming::Nothing => return Decision::NoSlot,
+        _ if is_paused(&slot) => return Decision::Skip(Reason::Paused),
+        Coming::Here | Coming::MovedFrom(_) => {}
+        Coming::Closed => return Decision::Skip(Reason::SkippedCalendar),
     }
-    let age = now - slot.instant();
-    if age <= delta(MISSED_AFTER) {
+    if !was_missed(slot, now) {
         return Decision::Run;
     }
-    let in_time = age <= delta(schedule.catch_up);
-    // Only those that will run: a newer slot on a holiday takes nobody's place.
-    let newer =
-        || schedule.slots_after(slot.instant()).take_while(|newer| newer.instant() <= now).filter(is_allowed);
+    let in_time = now - slot.instant() <= delta(schedule.catch_up);
+    // Only those that will run: a newer slot on a holiday, or in a pause, takes nobody's place.
+    let newer = || {
+        let newer = schedule.candidates_after(slot.instant()).take_while(|newer| newer.instant() <= now);
+        newer.filter(|newer| schedule.comes_at(*newer, &is_open).is_due() && !is_paused(newer))
+    };
     let runs = match schedule.missed {
         Missed::Skip => false,
         Missed::Latest => in_time && newer().next().is_none(),
         Missed::All => in_time && newer().take(MISSED_RUNS_MAX).count() < MISSED_RUNS_MAX,
     };
     if runs { Decision::Run } else { Decision::Skip(Reason::SkippedMissed) }
+}
+
+/// Whether a slot passed while nobody could dispatch it.
+pub(crate) fn was_missed(slot: Slot, now: Timestamp) -> bool {
+    now - slot.instant() > delta(MISSED_AFTER)
 }
 
 fn delta(duration: std::time::Duration) -> TimeDelta {
@@ -74,6 +92,8 @@ fn delta(duration: std::time::Duration) -> TimeDelta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::pause::Pause;
+
     use crate::due::{Epoch, due_between};
     use std::sync::Arc;
 
@@ -88,12 +108,16 @@ mod tests {
 
     /// The slots that run when a planner comes back at 12:00:00 and has seen nothing since 09:00:00.
     fn runs_after_an_outage(fields: &str) -> Vec<String> {
+        runs_after_an_outage_with(fields, &[])
+    }
+
+    fn runs_after_an_outage_with(fields: &str, pauses: &[PauseEpoch]) -> Vec<String> {
         let schedule = schedule(fields);
         let epochs =
             [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::new(schedule.clone())) }];
         due_between(&epochs, at("09:00:00"), at("12:00:00"), 100_000)
             .into_iter()
-            .filter(|due| decide(&schedule, due.slot, at("12:00:00"), Days::Every) == Decision::Run)
+            .filter(|due| decide(&schedule, due.slot, at("12:00:00"), Days::Every, pauses) == Decision::Run)
             .map(|due| due.slot.instant().format("%H:%M:%S").to_string())
             .collect()
     }
@@ -117,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_in_a_pause_is_not_caught_up_and_takes_nobodys_place() {
+        let pause = Pause { by: "ann".to_owned(), reason: None, until: Some(at("11:40:00")) };
+        let said = |revision, since: &str, pause| PauseEpoch { since: at(since), revision, pause };
+        let pauses = [said(1, "10:50:00", Some(pause.clone())), said(2, "11:50:00", Some(pause))];
+        let every_quarter = |policy: &str| format!(r#""cron":"*/15 * * * *","catch_up":"2h"{policy}"#);
+        let all = runs_after_an_outage_with(&every_quarter(r#","missed":"all""#), &pauses);
+        assert_eq!(all, ["10:00:00", "10:15:00", "10:30:00", "10:45:00", "11:45:00", "12:00:00"]);
+        let latest = Pause { by: "ann".to_owned(), reason: None, until: None };
+        let still = [said(1, "11:20:00", Some(latest))];
+        // All newer ones are paused; the newest that is not runs, as `missed: latest` says.
+        assert_eq!(runs_after_an_outage_with(&every_quarter(""), &still), ["11:15:00"]);
+    }
+
+    #[test]
     fn catching_up_on_everything_has_its_bound_and_keeps_the_newest() {
         let runs = runs_after_an_outage(r#""every":"10s","missed":"all","catch_up":"3h""#);
         // Those that are not old enough to be missed run as if nothing had happened; of the missed, the newest hundred.
@@ -128,9 +166,9 @@ mod tests {
     fn a_change_of_holder_is_no_outage() {
         let every_second = schedule(r#""every":"1s","missed":"skip""#);
         let slot = Slot::at(at("12:00:00"));
-        assert_eq!(decide(&every_second, slot, at("12:00:15"), Days::Every), Decision::Run);
+        assert_eq!(decide(&every_second, slot, at("12:00:15"), Days::Every, &[]), Decision::Run);
         assert_eq!(
-            decide(&every_second, slot, at("12:00:16"), Days::Every),
+            decide(&every_second, slot, at("12:00:16"), Days::Every, &[]),
             Decision::Skip(Reason::SkippedMissed)
         );
     }
@@ -141,9 +179,39 @@ mod tests {
         let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
         // 18:00 UTC on a Friday is 02:00 on Saturday in Shanghai.
         let friday_utc: Timestamp = "2026-11-27T18:00:00Z".parse().expect("instant");
-        let decision = |days| decide(&shanghai, Slot::at(friday_utc), friday_utc, days);
+        let decision = |days| decide(&shanghai, Slot::at(friday_utc), friday_utc, days, &[]);
         assert_eq!(decision(Days::Of(&weekdays)), Decision::Skip(Reason::SkippedCalendar));
         assert_eq!(decision(Days::Undeclared), Decision::Skip(Reason::SkippedCalendar));
         assert_eq!(decision(Days::Every), Decision::Run);
+    }
+
+    #[test]
+    fn a_slot_of_a_closed_day_runs_on_the_next_open_day_by_the_calendar_of_that_day() {
+        let fields = r#""cron":"0 9 28 * *","calendar":"c","on_closed_day":"next_open_day""#;
+        let monthly = Arc::new(schedule(fields));
+        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::clone(&monthly)) }];
+        let instant = |text: &str| -> Timestamp { text.parse().expect("instant") };
+        let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
+        let longer: Calendar =
+            serde_json::from_str(r#"{"weekdays":"mon-fri","except":["2026-11-30"]}"#).expect("calendar");
+        let runs = |days: Days<'_>| -> Vec<String> {
+            let due = due_between(&epochs, at("12:00:00"), instant("2026-12-05T00:00:00Z"), 1_000);
+            let runs = due.into_iter().filter_map(|due| {
+                match decide(&monthly, due.slot, due.slot.instant(), days, &[]) {
+                    Decision::Run => Some(due.slot.to_string()),
+                    Decision::Skip(reason) => Some(format!("{} {reason:?}", due.slot)),
+                    Decision::NoSlot => None,
+                }
+            });
+            runs.collect()
+        };
+        // The 28th is a Saturday.
+        assert_eq!(runs(Days::Of(&weekdays)), ["20261130T090000Z"]);
+        assert_eq!(runs(Days::Of(&longer)), ["20261201T090000Z"]);
+        assert_eq!(runs(Days::Undeclared), ["20261128T090000Z SkippedCalendar"]);
+        // After an outage the moved slot is the newest that was missed.
+        let late = instant("2026-11-30T09:30:00Z");
+        let moved = Slot::at(instant("2026-11-30T09:00:00Z"));
+        assert_eq!(decide(&monthly, moved, late, Days::Of(&weekdays), &[]), Decision::Run);
     }
 }

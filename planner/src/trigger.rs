@@ -70,12 +70,14 @@ async fn run(streams: &Streams, dispatcher: &Dispatcher, trigger: &Trigger) -> R
         Ok(Some(stored)) => {
             let parameters = trigger.parameters.clone();
             let run = trigger.run.clone();
-            return dispatcher.by_hand(run, &stored.value, stored.revision, parameters).await.map(|_| ());
+            let by = &trigger.by;
+            return dispatcher.by_hand(run, &stored.value, stored.revision, parameters, by).await.map(|_| ());
         }
         Ok(None) => format!("schedule {name} does not exist; look with `cronfleet get schedules`"),
         Err(error @ ReadError::Corrupt { .. }) => error.to_string(),
         Err(error) => return Err(error.into()),
     };
     let record = RunRecord::pending(trigger.run.clone(), QueueName::default_queue(), streams.clock().now());
+    let record = RunRecord { by: Some(trigger.by.clone()), ..record };
     dispatcher.refuse(&record, Reason::Unknown, &problem).await.map(|_| ())
 }

@@ -10,12 +10,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    calendar::Calendar,
+    calendar::{Calendar, CalendarError, ReadFile},
     limits::{DEFINITIONS_BYTES_MAX, QUEUES_MAX},
+    mistake,
     names::{CalendarName, Name, QueueName, TargetName},
     queue::{QueueError, QueueSettings},
     schedule::Schedule,
-    suggest::{explain_unknown, nearest},
+    suggest::nearest,
     target::Target,
     task::TaskError,
 };
@@ -55,6 +56,14 @@ pub enum DefinitionsError {
         /// What is wrong with it.
         source: QueueError,
     },
+    /// A calendar whose files cannot be read.
+    #[error("calendar {name:?}: {source}")]
+    Calendar {
+        /// The calendar.
+        name: String,
+        /// What is wrong with it.
+        source: CalendarError,
+    },
     /// More queues than a fleet should have.
     #[error("{0} queues are declared; at most {QUEUES_MAX} are allowed")]
     Queues(usize),
@@ -80,9 +89,28 @@ pub enum DefinitionsError {
     },
 }
 
+impl DefinitionsError {
+    /// The schedule that is at fault, if one is.
+    pub fn schedule(&self) -> Option<&str> {
+        match self {
+            DefinitionsError::Unknown { schedule, .. } | DefinitionsError::Task { schedule, .. } => {
+                Some(schedule)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Definitions {
-    /// Reads a file: YAML, and therefore JSON.
+    /// Reads a file: YAML, and therefore JSON. Calendars that name further files are refused.
     pub fn parse(text: &str) -> Result<Self, DefinitionsError> {
+        Self::parse_with_files(text, &mut |_| {
+            Err("files are read only where a definitions file is: by `apply`, `diff` and `next -f`".into())
+        })
+    }
+
+    /// Reads a file: YAML, and therefore JSON; the iCalendar files that its calendars name are read by `read`.
+    pub fn parse_with_files(text: &str, read: &mut ReadFile<'_>) -> Result<Self, DefinitionsError> {
         if text.len() > DEFINITIONS_BYTES_MAX {
             return Err(DefinitionsError::TooLarge(text.len()));
         }
@@ -101,7 +129,14 @@ impl Definitions {
         }
         let schedules = definitions.schedules.into_iter();
         let named = schedules.map(|(name, schedule)| (name.clone(), schedule.named(&name))).collect();
-        Ok(Self { schedules: named, ..definitions })
+        let mut calendars = BTreeMap::new();
+        for (name, calendar) in definitions.calendars {
+            let read = calendar.with_files_read(read);
+            let calendar =
+                read.map_err(|source| DefinitionsError::Calendar { name: name.to_string(), source })?;
+            calendars.insert(name, calendar);
+        }
+        Ok(Self { schedules: named, calendars, ..definitions })
     }
 
     /// Checks that everything a schedule refers to is here or in the fleet.
@@ -152,35 +187,17 @@ fn from_yaml(text: &str) -> Result<Definitions, DefinitionsError> {
             error.into_inner()
         })
     });
-    read.map_err(|error| DefinitionsError::Shape(with_path(path.as_deref(), &error.to_string())))
+    read.map_err(|error| DefinitionsError::Shape(mistake::of_yaml(text, path.as_deref(), &error)))
 }
 
 fn from_json(text: &str) -> Result<Definitions, DefinitionsError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(&mut deserializer);
     let definitions = read.map_err(|error| {
-        DefinitionsError::Shape(with_path(Some(&error.path().to_string()), &error.inner().to_string()))
+        DefinitionsError::Shape(mistake::of_json(&error.path().to_string(), &error.inner().to_string()))
     })?;
     deserializer.end().map_err(|error| DefinitionsError::Shape(error.to_string()))?;
     Ok(definitions)
-}
-
-fn with_path(path: Option<&str>, message: &str) -> String {
-    let message = in_our_words(&explain_unknown(message));
-    match path.filter(|path| !path.is_empty() && *path != ".") {
-        Some(path) => format!("{path}: {message}"),
-        None => message,
-    }
-}
-
-/// The YAML reader speaks of its own options, and of what a `*` means to it; an author wants to know what to write.
-fn in_our_words(message: &str) -> String {
-    let message = message
-        .replace(", set DuplicateKeyPolicy in Options if acceptable", ": it may stand there only once");
-    if message.contains("anchor or alias") {
-        return message.replacen('\n', "; if this is a cron line, put it in quotes\n", 1);
-    }
-    message
 }
 
 /// The JSON Schema of the file format, as it is checked in.

@@ -3,14 +3,22 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod backfill;
+pub mod bounds;
 pub mod calendar;
 pub mod clock;
+pub mod clock_check;
+pub mod closed_day;
 pub mod cron;
 pub mod definitions;
+mod distinct_keys;
 pub mod hash;
 pub mod human_duration;
+pub mod ical;
 pub mod limits;
+pub mod mistake;
 pub mod names;
+pub mod pause;
 pub mod queue;
 pub mod retry;
 pub mod run;
@@ -23,6 +31,7 @@ pub mod target;
 pub mod task;
 pub mod trace;
 pub mod when;
+pub mod words;
 
 /// An instant in UTC; on the wire RFC 3339.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -13,6 +13,13 @@ pub const TASK_BYTES_MAX: usize = 256 * 1024;
 pub const DEFINITIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a run's output kept in its record; what is longer is cut and marked.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Levels of lists and objects within each other, in a task's parameters and in an output. Far below what JSON readers stop
+/// at (128), because both are stored within other JSON.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Characters of the reason somebody gives for a pause.
+pub const PAUSE_REASON_CHARS_MAX: usize = 500;
+/// Bytes of a note kept in a record.
+pub const NOTE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of an error message kept in a record.
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a target's response that are read at all, after decompression.
@@ -40,26 +47,67 @@ pub const BACKOFF_MAX: Duration = Duration::from_hours(1);
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest distance between two slots of one schedule.
 pub const INTERVAL_MAX: Duration = Duration::from_hours(8784);
+/// Dates and instants that one schedule may exclude, at most.
+pub const EXCLUDED_MAX: usize = 1_000;
+/// Slots `max_runs` may count, at most: they are counted when the definition is read.
+pub const MAX_RUNS_MAX: u32 = 10_000;
+/// By how much jitter may shift a slot, at most.
+pub const JITTER_MAX: Duration = Duration::from_hours(24);
+/// Days in a row that a slot of a closed day may be moved over.
+pub const CLOSED_DAYS_MAX: u64 = 31;
+/// Dates in one calendar, at most, those of its iCalendar files included.
+pub const CALENDAR_DATES_MAX: usize = 10_000;
+/// Bytes of an iCalendar file, at most.
+pub const ICAL_BYTES_MAX: usize = 1024 * 1024;
 /// How late a missed slot may still be caught up, when its schedule does not say.
 pub const CATCH_UP_DEFAULT: Duration = Duration::from_hours(1);
 /// How late a missed slot may still be caught up, at most.
 pub const CATCH_UP_MAX: Duration = Duration::from_hours(8760);
 /// Missed slots of one schedule that `missed: all` runs after an outage; older ones are recorded as skipped.
 pub const MISSED_RUNS_MAX: usize = 100;
+/// Missed slots of one schedule that are run in a second: catching up is spread, so that an outage's end is no flood.
+pub const CATCH_UP_RUNS_PER_SECOND: u32 = 10;
+/// Slots of one backfill, at most; a longer range is asked for in parts.
+pub const BACKFILL_SLOTS_MAX: usize = 10_000;
+/// Runs of one backfill that are queued or running at once.
+pub const BACKFILL_IN_FLIGHT_MAX: usize = 16;
+/// Between two looks of a backfill at its runs: at each it fills its places once, which bounds its rate.
+pub const BACKFILL_LOOK: Duration = Duration::from_millis(50);
+/// A backfill whose planner is silent for this long goes on at another.
+pub const BACKFILL_ACK_WAIT: Duration = Duration::from_secs(10);
+/// How often a working planner says that it is at a backfill, and writes down how far it is.
+pub const BACKFILL_REPORT: Duration = Duration::from_secs(1);
+/// Backfills that are worked on at once over the whole fleet; others wait in the stream.
+pub const BACKFILLS_AT_ONCE_MAX: usize = 64;
+/// Runs of one schedule that wait for its lock with overlap `buffer_all`; what comes then is recorded as skipped.
+pub const WAITING_RUNS_MAX: usize = 100;
 /// Slots of one schedule that one round accounts for; the rest come in the next round.
 pub const SLOTS_PER_ROUND_MAX: usize = 1_000;
 /// A run dispatched at most this much after its slot is on time; later ones say `late`.
 pub const LATE_AFTER: Duration = Duration::from_secs(5);
 /// A slot older than this when it is first seen was missed, and the schedule's policy decides. Longer than a change of
-/// holder takes, so that a planner's death is no outage.
+/// holder takes, even between clocks that differ as much as they may, so that a planner's death is no outage.
 pub const MISSED_AFTER: Duration = Duration::from_secs(15);
 
-/// A planner holds a partition for this long after each renewal.
-pub const LEASE: Duration = Duration::from_secs(6);
-/// How much before the lease's end its holder stops trusting itself.
-pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
-/// How often a planner renews its leases.
-pub const LEASE_RENEW: Duration = Duration::from_secs(2);
+/// A planner that has not renewed its seat for this long, by a watcher's own clock, is taken for dead.
+pub const LEASE: Duration = Duration::from_millis(1_600);
+/// How much before that a planner stops trusting itself.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(400);
+/// How often a planner renews its seat: one write, however many partitions it holds.
+pub const LEASE_RENEW: Duration = Duration::from_millis(400);
+/// Planners that hold partitions at once, at most: more would have none. Others wait for a seat.
+pub const SEATS_MAX: u16 = PARTITIONS;
+/// The partitions of a planner that dies are in other hands after this long, on a machine that is not starved.
+pub const CHANGE_OF_HOLDER_MAX: Duration = Duration::from_millis(2_500);
+/// The wall clock may move this much more than time has passed; from there on it was set, and the server is asked
+/// before anything is dispatched.
+pub const CLOCK_STEP_MAX: Duration = Duration::from_millis(500);
+/// A planner's clock that differs from the server's by more than this is worth an operator's look.
+pub const CLOCK_OFFSET_WARN: Duration = Duration::from_millis(500);
+/// A planner whose clock differs from the server's by more than this dispatches nothing.
+pub const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(5);
+/// How often a planner compares its clock with the server's.
+pub const CLOCK_CHECK: Duration = Duration::from_secs(2);
 /// How often a planner or worker says that it is alive.
 pub const MEMBER_HEARTBEAT: Duration = Duration::from_secs(2);
 /// A member not heard of for this long is gone.
@@ -70,6 +118,15 @@ pub const CURSOR_WRITE: Duration = Duration::from_secs(10);
 pub const ROUND_SLEEP_MAX: Duration = Duration::from_millis(500);
 /// Dispatches a planner has in flight at once.
 pub const DISPATCHES_IN_FLIGHT_MAX: usize = 256;
+
+/// How long a submission may wait for its instant, at most.
+pub const DELAY_MAX: Duration = Duration::from_hours(8784);
+/// Delayed submissions a planner has in hand at once: read, waiting for their last moments, or on their way.
+pub const DELAYED_IN_FLIGHT_MAX: usize = 512;
+/// Delayed submissions a planner deletes at once. More would be no faster, and keep others waiting at the server.
+pub const DELAYED_DELETES_MAX: usize = 16;
+/// This long before its instant a delayed submission is read, so that it is at hand when it is due.
+pub const DELAYED_READ_AHEAD: Duration = Duration::from_millis(250);
 
 /// Without a sign of life for this long the server hands a run to another worker, when its queue does not say.
 pub const ACK_WAIT_DEFAULT: Duration = Duration::from_secs(30);
@@ -104,10 +161,24 @@ pub const RUN_RETENTION: Duration = Duration::from_hours(2160);
 
 // A planner that is cut off stops before another may begin, yet keeps most of its term.
 const _: () = assert!(0 < LEASE_MARGIN.as_millis() && 2 * LEASE_MARGIN.as_millis() < LEASE.as_millis());
-// A holder renews, and may fail once, before it stops trusting itself.
-const _: () = assert!(LEASE_RENEW.as_millis() < (LEASE.as_millis() - LEASE_MARGIN.as_millis()));
-// The death of a planner does not turn its slots into missed ones: its member entry and its lease run out before.
-const _: () = assert!(MEMBER_GONE.as_millis() + LEASE.as_millis() < MISSED_AFTER.as_millis());
+// Catching up ends: a schedule comes due less often than its missed slots are run.
+const _: () = assert!(CATCH_UP_RUNS_PER_SECOND as u128 * INTERVAL_MIN.as_millis() > 1_000);
+// A planner may fail to say twice that it is at a backfill before another takes it.
+const _: () = assert!(3 * BACKFILL_REPORT.as_millis() < BACKFILL_ACK_WAIT.as_millis());
+// The reason of a pause fits a note, whatever its characters, with who and until when.
+const _: () = assert!(4 * PAUSE_REASON_CHARS_MAX + 1_024 < NOTE_BYTES_MAX);
+// A planner's renewal may fail twice in a row before it stops trusting itself.
+const _: () = assert!(2 * LEASE_RENEW.as_millis() < LEASE.as_millis() - LEASE_MARGIN.as_millis());
+// A silent planner is replaced in time: its silence is noticed at most one renewal after its lease.
+const _: () = assert!(LEASE.as_millis() + LEASE_RENEW.as_millis() < CHANGE_OF_HOLDER_MAX.as_millis());
+// The death of a planner does not even make its slots late.
+const _: () = assert!(CHANGE_OF_HOLDER_MAX.as_millis() < LATE_AFTER.as_millis());
+// Nor does it turn them into missed ones, when the successor's clock and the dead planner's differ as much as they may.
+const _: () =
+    assert!(CHANGE_OF_HOLDER_MAX.as_millis() + 2 * CLOCK_OFFSET_MAX.as_millis() < MISSED_AFTER.as_millis());
+// What is worth a warning is no reason to stop, and a step that goes unnoticed is not worth a warning.
+const _: () = assert!(CLOCK_OFFSET_WARN.as_millis() < CLOCK_OFFSET_MAX.as_millis());
+const _: () = assert!(CLOCK_STEP_MAX.as_millis() <= CLOCK_OFFSET_WARN.as_millis());
 // A member is heard at least twice before it is thought gone.
 const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis());
 // A dead worker's heartbeat is gone when the server hands its run on, so the next owner may take it at once.
@@ -117,8 +188,16 @@ const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MAR
 // What is left then is enough for a command to be asked to end and to be killed.
 const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
+// What is read ahead of its instant leaves room for what is due already.
+const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);
+// A calendar as JSON fits into one message: a date is 13 bytes there.
+const _: () = assert!(2 * 13 * CALENDAR_DATES_MAX < MESSAGE_BYTES_MAX);
 // The whole life of a run with the default attempts fits its history: pending, and two writes an attempt.
 const _: () = assert!(1 + 2 * (ATTEMPTS_DEFAULT as i64) < RUN_HISTORY);
+// What catching up may run at once may also wait at once.
+const _: () = assert!(MISSED_RUNS_MAX <= WAITING_RUNS_MAX);
+// The keys of all runs that wait are one value in a bucket.
+const _: () = assert!(WAITING_RUNS_MAX * (NAME_CHARS_MAX + 4) < MESSAGE_BYTES_MAX / 4);

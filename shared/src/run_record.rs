@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp, limits,
-    names::{ActionName, MemberId, Name, QueueName, TargetName},
+    names::{ActionName, BackfillId, MemberId, Name, QueueName, TargetName},
     run::RunId,
     run_state::{IllegalTransition, RunEvent, RunState},
     slot::Slot,
@@ -21,10 +21,18 @@ use crate::{
 pub enum Reason {
     /// The schedule's previous run had not ended.
     SkippedOverlap,
+    /// It waits for the schedule's previous run to end.
+    Buffered,
+    /// A newer run of its schedule took its place.
+    Replaced,
+    /// Its schedule was deleted while it waited.
+    ScheduleDeleted,
     /// The slot passed while nobody could dispatch it, and the schedule's policy does not run it late.
     SkippedMissed,
     /// The schedule's calendar leaves this day out.
     SkippedCalendar,
+    /// The schedule was paused at this slot; the record's note says by whom and why.
+    Paused,
     /// The task or its subject cannot be understood.
     Malformed,
     /// There is no such schedule, target or command.
@@ -74,6 +82,8 @@ pub enum ErrorKind {
     Command,
     /// The worker was lost.
     Lost,
+    /// As many runs of the schedule wait as may.
+    Overlap,
     /// Something in the worker itself.
     Internal,
     /// A kind of a newer version, which this one has no word for.
@@ -112,10 +122,22 @@ pub struct RunRecord {
     /// Why it is in that state, where the state does not say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
+    /// The reason in words, where there is more to say: by whom a schedule was paused, and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
+    /// Who asked for it by hand: with `trigger` or `backfill`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
+    /// The backfill it was run by, if it was not run at its slot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub backfill: Option<BackfillId>,
     /// The instant it was due; absent for ad-hoc runs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
-    /// Whether it was dispatched noticeably after its slot.
+    /// The instant before which it was not to run; absent if it was submitted to run at once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_before: Option<Timestamp>,
+    /// Whether it was dispatched noticeably after its slot, or after the instant it waited for.
     #[serde(default)]
     pub late: bool,
     /// The attempt it is in or ended with, from 1; 0 before the first.
@@ -133,7 +155,7 @@ pub struct RunRecord {
     /// What the service is asked to do, or the command's name.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub action: Option<ActionName>,
-    /// When the record was made.
+    /// When the record was made; of a slot that was skipped and is run after all, when that was decided.
     pub created_at: Timestamp,
     /// When the latest attempt began.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -170,7 +192,11 @@ impl RunRecord {
             queue,
             status: RunState::Pending,
             reason: None,
+            note: None,
+            by: None,
+            backfill: None,
             slot: None,
+            not_before: None,
             late: false,
             attempt: 0,
             fence: None,
@@ -200,10 +226,19 @@ impl RunRecord {
         }
     }
 
+    /// A record of an ad-hoc run that waited for an instant.
+    pub fn delayed(id: RunId, not_before: Timestamp, queue: QueueName, at: Timestamp) -> Self {
+        let late = at - not_before > chrono_duration(limits::LATE_AFTER);
+        Self { not_before: Some(not_before), late, ..Self::pending(id, queue, at) }
+    }
+
     /// The record after an event, or that the event cannot happen. Fields of the past are cleared, dates are set.
     pub fn apply(&self, event: RunEvent, at: Timestamp) -> Result<RunRecord, IllegalTransition> {
         let status = self.status.next(event)?;
-        let mut next = RunRecord { status, reason: None, next_attempt_at: None, ..self.clone() };
+        if event == RunEvent::Backfilled && self.skipped_because().is_none() {
+            return Err(IllegalTransition { from: self.status, event });
+        }
+        let mut next = RunRecord { status, reason: None, note: None, next_attempt_at: None, ..self.clone() };
         if event == RunEvent::Started {
             next.attempt += 1;
             next.started_at = Some(at);
@@ -221,6 +256,13 @@ impl RunRecord {
             next.reason = Some(Reason::Drained);
             next.worker = None;
         }
+        if event == RunEvent::Backfilled {
+            next.created_at = at;
+            next.late = true;
+            next.finished_at = None;
+            next.error = None;
+            next.trace_id = None;
+        }
         if status.is_final() {
             next.finished_at = Some(at);
         }
@@ -234,6 +276,25 @@ impl RunRecord {
         self
     }
 
+    /// Why this slot was skipped, if it was: no worker ever had it, so it may be run after all. What somebody cancelled,
+    /// or what waited too long in its queue, was decided on and is left so.
+    pub fn skipped_because(&self) -> Option<Reason> {
+        let was_skipped = |reason: &Reason| {
+            let skips =
+                [Reason::SkippedMissed, Reason::SkippedOverlap, Reason::SkippedCalendar, Reason::Paused];
+            skips.contains(reason)
+        };
+        let is_open = self.status == RunState::Cancelled && self.attempt == 0 && self.slot.is_some();
+        self.reason.filter(was_skipped).filter(|_| is_open)
+    }
+
+    /// The same record with the reason in words.
+    #[must_use]
+    pub fn noting(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(cut(note.into(), limits::NOTE_BYTES_MAX));
+        self
+    }
+
     /// The same record with an error.
     #[must_use]
     pub fn with_error(mut self, error: RunError) -> Self {
@@ -241,16 +302,27 @@ impl RunRecord {
         self
     }
 
-    /// How long after its slot the run was dispatched or will be.
+    /// How long after its slot, or the instant it waited for, the run was dispatched or will be.
     pub fn lateness(&self) -> Option<Duration> {
-        (self.created_at - self.slot?).to_std().ok()
+        (self.created_at - self.slot.or(self.not_before)?).to_std().ok()
     }
 }
 
-/// An output as a record keeps it: whole if it fits, otherwise its beginning, marked as cut.
+/// Whether a value has more levels of lists and objects within each other.
+pub fn is_deeper_than(value: &serde_json::Value, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else { return value.is_array() || value.is_object() };
+    match value {
+        serde_json::Value::Array(items) => items.iter().any(|item| is_deeper_than(item, below)),
+        serde_json::Value::Object(fields) => fields.values().any(|field| is_deeper_than(field, below)),
+        _ => false,
+    }
+}
+
+/// An output as a record keeps it: whole if it fits, otherwise its beginning as text, marked as cut. One that is nested too
+/// deeply is such a text too: nobody could read the record around it.
 pub fn bounded_output(output: serde_json::Value) -> serde_json::Value {
     let text = output.to_string();
-    if text.len() <= limits::OUTPUT_BYTES_MAX {
+    if text.len() <= limits::OUTPUT_BYTES_MAX && !is_deeper_than(&output, limits::JSON_DEPTH_MAX) {
         return output;
     }
     let bytes = text.len();
@@ -302,6 +374,24 @@ mod tests {
     }
 
     #[test]
+    fn only_a_slot_that_was_skipped_is_run_after_all() {
+        let name: Name = "nightly".parse().expect("name");
+        let slot = Slot::at(at("2026-11-24T02:00:00Z"));
+        let planned = RunRecord::planned(&name, slot, QueueName::default_queue(), slot.instant());
+        let skipped = planned.apply(RunEvent::Skipped, slot.instant()).expect("skipped");
+        let skipped = skipped.because(Reason::Paused).noting("paused by ann");
+        let later = at("2026-11-25T02:00:00Z");
+        let again = skipped.apply(RunEvent::Backfilled, later).expect("run after all");
+        assert_eq!((again.status, again.late, again.created_at), (RunState::Pending, true, later));
+        assert_eq!((again.reason, again.note, again.finished_at, again.attempt), (None, None, None, 0));
+        let stopped = planned.apply(RunEvent::Cancelled, later).expect("stopped").because(Reason::ByOperator);
+        assert!(stopped.apply(RunEvent::Backfilled, later).is_err());
+        let by_hand =
+            pending().apply(RunEvent::Skipped, later).expect("skipped").because(Reason::SkippedOverlap);
+        assert!(by_hand.apply(RunEvent::Backfilled, later).is_err(), "a run by hand is no slot");
+    }
+
+    #[test]
     fn absent_means_not_applicable() {
         let json = serde_json::to_value(pending()).expect("json");
         let keys: Vec<&str> = json.as_object().expect("object").keys().map(String::as_str).collect();
@@ -333,6 +423,11 @@ mod tests {
         let long = bounded_output(serde_json::json!("é".repeat(limits::OUTPUT_BYTES_MAX)));
         assert_eq!(long["truncated"], true);
         assert!(long.to_string().len() <= limits::OUTPUT_BYTES_MAX);
+        let deep = |levels: usize| -> serde_json::Value {
+            serde_json::from_str(&format!("{}{}", "[".repeat(levels), "]".repeat(levels))).expect("JSON")
+        };
+        assert_eq!(bounded_output(deep(limits::JSON_DEPTH_MAX)), deep(limits::JSON_DEPTH_MAX));
+        assert_eq!(bounded_output(deep(limits::JSON_DEPTH_MAX + 1))["truncated"], true);
         assert!(RunError::new(ErrorKind::Target, "é".repeat(9_999)).message.len() <= limits::ERROR_BYTES_MAX);
     }
 }

@@ -21,13 +21,15 @@ pub enum RunState {
     Failed,
     /// An attempt did not go well; another will be made.
     Retry,
-    /// It will not be run, or was stopped; the reason says why. Final.
+    /// It will not be run, or was stopped; the reason says why. Final, but that a backfill runs a skipped slot after all.
     Cancelled,
 }
 
 /// What can happen to a run. Events and states are two types even where the word agrees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunEvent {
+    /// It waits until its schedule's previous run has ended.
+    Buffered,
     /// A worker claimed it: a new attempt begins.
     Started,
     /// The attempt went well.
@@ -50,6 +52,8 @@ pub enum RunEvent {
     Expired,
     /// Somebody stopped it.
     Cancelled,
+    /// It was skipped, and a backfill runs it after all.
+    Backfilled,
 }
 
 /// An event that cannot happen in a state.
@@ -83,7 +87,8 @@ impl RunState {
             (Running, On::FailedWithRetry | On::Lost) => Ok(Retry),
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
-            (Running, On::Interrupted) => Ok(Pending),
+            // A slot that was skipped has one record, also when it is run after all; which it was, the record decides.
+            (Running, On::Interrupted) | (Pending, On::Buffered) | (Cancelled, On::Backfilled) => Ok(Pending),
             (Pending, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
@@ -91,7 +96,7 @@ impl RunState {
         }
     }
 
-    /// Whether nothing can happen to the run any more.
+    /// Whether nothing can happen to the run any more, unless somebody asks for a backfill.
     pub fn is_final(self) -> bool {
         matches!(self, RunState::Success | RunState::Failed | RunState::Cancelled)
     }
@@ -117,7 +122,8 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 11] = [
+    pub const ALL: [RunEvent; 13] = [
+        RunEvent::Buffered,
         RunEvent::Started,
         RunEvent::Succeeded,
         RunEvent::FailedWithRetry,
@@ -129,11 +135,13 @@ impl RunEvent {
         RunEvent::Rejected,
         RunEvent::Expired,
         RunEvent::Cancelled,
+        RunEvent::Backfilled,
     ];
 
     /// What the event means, for `docs/run-states.md`.
     pub fn meaning(self) -> &'static str {
         match self {
+            RunEvent::Buffered => "the run waits until its schedule's previous one has ended",
             RunEvent::Started => "a worker claimed the run; a new attempt begins",
             RunEvent::Succeeded => "the attempt went well",
             RunEvent::FailedWithRetry => "the attempt went wrong; another follows after the backoff",
@@ -141,10 +149,11 @@ impl RunEvent {
             RunEvent::Lost => "the attempt's worker is gone; the attempt is spent, another follows",
             RunEvent::LostForGood => "the attempt's worker is gone and no other attempt follows",
             RunEvent::Interrupted => "the attempt's worker is stopping; the attempt is not spent",
-            RunEvent::Skipped => "the slot is not run: overlap, missed, calendar",
+            RunEvent::Skipped => "the slot is not run: overlap, missed, calendar, paused",
             RunEvent::Rejected => "the task cannot be understood",
             RunEvent::Expired => "the run waited longer than it may",
             RunEvent::Cancelled => "somebody stopped the run",
+            RunEvent::Backfilled => "the slot was skipped, and a backfill runs it after all",
         }
     }
 }
@@ -155,7 +164,7 @@ pub fn states_page() -> String {
     let mut page = String::from(
         "# The states of a run\n\n\
          Generated from `shared/src/run_state.rs`; a test compares them. \
-         Bold states are final: nothing happens to a run there.\n\n```mermaid\nstateDiagram-v2\n    [*] --> PENDING\n",
+         Bold states are final: nothing happens to a run there, but that a backfill runs a slot which was skipped.\n\n```mermaid\nstateDiagram-v2\n    [*] --> PENDING\n",
     );
     let moves = || {
         RunState::ALL.into_iter().flat_map(|from| {
@@ -182,8 +191,9 @@ mod tests {
 
     #[test]
     fn nothing_happens_to_a_run_that_is_final() {
+        let is_skip_undone = |state, event| (state, event) == (RunState::Cancelled, RunEvent::Backfilled);
         for state in RunState::ALL.into_iter().filter(|state| state.is_final()) {
-            for event in RunEvent::ALL {
+            for event in RunEvent::ALL.into_iter().filter(|event| !is_skip_undone(state, *event)) {
                 assert_eq!(state.next(event), Err(IllegalTransition { from: state, event }));
             }
         }

@@ -1,5 +1,7 @@
 //! A schedule: a named recipe of when, what, and the policies between.
 
+use std::collections::BTreeSet;
+
 use chrono::SubsecRound;
 use chrono_tz::Tz;
 use schemars::JsonSchema;
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
+    bounds::{Bounds, BoundsError, Exclusion},
+    closed_day::OnClosedDay,
     cron::{CronError, CronExpr, DstPolicy, ZoneError, parse_zone},
     human_duration::HumanDuration,
     limits,
@@ -23,8 +27,43 @@ pub enum Overlap {
     /// The slot is skipped, and its record says so. Never two at once.
     #[default]
     Skip,
+    /// One slot waits, the first that comes, and runs as soon as the previous run has ended; others are skipped. Never
+    /// two at once.
+    BufferOne,
+    /// Slots wait, at most 100, and run in order, each as soon as the one before has ended. Never two at once.
+    BufferAll,
+    /// The previous run is cancelled, and the slot runs as soon as it has stopped. Never two at once.
+    Replace,
     /// Both run.
     Allow,
+}
+
+impl Overlap {
+    /// Whether the schedule's runs share one lock, so that never two of them are live.
+    pub fn is_exclusive(self) -> bool {
+        self != Overlap::Allow
+    }
+
+    /// How many of a schedule's runs may wait for its lock.
+    pub fn waiting_max(self) -> usize {
+        match self {
+            Overlap::Skip | Overlap::Allow => 0,
+            Overlap::BufferOne => 1,
+            // Those that wait to replace are replaced themselves, as soon as somebody looks at them.
+            Overlap::BufferAll | Overlap::Replace => limits::WAITING_RUNS_MAX,
+        }
+    }
+
+    /// The policy as definitions write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Overlap::Skip => "skip",
+            Overlap::BufferOne => "buffer_one",
+            Overlap::BufferAll => "buffer_all",
+            Overlap::Replace => "replace",
+            Overlap::Allow => "allow",
+        }
+    }
 }
 
 /// What happens to slots that passed while nobody could dispatch them.
@@ -52,6 +91,8 @@ pub struct Schedule {
     pub timezone: Tz,
     /// What happens where that zone's clocks change.
     pub dst: DstPolicy,
+    /// What narrows and shifts the instants of `when`; none if nothing does.
+    pub bounds: Option<Box<Bounds>>,
     /// What happens while the previous run has not ended.
     pub overlap: Overlap,
     /// What happens to slots that were missed.
@@ -60,6 +101,8 @@ pub struct Schedule {
     pub catch_up: std::time::Duration,
     /// Days on which it may run.
     pub calendar: Option<CalendarName>,
+    /// What happens to a slot on a day that its calendar leaves out.
+    pub on_closed_day: OnClosedDay,
     /// The queue its runs travel on.
     pub queue: QueueName,
     /// What is done.
@@ -103,6 +146,23 @@ pub struct ScheduleFields {
     /// What happens where that zone's clocks change.
     #[serde(skip_serializing_if = "DstPolicy::is_default", default)]
     pub dst: DstPolicy,
+    /// The first instant at which it may be due (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub start: Option<Timestamp>,
+    /// The last instant at which it may be due (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub end: Option<Timestamp>,
+    /// How many slots it has, counted from `start`, which it needs. A slot that is skipped counts too.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schemars(range(min = 1, max = limits::MAX_RUNS_MAX))]
+    pub max_runs: Option<u32>,
+    /// Dates in its zone, and instants, on which it is not due.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub exclude: BTreeSet<Exclusion>,
+    /// Each slot is shifted by less than this, by a hash of the schedule's name and the slot: always the same, and
+    /// never past the next one. The shifted instant is the slot, in `next`, in its record and for the calendar.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub jitter: Option<HumanDuration>,
     /// What happens at a slot while the previous run has not ended. Default skip.
     #[serde(default)]
     pub overlap: Overlap,
@@ -115,6 +175,9 @@ pub struct ScheduleFields {
     /// The calendar whose days it may run on. Default: every day.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub calendar: Option<CalendarName>,
+    /// What happens to a slot on a day that the calendar leaves out. Default skip.
+    #[serde(skip_serializing_if = "OnClosedDay::is_default", default)]
+    pub on_closed_day: OnClosedDay,
     /// The queue its runs travel on. Default `default`.
     #[serde(default = "QueueName::default_queue")]
     pub queue: QueueName,
@@ -143,6 +206,12 @@ pub enum ScheduleError {
     /// A zone nobody knows.
     #[error(transparent)]
     Zone(#[from] ZoneError),
+    /// Bounds that cannot be kept.
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
+    /// Without a calendar no day is closed.
+    #[error("on_closed_day is for schedules with `calendar`: name the calendar, or leave it out")]
+    ClosedDay,
     /// Longer than anybody would call catching up.
     #[error("catch_up is {0}; at most {max} is allowed", max = HumanDuration(limits::CATCH_UP_MAX))]
     CatchUp(HumanDuration),
@@ -165,15 +234,37 @@ impl TryFrom<ScheduleFields> for Schedule {
         if catch_up.0 > limits::CATCH_UP_MAX {
             return Err(ScheduleError::CatchUp(catch_up));
         }
+        if fields.on_closed_day != OnClosedDay::Skip && fields.calendar.is_none() {
+            return Err(ScheduleError::ClosedDay);
+        }
+        let timezone = fields.timezone.as_deref().map_or(Ok(Tz::UTC), parse_zone)?;
+        let bounds = Bounds {
+            start: fields.start,
+            end: fields.end,
+            max_runs: fields.max_runs,
+            exclude: fields.exclude,
+            jitter: fields.jitter.unwrap_or_default().0,
+            ..Bounds::default()
+        };
+        let bounds = if bounds.is_none() {
+            None
+        } else {
+            let nominal = |after| when.next_after(after, timezone, fields.dst);
+            let bounds = bounds.check()?;
+            bounds.check_comes(timezone, &nominal)?;
+            Some(Box::new(bounds.named("", timezone, &nominal)))
+        };
         Ok(Self {
             description: fields.description,
             when,
-            timezone: fields.timezone.as_deref().map_or(Ok(Tz::UTC), parse_zone)?,
+            timezone,
             dst: fields.dst,
+            bounds,
             overlap: fields.overlap,
             missed: fields.missed,
             catch_up: catch_up.0,
             calendar: fields.calendar,
+            on_closed_day: fields.on_closed_day,
             queue: fields.queue,
             task: fields.task,
         })
@@ -193,6 +284,7 @@ fn parse_lines(lines: CronLines) -> Result<Vec<CronExpr>, ScheduleError> {
 
 impl From<Schedule> for ScheduleFields {
     fn from(schedule: Schedule) -> Self {
+        let bounds = schedule.bounds.map(|bounds| *bounds).unwrap_or_default();
         let mut fields = Self {
             description: schedule.description,
             cron: None,
@@ -201,10 +293,16 @@ impl From<Schedule> for ScheduleFields {
             at: None,
             timezone: (schedule.timezone != Tz::UTC).then(|| schedule.timezone.name().to_owned()),
             dst: schedule.dst,
+            start: bounds.start,
+            end: bounds.end,
+            max_runs: bounds.max_runs,
+            exclude: bounds.exclude,
+            jitter: (!bounds.jitter.is_zero()).then_some(HumanDuration(bounds.jitter)),
             overlap: schedule.overlap,
             missed: schedule.missed,
             catch_up: Some(HumanDuration(schedule.catch_up)),
             calendar: schedule.calendar,
+            on_closed_day: schedule.on_closed_day,
             queue: schedule.queue,
             task: schedule.task,
         };
@@ -224,21 +322,32 @@ impl From<Schedule> for ScheduleFields {
 }
 
 impl Schedule {
-    /// The schedule under its name: `H` in its cron lines is spread by the name, the same on every machine.
+    /// The schedule under its name: `H` in its cron lines and its jitter are spread by the name, the same on every
+    /// machine.
     #[must_use]
     pub fn named(mut self, name: &Name) -> Self {
         if let When::Cron(lines) = self.when {
             self.when = When::Cron(lines.into_iter().map(|line| line.with_seed(name.as_str())).collect());
         }
+        if let Some(bounds) = self.bounds.take() {
+            let nominal = |after| self.when.next_after(after, self.timezone, self.dst);
+            self.bounds = Some(Box::new(bounds.named(name.as_str(), self.timezone, &nominal)));
+        }
         self
     }
 
-    /// The first slot strictly after an instant.
+    /// The first slot strictly after an instant, whatever its calendar says.
     pub fn next_after(&self, after: Timestamp) -> Option<Slot> {
-        self.when.next_after(after, self.timezone, self.dst).map(Slot::at)
+        let nominal = |after| self.when.next_after(after, self.timezone, self.dst);
+        let next = match &self.bounds {
+            None => nominal(after),
+            Some(bounds) => bounds.next_after(after, self.timezone, &nominal),
+        };
+        next.map(Slot::at)
     }
 
-    /// The slots strictly after an instant, in order.
+    /// The slots strictly after an instant, in order, whatever its calendar says. `closed_day.rs` has those that count
+    /// with a calendar.
     pub fn slots_after(&self, after: Timestamp) -> impl Iterator<Item = Slot> + '_ {
         std::iter::successors(self.next_after(after), |slot| self.next_after(slot.instant()))
     }

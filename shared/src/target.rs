@@ -88,7 +88,7 @@ impl TryFrom<TargetFields> for Target {
     type Error = TargetError;
     fn try_from(fields: TargetFields) -> Result<Self, TargetError> {
         let address = match (fields.http, fields.message) {
-            (Some(url), None) => Address::Http(check_url(url)?),
+            (Some(url), None) => Address::Http(check_url(&url)?),
             (None, Some(prefix)) => Address::Message(check_subject(prefix)?),
             (Some(_), Some(_)) => return Err(TargetError::Ways("both")),
             (None, None) => return Err(TargetError::Ways("neither")),
@@ -124,7 +124,7 @@ impl From<Target> for TargetFields {
     }
 }
 
-fn check_url(url: String) -> Result<String, TargetError> {
+fn check_url(url: &str) -> Result<String, TargetError> {
     let trimmed = url.trim_end_matches('/');
     let host = trimmed.strip_prefix("http://").or_else(|| trimmed.strip_prefix("https://"));
     // A user or password in a URL would end up in records and logs; a query would swallow the action's path.
@@ -133,7 +133,17 @@ fn check_url(url: String) -> Result<String, TargetError> {
         Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) && !trimmed.contains(bad) => {
             Ok(trimmed.to_owned())
         }
-        _ => Err(TargetError::Url(url)),
+        _ => Err(TargetError::Url(without_secrets(url))),
+    }
+}
+
+/// A URL as it may be said in errors: without the user and password it must not have, and without its query.
+fn without_secrets(url: &str) -> String {
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?***"));
+    let start = url.find("://").map_or(0, |at| at + 3);
+    match url[start..].rfind('@') {
+        Some(at) => format!("{}***{}{query}", &url[..start], &url[start + at..]),
+        None => format!("{url}{query}"),
     }
 }
 
@@ -201,6 +211,19 @@ mod tests {
             (r#"{"message":"svc.storage"}"#, "svc.storage.archive_hot_data"),
         ] {
             assert_eq!(target(json).expect(json).place_of(&action), place);
+        }
+    }
+
+    #[test]
+    fn a_password_or_a_token_in_an_address_is_refused_without_being_repeated() {
+        for url in [
+            "http://user:s3cret@host/a",
+            "http://host/?token=s3cret",
+            "user:s3cret@host",
+            "http://u:a/s3cret@h",
+        ] {
+            let message = target(&format!(r#"{{"http":"{url}"}}"#)).expect_err(url);
+            assert!(!message.contains("s3cret") && message.contains("***"), "{message}");
         }
     }
 

@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    distinct_keys::DistinctKeys,
     human_duration::HumanDuration,
     limits,
+    mistake::plain_words,
     names::{ActionName, Name, TargetName},
     retry::{RetryError, RetryPolicy},
+    run_record::is_deeper_than,
     suggest::explain_unknown,
     target::{Address, Target},
 };
@@ -132,6 +135,9 @@ pub enum TaskError {
         /// How large it is.
         bytes: usize,
     },
+    /// Nested more deeply than it could be stored.
+    #[error("parameters are nested more than {max} levels deep; flatten them, or pass them as a text", max = limits::JSON_DEPTH_MAX)]
+    TooDeep,
     /// Neither a service nor a command, or both.
     #[error("a task has either `target_service` and `action`, or `command`; this one has {0}")]
     Work(&'static str),
@@ -165,6 +171,9 @@ impl TryFrom<TaskFields> for Task {
             return Err(TaskError::Timeout(timeout));
         }
         fields.retry.check()?;
+        if fields.parameters.values().any(|value| is_deeper_than(value, limits::JSON_DEPTH_MAX - 1)) {
+            return Err(TaskError::TooDeep);
+        }
         let task = Self {
             work,
             task_name: fields.task_name,
@@ -250,8 +259,11 @@ impl Task {
         if bytes.len() > limits::TASK_BYTES_MAX {
             return Err(TaskError::TooLarge { bytes: bytes.len() });
         }
-        let fields: TaskFields = serde_json::from_slice(bytes)
-            .map_err(|error| TaskError::Json(explain_unknown(&error.to_string())))?;
+        let unreadable =
+            |error: serde_json::Error| TaskError::Json(explain_unknown(&plain_words(&error.to_string())));
+        // First, because it is not for us to choose which of two values was meant.
+        serde_json::from_slice::<DistinctKeys>(bytes).map_err(unreadable)?;
+        let fields: TaskFields = serde_json::from_slice(bytes).map_err(unreadable)?;
         fields.try_into()
     }
 
@@ -322,11 +334,25 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_stored_or_is_not_clear_is_refused() {
+        let nested = |levels: usize| {
+            let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+            Task::from_json(
+                format!(r#"{{"target_service":"a","action":"b","parameters":{{"deep":{deep}}}}}"#).as_bytes(),
+            )
+        };
+        assert!(nested(limits::JSON_DEPTH_MAX - 1).is_ok());
+        assert_eq!(nested(limits::JSON_DEPTH_MAX), Err(TaskError::TooDeep));
+        let twice = Task::from_json(br#"{"target_service":"a","action":"b","parameters":{"n":1,"n":2}}"#);
+        assert!(twice.expect_err("twice").to_string().contains("\"n\" is written twice"));
+    }
+
+    #[test]
     fn what_is_no_task_is_refused_with_the_repair() {
         for (json, part) in [
             (r#"{"target_service":"#, "EOF"),
             ("", "EOF"),
-            ("[1]", "invalid type"),
+            ("[1]", "is not a text"),
             (r"{}", "neither"),
             (r#"{"target_service":"a"}"#, "no `action`"),
             (r#"{"target_service":"a","action":"b","command":["c"]}"#, "both"),
@@ -340,7 +366,7 @@ mod tests {
             (r#"{"target_service":"a","action":"b","timeout":"0s"}"#, "more than 0s"),
             (r#"{"target_service":"a","action":"b","timeout":"5 parsecs"}"#, "number with its unit"),
             (r#"{"target_service":"a","action":"b","retry":{"attempts":0}}"#, "retry.attempts is 0"),
-            (r#"{"target_service":"a","action":"b","action":"c"}"#, "duplicate field"),
+            (r#"{"target_service":"a","action":"b","action":"c"}"#, "written twice"),
         ] {
             let message = Task::from_json(json.as_bytes()).expect_err(json).to_string();
             assert!(message.contains(part), "{json}: {message}");

@@ -22,6 +22,12 @@ impl TraceContext {
         Self { trace_id: bits, span_id: span.max(1), sampled: true }
     }
 
+    /// A new place in a trace that a record names.
+    pub fn within(trace_id: &str) -> Option<Self> {
+        let trace_id = u128::from_str_radix(trace_id, 16).ok().filter(|id| *id != 0)?;
+        Some(Self { trace_id, ..Self::root() })
+    }
+
     /// Reads a `traceparent` header; a stranger's nonsense is no context.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let parts: Vec<&str> = traceparent.split('-').collect();
@@ -61,6 +67,8 @@ mod tests {
     fn a_context_is_read_back_and_nonsense_is_not() {
         let root = TraceContext::root();
         assert_eq!(TraceContext::parse(&root.to_string()), Some(root));
+        let within = TraceContext::within(&root.trace_id_text()).expect("a trace");
+        assert!(within.trace_id == root.trace_id && within.span_id != root.span_id);
         let example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(TraceContext::parse(example).expect("W3C's own example").to_string(), example);
         for nonsense in [

@@ -31,7 +31,10 @@ pub enum When {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IntervalError {
     /// Zero, a fraction of a second, or more than a year.
-    #[error("every is {}; it is whole seconds, {} to {} days", show(*.0), show(INTERVAL_MIN), INTERVAL_MAX.as_secs() / 86_400)]
+    #[error(
+        "every is {}; a schedule comes at most once a second: write whole seconds, {} to {} days",
+        show(*.0), show(INTERVAL_MIN), INTERVAL_MAX.as_secs() / 86_400
+    )]
     Interval(Duration),
     /// Not less than the interval, or with a fraction of a second.
     #[error("phase is {}; it is whole seconds and less than every ({})", show(*.phase), show(*.interval))]

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use async_nats::jetstream::{consumer, kv, stream};
+use async_nats::{
+    datetime,
+    jetstream::{consumer, kv, stream},
+};
 use bytes::Bytes;
 use chrono::DateTime;
 use futures::{Stream, StreamExt};
@@ -21,6 +24,9 @@ use crate::{
 const READS_MAX: u32 = 3;
 /// Between two messages of such a read.
 const READ_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How often a silent watch is compared with what the leader has.
+const WATCH_LOOK: Duration = Duration::from_secs(2);
 
 /// A value as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +122,21 @@ impl Bucket {
         }
     }
 
+    /// Reads exactly this revision of a key from the leader; none if the history does not reach back to it any more.
+    pub async fn at(&self, key: &str, revision: u64) -> Result<Option<Stored<Bytes>>, ReadError> {
+        let stream = self.stream().await?;
+        match stream.get_raw_message(revision).await {
+            Ok(message) if message.subject.as_str() == self.subject(key) => Ok(Some(Stored {
+                value: message.payload,
+                revision: message.sequence,
+                stored_at: timestamp(message.time.unix_timestamp_nanos()),
+            })),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(missing_or_unavailable(&format!("bucket {}", self.name), &error)),
+        }
+    }
+
     async fn stream(&self) -> Result<stream::Stream<()>, ReadError> {
         self.streams
             .jetstream()
@@ -148,22 +169,49 @@ impl Bucket {
 
     /// Everything that is there now, then every change, for keys that match (`>` for all).
     ///
-    /// A watch mends itself after a reconnect and goes on from where it was. It ends with an error only when its consumer
-    /// cannot be made again; watch again then, with a wait between.
+    /// A watch mends itself after most reconnects and goes on from where it was. Where it does not (after the loss of a server
+    /// of three the client may fall silent for good, without an error) it is noticed within [`WATCH_LOOK`], and the watch ends
+    /// with an error: watch again then, with a wait between.
     pub async fn watch(
         &self,
         filter: &str,
     ) -> Result<impl Stream<Item = Result<Change, ReadError>> + Send + Unpin + use<>, ReadError> {
+        self.watch_many(&[filter]).await
+    }
+
+    /// As [`Bucket::watch`], for keys that match any of several filters; in the order in which they were written.
+    pub async fn watch_many(
+        &self,
+        filters: &[&str],
+    ) -> Result<impl Stream<Item = Result<Change, ReadError>> + Send + Unpin + use<>, ReadError> {
         let watch = self
             .store()
             .await?
-            .watch_with_history(filter)
+            .watch_many_with_history(filters.iter().copied())
             .await
             .map_err(|error| ReadError::unavailable(format!("watch of {}", self.name), error))?;
         let name = self.name.clone();
-        Ok(Box::pin(watch.map(move |entry| {
+        let changes = watch.map(move |entry| {
             entry.map(change_of).map_err(|error| ReadError::unavailable(format!("watch of {name}"), error))
-        })))
+        });
+        let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        let watched = Watched { bucket: self.clone(), filters, seen: 0, overdue: None };
+        Ok(Box::pin(futures::stream::unfold(
+            (changes.boxed(), watched),
+            |(mut changes, mut watched)| async move {
+                let item = watched.next(&mut changes).await?;
+                Some((item, (changes, watched)))
+            },
+        )))
+    }
+
+    /// The newest revision of all keys that match, from the leader; 0 if there is none.
+    async fn newest_revision(&self, filter: &str) -> Result<u64, ReadError> {
+        match self.stream().await?.get_last_raw_message_by_subject(&self.subject(filter)).await {
+            Ok(message) => Ok(message.sequence),
+            Err(error) if error.kind() == stream::LastRawMessageErrorKind::NoMessageFound => Ok(0),
+            Err(error) => Err(missing_or_unavailable(&format!("bucket {}", self.name), &error)),
+        }
     }
 
     /// All keys and values that match, as they are now. Of one moment only if nobody writes meanwhile.
@@ -180,6 +228,27 @@ impl Bucket {
     /// All versions of all keys that match, deletions included, oldest first.
     pub async fn list_versions(&self, filter: &str) -> Result<Vec<Change>, ReadError> {
         self.read_all(filter, consumer::DeliverPolicy::All).await
+    }
+
+    /// All versions that match and were stored since a moment, deletions included, oldest first; of more than so many
+    /// only the newest, so that a bucket with much traffic costs no more than that.
+    pub async fn list_versions_since(
+        &self,
+        filter: &str,
+        since: Timestamp,
+        newest_max: u64,
+    ) -> Result<Vec<Change>, ReadError> {
+        let nanos = since.timestamp_nanos_opt().unwrap_or_default();
+        let start_time = datetime::from_nanos(nanos.into())
+            .map_err(|error| ReadError::unavailable(self.name.clone(), error))?;
+        let by_time = consumer::DeliverPolicy::ByStartTime { start_time };
+        let count = self.reader(filter, by_time).await?.cached_info().num_pending;
+        if count <= newest_max {
+            return self.read_all(filter, by_time).await;
+        }
+        let last = self.stream_with_info().await?.cached_info().state.last_sequence;
+        let start_sequence = last.saturating_sub(newest_max) + 1;
+        self.read_all(filter, consumer::DeliverPolicy::ByStartSequence { start_sequence }).await
     }
 
     /// Whether it holds a version of any key beside the newest.
@@ -206,12 +275,12 @@ impl Bucket {
         outcome
     }
 
-    async fn read_once(
+    /// A consumer that begins where it is told; the server drops it when nobody listens.
+    async fn reader(
         &self,
         filter: &str,
         policy: consumer::DeliverPolicy,
-    ) -> Result<Vec<Change>, ReadError> {
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
+    ) -> Result<consumer::Consumer<consumer::push::OrderedConfig>, ReadError> {
         let config = consumer::push::OrderedConfig {
             deliver_subject: self.streams.client().new_inbox(),
             filter_subject: self.subject(filter),
@@ -219,10 +288,17 @@ impl Bucket {
             ..Default::default()
         };
         let stream = self.stream().await?;
-        let consumer = stream
-            .create_consumer(config)
-            .await
-            .map_err(|error| missing_or_unavailable(&format!("bucket {}", self.name), &error))?;
+        let created = stream.create_consumer(config).await;
+        created.map_err(|error| missing_or_unavailable(&format!("bucket {}", self.name), &error))
+    }
+
+    async fn read_once(
+        &self,
+        filter: &str,
+        policy: consumer::DeliverPolicy,
+    ) -> Result<Vec<Change>, ReadError> {
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(self.name.clone(), error);
+        let consumer = self.reader(filter, policy).await?;
         let mut expected = consumer.cached_info().num_pending;
         let mut messages = consumer.messages().await.map_err(|error| unavailable(&error))?;
         let mut found = Vec::new();
@@ -265,6 +341,50 @@ impl Bucket {
             versions.push(change_of(entry.map_err(|error| unavailable(&error))?));
         }
         Ok(versions)
+    }
+}
+
+/// A watch, and what it should have shown by now.
+struct Watched {
+    bucket: Bucket,
+    filters: Vec<String>,
+    /// The newest revision it has shown.
+    seen: u64,
+    /// One that the leader had at the last look and that had not been shown.
+    overdue: Option<u64>,
+}
+
+impl Watched {
+    async fn next(
+        &mut self,
+        changes: &mut (impl Stream<Item = Result<Change, ReadError>> + Unpin),
+    ) -> Option<Result<Change, ReadError>> {
+        let clock = self.bucket.streams.clock().clone();
+        loop {
+            tokio::select! {
+                change = changes.next() => {
+                    if let Some(Ok(change)) = &change {
+                        self.seen = self.seen.max(change.revision);
+                    }
+                    return change;
+                }
+                () = clock.sleep(WATCH_LOOK) => {}
+            }
+            let mut newest = 0;
+            for filter in &self.filters {
+                // A leader that does not answer says nothing about the watch.
+                newest = newest.max(self.bucket.newest_revision(filter).await.unwrap_or(0));
+            }
+            // Twice in a row: what was written a moment ago may be on its way.
+            if self.overdue.is_some_and(|overdue| overdue > self.seen) {
+                let what = format!("watch of {}", self.bucket.name);
+                return Some(Err(ReadError::unavailable(
+                    what,
+                    "it has fallen silent and shows no changes any more",
+                )));
+            }
+            self.overdue = (newest > self.seen).then_some(newest);
+        }
     }
 }
 

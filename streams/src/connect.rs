@@ -152,15 +152,24 @@ async fn connect_client(settings: &ConnectSettings) -> Result<Client, ConnectErr
     Ok(client)
 }
 
-/// An address without the password that may be in it.
+/// Addresses without the passwords that may be in them. A password may hold commas, and an address may lack its scheme: so
+/// whatever stands before an `@` is hidden, at worst with an address that had no password.
 fn shown(url: &str) -> String {
-    url.split(',')
-        .map(|one| match one.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
-            Some((scheme, Some((_, host)))) => format!("{scheme}://***@{host}"),
-            _ => one.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join(",")
+    let mut parts = url.split('@').peekable();
+    let mut shown = String::new();
+    while let Some(part) = parts.next() {
+        let is_first = shown.is_empty();
+        // After an `@` comes a host, and after its comma the next address.
+        let (host, next) = if is_first { ("", part) } else { part.split_once(',').unwrap_or((part, "")) };
+        let comma = if is_first || next.is_empty() { "" } else { "," };
+        let hidden = match (parts.peek(), next.find("://")) {
+            (None, _) => next.to_owned(),
+            (Some(_), Some(at)) => format!("{}***@", &next[..at + 3]),
+            (Some(_), None) => "***@".to_owned(),
+        };
+        shown = format!("{shown}{host}{comma}{hidden}");
+    }
+    shown
 }
 
 fn check_version(url: &str, found: &str) -> Result<(), ConnectError> {
@@ -198,6 +207,16 @@ mod tests {
 
     #[test]
     fn a_password_in_an_address_is_not_shown() {
-        assert_eq!(shown("nats://a:secret@h:4222,nats://b:4222"), "nats://***@h:4222,nats://b:4222");
+        for (url, expected) in [
+            ("nats://a:secret@h:4222,nats://b:4222", "nats://***@h:4222,nats://b:4222"),
+            ("nats://b:4222,tls://c:4222", "nats://b:4222,tls://c:4222"),
+            ("a:secret@h:4222", "***@h:4222"),
+            ("nats://a:se,cret@h:4222", "nats://***@h:4222"),
+            ("nats://b:4222,nats://a:secret@h:4222,a:secret@i", "nats://***@h:4222,***@i"),
+            ("nats://a:secret@h,nats://a:secret@i,nats://c", "nats://***@h,nats://***@i,nats://c"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(url), expected, "{url}");
+        }
     }
 }

@@ -64,6 +64,26 @@ impl Streams {
         self.write(&self.names().trigger(&trigger.run), headers, bytes).await
     }
 
+    /// The wish that made a run, as it was stored; none if the audit does not reach back to it any more.
+    pub async fn trigger_of(&self, run: &RunId) -> Result<Option<Trigger>, ReadError> {
+        let payload = self.last_control(&self.names().trigger(run)).await?;
+        Ok(payload.and_then(|payload| serde_json::from_slice(&payload).ok()))
+    }
+
+    /// The last message on a control subject, read from the stream's leader.
+    pub(crate) async fn last_control(&self, subject: &str) -> Result<Option<Bytes>, ReadError> {
+        let name = self.names().control_stream();
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(message.payload)),
+            Err(error) => match error.kind() {
+                jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                _ => Err(unavailable(&error)),
+            },
+        }
+    }
+
     /// The triggers that no planner has done yet, as they come; each goes to one planner at a time.
     pub async fn triggers(
         &self,

@@ -21,6 +21,17 @@ pub struct DeadLetter {
     pub subject: String,
 }
 
+/// Bytes of an unreadable message kept in its dead letter.
+const RAW_BYTES_MAX: usize = 64 * 1024;
+
+impl DeadLetter {
+    /// The letter of a message that is no task: with what came, cut to a bound.
+    pub fn unreadable(run: RunRecord, payload: &[u8], subject: String) -> Self {
+        let kept = &payload[..payload.len().min(RAW_BYTES_MAX)];
+        Self { run, task: None, raw: Some(String::from_utf8_lossy(kept).into_owned()), subject }
+    }
+}
+
 impl Streams {
     /// Stores a dead letter under its run. Storing the same again replaces it, so this may be repeated.
     pub async fn bury(&self, letter: &DeadLetter) -> Result<(), WriteError> {

@@ -85,7 +85,7 @@ pub enum ReadError {
         detail: String,
     },
     /// The stream or bucket is not there.
-    #[error("{what} does not exist; run `cronfleet init`, or apply the file that declares it")]
+    #[error("{what} does not exist; run `cronfleet init`, which creates what is missing")]
     Missing {
         /// The stream or bucket.
         what: String,

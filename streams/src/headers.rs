@@ -20,6 +20,8 @@ pub const SLOT: &str = "Cronfleet-Slot";
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
+/// The instant before which a submission may not run, RFC 3339.
+pub const NOT_BEFORE: &str = "Cronfleet-Not-Before";
 /// Who asked for something, in the audit.
 pub const BY: &str = "Cronfleet-By";
 

@@ -6,7 +6,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::{run::RunId, run_record::RunRecord};
+use serde::Deserialize;
+use shared::{
+    Timestamp,
+    names::QueueName,
+    run::RunId,
+    run_record::{Reason, RunRecord},
+    run_state::RunState,
+};
 
 use crate::{
     ReadError, Streams, WriteError,
@@ -138,7 +145,9 @@ impl Ledger {
             }
             // Still the revision we wanted to write over: the conflict was with a write that did not get through.
             Ok(Some(stored)) if stored.revision == over => Err(WriteError::Unknown { what: what() }),
+            // Whatever it is: somebody wrote it since.
             Ok(_) => Ok(Update::Stale),
+            Err(ReadError::Corrupt { revision, .. }) if revision != over => Ok(Update::Stale),
             Err(_) => Err(WriteError::Unknown { what: what() }),
         }
     }
@@ -153,6 +162,17 @@ impl Ledger {
         // A record nobody understands must not hide the others.
         Ok(self.bucket.list(filter).await?.into_iter().filter_map(|change| stored_of(change).ok()).collect())
     }
+
+    /// All that was written since a moment, by the server's clock, oldest first; of more than so many the newest. For
+    /// people.
+    pub async fn written_since(
+        &self,
+        since: Timestamp,
+        newest_max: u64,
+    ) -> Result<Vec<Stored<RunRecord>>, ReadError> {
+        let changes = self.bucket.list_versions_since(">", since, newest_max).await?;
+        Ok(changes.into_iter().filter_map(|change| stored_of(change).ok()).collect())
+    }
 }
 
 fn stored_of(change: Change) -> Result<Stored<RunRecord>, ReadError> {
@@ -165,10 +185,51 @@ fn encode(record: &RunRecord) -> Bytes {
     Bytes::from(serde_json::to_vec(record).unwrap_or_default())
 }
 
+/// What even a record of another version says, or one that holds what cannot be read: whose it is and how far it is. It is
+/// never taken for absent, because then its run would run again.
+#[derive(Deserialize)]
+struct Outline {
+    id: RunId,
+    queue: QueueName,
+    status: RunState,
+    created_at: Timestamp,
+}
+
 fn parse(key: &str, bytes: &[u8], revision: u64) -> Result<RunRecord, ReadError> {
-    serde_json::from_slice(bytes).map_err(|error| ReadError::Corrupt {
-        what: format!("run {key}"),
-        revision,
-        detail: error.to_string(),
-    })
+    let corrupt = |detail: String| ReadError::Corrupt { what: format!("run {key}"), revision, detail };
+    let record = match serde_json::from_slice::<RunRecord>(bytes) {
+        Ok(record) => record,
+        Err(error) => {
+            let outline: Outline = serde_json::from_slice(bytes).map_err(|_| corrupt(error.to_string()))?;
+            let Outline { id, queue, status, created_at } = outline;
+            let outlined = RunRecord { status, ..RunRecord::pending(id, queue, created_at) };
+            outlined.because(Reason::Other)
+        }
+    };
+    if record.id.to_string() != key {
+        return Err(corrupt(format!("it is the record of {}", record.id)));
+    }
+    Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_made_out_of_a_record_counts_and_only_what_is_none_is_corrupt() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let head = r#""id":"a.b","queue":"default","created_at":"2026-11-24T02:00:00Z""#;
+        for body in [
+            format!(r#"{{{head},"status":"SUCCESS","output":{deep}}}"#),
+            format!(r#"{{{head},"status":"SUCCESS","attempt":"three","slot":{{"of":"a newer version"}}}}"#),
+        ] {
+            let record = parse("a.b", body.as_bytes(), 7).expect("an outline");
+            assert_eq!((record.status, record.reason), (RunState::Success, Some(Reason::Other)));
+            assert!(matches!(parse("a.c", body.as_bytes(), 7), Err(ReadError::Corrupt { revision: 7, .. })));
+        }
+        for nonsense in ["", "no record", "{}", r#"{"id":"a.b","status":"SUCCESS"}"#] {
+            assert!(parse("a.b", nonsense.as_bytes(), 7).is_err(), "{nonsense}");
+        }
+    }
 }

@@ -8,20 +8,26 @@
 //!   protected by a compare-and-set.
 //! - **An ack proves nothing**: a stale one succeeds too. Only the ledger decides who owns an attempt.
 
+pub mod backfills;
 pub mod bucket;
+pub mod cancel;
 pub mod catalog;
 pub mod connect;
 pub mod control;
 pub mod dead;
+pub mod delayed;
 pub mod delivery;
 pub mod error;
 pub mod headers;
 pub mod leases;
 pub mod ledger;
+pub mod lines;
 pub mod members;
 pub mod names;
+pub mod pauses;
 pub mod queue_depth;
 pub mod raw;
+mod remove;
 pub mod requests;
 pub mod responder;
 pub mod results;

@@ -1,7 +1,6 @@
 //! The members: which planners and workers are alive, and what they do. Each writes only of itself.
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::{
     Timestamp,
@@ -38,9 +37,29 @@ pub struct PlannerStatus {
     pub invalid: Vec<String>,
     /// How long after its slot the latest run was dispatched, in milliseconds.
     pub lateness_ms: Option<u64>,
+    /// By how many milliseconds its clock is ahead of the server's, by its latest comparison; negative if behind.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clock_offset_ms: Option<i64>,
+    /// Why its clock is not believed: it dispatches nothing until the clock agrees with the server's again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clock_suspect: Option<String>,
+    /// Slots that are due and wait, because something is full or does not answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waiting: Option<Waiting>,
     /// It is about to end: others should not count on it.
     #[serde(default)]
     pub stopping: bool,
+}
+
+/// Slots that are due and have no record or task yet. They come late; none is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// How many, at least.
+    pub slots: usize,
+    /// The oldest of them.
+    pub since: Timestamp,
+    /// What the latest attempt failed with.
+    pub why: String,
 }
 
 /// What a worker does.
@@ -122,28 +141,5 @@ impl Members {
     pub async fn list(&self) -> Result<Vec<Member>, ReadError> {
         let changes = self.bucket.list(">").await?;
         Ok(changes.iter().filter_map(|change| serde_json::from_slice(change.value.as_ref()?).ok()).collect())
-    }
-
-    /// Planners as they come, report and go: the id, and its word, or none when it left.
-    ///
-    /// Whoever dies does not say so: the watcher must notice the silence.
-    pub async fn watch_planners(
-        &self,
-    ) -> Result<
-        impl Stream<Item = Result<(MemberId, Option<PlannerStatus>), ReadError>> + Send + Unpin + use<>,
-        ReadError,
-    > {
-        let changes = self.bucket.watch("planner.*").await?;
-        Ok(Box::pin(changes.filter_map(|change| async {
-            let change = match change {
-                Ok(change) => change,
-                Err(error) => return Some(Err(error)),
-            };
-            let id: MemberId = change.key.strip_prefix("planner.")?.parse().ok()?;
-            match change.value.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-                Some(Member::Planner(planner)) => Some(Ok((id, Some(planner)))),
-                _ => Some(Ok((id, None))),
-            }
-        })))
     }
 }

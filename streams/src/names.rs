@@ -5,15 +5,22 @@
 //! | `<ns>_TASKS` | stream, work queue | `<ns>.due.<queue>.<name>.<key>` | planners | workers |
 //! | | | `<ns>.tasks.<queue>.<name>.<key>` | anybody allowed to submit | workers |
 //! | `<ns>_TASKS/<queue>` | durable pull consumer | both subjects of the queue | `init`, `apply` | workers |
-//! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers | operators |
+//! | `<ns>_DELAYED` | stream | `<ns>.delayed.<queue>.<name>.<key>` | anybody allowed to submit | planners |
+//! | | as it is stored | `<ns>.delayed.<partition>.<queue>.<name>.<key>` | the server | planners |
+//! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers, planners | operators |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
+//! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
+//! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
+//! | `<ns>_CONTROL/backfill` | durable pull consumer | `<ns>.control.backfill.>` | `init` | planners |
 //! | `<ns>_RAW` | stream, made and deleted by `bench` | `<ns>.raw.<n>` | `bench` | nobody |
 //! | `<ns>_runs` | bucket: the ledger | `<name>.<key>` | planners, workers | everybody |
 //! | | republished | `<ns>.results.<name>.<key>` | the server | dashboards |
 //! | `<ns>_schedules` | bucket | `<partition>.<name>` | operators | planners |
+//! | | | `<partition>.<name>.pause` | operators | planners |
+//! | `<ns>_backfills` | bucket, aged out | `<name>.<id>` | planners | everybody |
 //! | `<ns>_catalog` | bucket | `target.<name>` `queue.<name>` `calendar.<name>` | operators | everybody |
-//! | `<ns>_planner` | bucket | `lease.<partition>` `cursor.<partition>` | planners | planners |
+//! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
 //!
 //! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
@@ -21,11 +28,16 @@
 //!
 //! A queue has its own subjects in the stream, so a submission to a queue nobody declared is refused at once
 //! ("no responders") instead of waiting for a worker that will never come.
+//!
+//! A submission that waits is stored under its partition, which the server computes from name and key: a planner then
+//! reads only its own share. [`Names::delayed_partition`] computes the same.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use shared::{
-    names::{CalendarName, MemberId, Name, NameError, QueueName, RunKey, TargetName},
+    hash::partition_of,
+    limits::PARTITIONS,
+    names::{BackfillId, CalendarName, MemberId, Name, NameError, QueueName, RunKey, TargetName},
     run::RunId,
 };
 
@@ -114,6 +126,10 @@ impl Names {
         format!("{}_schedules", self.ns)
     }
 
+    pub(crate) fn backfills_bucket(&self) -> String {
+        format!("{}_backfills", self.ns)
+    }
+
     pub(crate) fn catalog_bucket(&self) -> String {
         format!("{}_catalog", self.ns)
     }
@@ -139,6 +155,16 @@ impl Names {
     /// All planned runs of a schedule, in all queues.
     pub(crate) fn due_of(&self, schedule: &Name) -> String {
         format!("{}.due.*.{schedule}.*", self.ns)
+    }
+
+    /// A schedule's lock, in all queues.
+    pub(crate) fn due_locks_of(&self, schedule: &Name) -> String {
+        format!("{}.due.*.{schedule}.{LOCK_KEY}", self.ns)
+    }
+
+    /// A run under a subject of its own, planned or submitted, in all queues.
+    pub(crate) fn own_subjects_of(&self, run: &RunId) -> [String; 2] {
+        [format!("{}.due.*.{run}", self.ns), format!("{}.tasks.*.{run}", self.ns)]
     }
 
     /// The subject anybody submits a task to.
@@ -176,6 +202,62 @@ impl Names {
         format!("{}.dead.*.*.*", self.ns)
     }
 
+    pub(crate) fn delayed_stream(&self) -> String {
+        format!("{}_DELAYED", self.ns)
+    }
+
+    /// The subject anybody submits a task to that shall wait.
+    pub fn delayed(&self, queue: &QueueName, run: &RunId) -> String {
+        format!("{}.delayed.{queue}.{run}", self.ns)
+    }
+
+    /// The subject a message was submitted to, from the tokens of the one it is stored under.
+    pub(crate) fn delayed_as_submitted(&self, queue: &str, name: &str, key: &str) -> String {
+        format!("{}.delayed.{queue}.{name}.{key}", self.ns)
+    }
+
+    pub(crate) fn delayed_all(&self) -> String {
+        format!("{}.delayed.*.*.*", self.ns)
+    }
+
+    /// What the server makes of that subject: the partition comes first, so that it can be filtered by.
+    pub(crate) fn delayed_stored(&self) -> String {
+        let partition = format!("{{{{partition({PARTITIONS},2,3)}}}}");
+        format!("{}.delayed.{partition}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.ns)
+    }
+
+    /// The partition of a run that waits: of name and key, so that many runs of one name are shared among planners.
+    pub(crate) fn delayed_partition(run: &RunId) -> u16 {
+        partition_of(&format!("{}{}", run.name, run.key))
+    }
+
+    /// A run that waits, in whatever queue.
+    pub(crate) fn delayed_run(&self, run: &RunId) -> String {
+        format!("{}.delayed.{}.*.{run}", self.ns, Self::delayed_partition(run))
+    }
+
+    /// The filters for what waits in these partitions.
+    pub(crate) fn delayed_in(&self, partitions: &BTreeSet<u16>) -> Vec<String> {
+        if partitions.len() == usize::from(PARTITIONS) {
+            return vec![self.delayed_matching(None, None)];
+        }
+        partitions.iter().map(|partition| format!("{}.delayed.{partition}.*.*.*", self.ns)).collect()
+    }
+
+    /// The filter for what waits in this queue, under this name.
+    pub(crate) fn delayed_matching(&self, queue: Option<&QueueName>, name: Option<&Name>) -> String {
+        let (queue, name) = (queue.map_or("*", QueueName::as_str), name.map_or("*", Name::as_str));
+        format!("{}.delayed.*.{queue}.{name}.*", self.ns)
+    }
+
+    /// Takes a stored subject apart: its partition, and its queue, name and key as they were written.
+    pub(crate) fn parse_delayed<'a>(&self, stored: &'a str) -> Option<(u16, &'a str, &'a str, &'a str)> {
+        let rest = stored.strip_prefix(self.ns.0.as_str())?.strip_prefix(".delayed.")?;
+        let mut tokens = rest.splitn(4, '.');
+        let partition = tokens.next()?.parse().ok()?;
+        Some((partition, tokens.next()?, tokens.next()?, tokens.next()?))
+    }
+
     pub(crate) fn control_all(&self) -> String {
         format!("{}.control.>", self.ns)
     }
@@ -186,6 +268,22 @@ impl Names {
 
     pub(crate) fn triggers(&self) -> String {
         format!("{}.control.trigger.*.*", self.ns)
+    }
+
+    pub(crate) fn backfill(&self, schedule: &Name, id: &BackfillId) -> String {
+        format!("{}.control.backfill.{schedule}.{id}", self.ns)
+    }
+
+    pub(crate) fn backfill_requests(&self) -> String {
+        format!("{}.control.backfill.*.*", self.ns)
+    }
+
+    pub(crate) fn cancel(&self, run: &RunId) -> String {
+        format!("{}.control.cancel.{run}", self.ns)
+    }
+
+    pub(crate) fn cancels(&self) -> String {
+        format!("{}.control.cancel.*.*", self.ns)
     }
 
     /// The subject on which every change of a run comes out.
@@ -205,6 +303,9 @@ impl Names {
 /// The durable consumer through which planners share control messages.
 pub(crate) const CONTROL_CONSUMER: &str = "planner";
 
+/// The durable consumer through which planners share backfills: beside the other, which a long one must not hold up.
+pub(crate) const BACKFILL_CONSUMER: &str = "backfill";
+
 /// The stream behind a bucket.
 pub(crate) fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
@@ -217,8 +318,7 @@ pub(crate) fn bucket_prefix(bucket: &str) -> String {
 
 /// Keys of the buckets.
 pub(crate) mod keys {
-    use super::{CalendarName, MemberId, Name, QueueName, TargetName};
-    use shared::hash::partition_of;
+    use super::{BackfillId, CalendarName, MemberId, Name, QueueName, TargetName, partition_of};
 
     pub(crate) fn schedule(name: &Name) -> String {
         format!("{}.{name}", partition_of(name.as_str()))
@@ -226,6 +326,28 @@ pub(crate) mod keys {
 
     pub(crate) fn schedules_of(partition: u16) -> String {
         format!("{partition}.*")
+    }
+
+    /// All pauses.
+    pub(crate) const PAUSES: &str = "*.*.pause";
+
+    /// What was said of a schedule's pause: beside its definition, under the same partition.
+    pub(crate) fn pause(name: &Name) -> String {
+        format!("{}.pause", schedule(name))
+    }
+
+    /// The schedule that a key says a pause of, if it is such a key.
+    pub(crate) fn paused_schedule(key: &str) -> Option<Name> {
+        let name: Name = key.strip_suffix(".pause")?.split_once('.')?.1.parse().ok()?;
+        (pause(&name) == key).then_some(name)
+    }
+
+    pub(crate) fn backfill(schedule: &Name, id: &BackfillId) -> String {
+        format!("{schedule}.{id}")
+    }
+
+    pub(crate) fn backfills_of(schedule: &Name) -> String {
+        format!("{schedule}.*")
     }
 
     pub(crate) fn target(name: &TargetName) -> String {
@@ -240,12 +362,25 @@ pub(crate) mod keys {
         format!("calendar.{name}")
     }
 
+    /// The keys of all seats.
+    pub(crate) const SEATS: &str = "seat.*";
+    /// The keys of all leases.
+    pub(crate) const LEASES: &str = "lease.*";
+
+    pub(crate) fn seat(number: u16) -> String {
+        format!("seat.{number}")
+    }
+
     pub(crate) fn lease(partition: u16) -> String {
         format!("lease.{partition}")
     }
 
     pub(crate) fn cursor(partition: u16) -> String {
         format!("cursor.{partition}")
+    }
+
+    pub(crate) fn line(name: &Name) -> String {
+        format!("line.{}.{name}", partition_of(name.as_str()))
     }
 
     pub(crate) fn member(kind: &str, id: &MemberId) -> String {
@@ -269,6 +404,21 @@ mod tests {
         let lock = names.due_lock(&queue, &run.name);
         assert_eq!(names.parse_task(&lock), Some((Origin::Due, "default", "reindex", "_")));
         assert_eq!(names.parse_task("other.tasks.default.reindex.4711"), None);
+    }
+
+    #[test]
+    fn the_subject_of_what_waits_is_taken_apart_as_the_server_put_it_together() {
+        let names = Names::new(Namespace::default());
+        let run: RunId = "reindex.4711".parse().expect("id");
+        assert_eq!(
+            names.parse_delayed("cronfleet.delayed.31.default.reindex.4711"),
+            Some((31, "default", "reindex", "4711"))
+        );
+        // The partition is what nats-server 2.15.1 computed for this subject.
+        assert_eq!(names.delayed_run(&run), "cronfleet.delayed.31.*.reindex.4711");
+        assert_eq!(names.parse_delayed("cronfleet.delayed.default.reindex.4711"), None);
+        assert_eq!(names.delayed_in(&(0..64).collect()), ["cronfleet.delayed.*.*.*.*"]);
+        assert_eq!(names.delayed_in(&[7].into()), ["cronfleet.delayed.7.*.*.*"]);
     }
 
     #[test]

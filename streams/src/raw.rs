@@ -43,7 +43,7 @@ impl Streams {
             .try_buffer_unordered(IN_FLIGHT)
             .try_for_each(|_| std::future::ready(Ok(())))
             .await;
-        let took = self.clock().elapsed() - began;
+        let took = self.clock().elapsed().saturating_sub(began);
         let _ = self.jetstream().delete_stream(&name).await;
         published.map(|()| took)
     }

@@ -8,6 +8,7 @@ use crate::{
     ReadError, Streams, WriteError,
     bucket::{Bucket, Change, Stored},
     names::keys,
+    pauses::{PauseVersion, pause_of},
 };
 
 /// The schedules of a fleet.
@@ -34,6 +35,8 @@ pub struct Version {
 pub enum Seen {
     /// A version of a schedule.
     Version(Box<Version>),
+    /// A schedule was paused, or resumed.
+    Pause(Box<PauseVersion>),
     /// Everything that was there when the watch began has been seen. Comes once, and also if there was nothing but keys
     /// that are no schedule's.
     Current,
@@ -58,6 +61,10 @@ impl Streams {
 }
 
 impl Schedules {
+    pub(crate) fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
     /// Reads one from the leader.
     pub async fn get(&self, name: &Name) -> Result<Option<Stored<Schedule>>, ReadError> {
         let Some(stored) = self.bucket.get(&keys::schedule(name)).await? else { return Ok(None) };
@@ -67,6 +74,13 @@ impl Schedules {
             detail,
         })?;
         Ok(Some(Stored { value: schedule, revision: stored.revision, stored_at: stored.stored_at }))
+    }
+
+    /// Reads exactly this version of one from the leader; none if its history does not reach back to it any more, or
+    /// it cannot be understood.
+    pub async fn at(&self, name: &Name, revision: u64) -> Result<Option<Schedule>, ReadError> {
+        let stored = self.bucket.at(&keys::schedule(name), revision).await?;
+        Ok(stored.and_then(|stored| read(name, &stored.value).ok()))
     }
 
     /// Writes one if it differs from what is there; over exactly what was read, so no change is lost.
@@ -128,8 +142,11 @@ impl Schedules {
                 Ok(change) => {
                     let current = change.is_current.then_some(Ok(Seen::Current));
                     // A key that is no schedule's is a stranger's writing: it has no name to show it under.
-                    let version = version_of(change).map(|version| Ok(Seen::Version(Box::new(version))));
-                    [version, current]
+                    let seen = match pause_of(&change) {
+                        Some(pause) => Some(Seen::Pause(Box::new(pause))),
+                        None => version_of(change).map(|version| Seen::Version(Box::new(version))),
+                    };
+                    [seen.map(Ok), current]
                 }
                 Err(error) => [Some(Err(error)), None],
             })
@@ -145,6 +162,9 @@ fn read(name: &Name, bytes: &[u8]) -> Result<Schedule, String> {
 }
 
 fn version_of(change: Change) -> Option<Version> {
+    if keys::paused_schedule(&change.key).is_some() {
+        return None;
+    }
     let name = change.key.split_once('.').and_then(|(_, name)| name.parse::<Name>().ok());
     let Some(name) = name.filter(|name| keys::schedule(name) == change.key) else {
         tracing::warn!(

@@ -33,11 +33,13 @@ pub struct DueTask {
     pub task: Task,
 }
 
-/// Which run holds a schedule's lock.
+/// A task that lies in the queue, and so holds its subject: a schedule's lock, or a run's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Holder {
     /// The run, if the message says one.
     pub run: Option<RunId>,
+    /// The queue, if its subject names one.
+    pub queue: Option<QueueName>,
     /// The message's place in the stream.
     pub sequence: u64,
     /// When it was published.
@@ -45,8 +47,8 @@ pub struct Holder {
 }
 
 impl Streams {
-    /// Publishes a planned run. With overlap `skip` the subject is the schedule's lock: [`WriteError::Occupied`] means
-    /// that a run of it is queued or running, which may be this very one, published before.
+    /// Publishes a planned run. Unless runs may overlap the subject is the schedule's lock: [`WriteError::Occupied`]
+    /// means that a run of it is queued or running, which may be this very one, published before.
     pub async fn dispatch(
         &self,
         due: &DueTask,
@@ -65,9 +67,10 @@ impl Streams {
     }
 
     fn due_subject(&self, due: &DueTask, overlap: Overlap) -> String {
-        match overlap {
-            Overlap::Skip => self.names().due_lock(&due.run.queue, &due.run.id.name),
-            Overlap::Allow => self.names().due(&due.run.queue, &due.run.id),
+        if overlap.is_exclusive() {
+            self.names().due_lock(&due.run.queue, &due.run.id.name)
+        } else {
+            self.names().due(&due.run.queue, &due.run.id)
         }
     }
 
@@ -82,6 +85,20 @@ impl Streams {
         self.last_on(&self.names().task(queue, run)).await
     }
 
+    /// The task of a run, wherever it lies: under its schedule's lock or its own subject, in whatever queue.
+    pub(crate) async fn task_of(&self, run: &RunId) -> Result<Option<Holder>, ReadError> {
+        let lock = self.last_on(&self.names().due_locks_of(&run.name)).await?;
+        if lock.as_ref().is_some_and(|holder| holder.run.as_ref() == Some(run)) {
+            return Ok(lock);
+        }
+        for subject in self.names().own_subjects_of(run) {
+            if let Some(holder) = self.last_on(&subject).await? {
+                return Ok(Some(holder));
+            }
+        }
+        Ok(None)
+    }
+
     async fn last_on(&self, subject: &str) -> Result<Option<Holder>, ReadError> {
         let name = self.names().tasks_stream();
         let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
@@ -89,6 +106,10 @@ impl Streams {
         match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(Holder {
                 run: headers::value(Some(&message.headers), headers::RUN).and_then(|text| text.parse().ok()),
+                queue: self
+                    .names()
+                    .parse_task(&message.subject)
+                    .and_then(|(_, queue, ..)| queue.parse().ok()),
                 sequence: message.sequence,
                 since: timestamp(message.time.unix_timestamp_nanos()),
             })),
@@ -103,15 +124,7 @@ impl Streams {
     ///
     /// It frees the lock of a run whose worker recorded the end and died before the ack.
     pub async fn remove_finished(&self, sequence: u64) -> Result<(), ReadError> {
-        let name = self.names().tasks_stream();
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
-        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
-        match stream.delete_message(sequence).await {
-            Ok(_) => Ok(()),
-            // Gone already: that is what was wanted.
-            Err(error) if error.to_string().contains("no message found") => Ok(()),
-            Err(error) => Err(unavailable(&error)),
-        }
+        self.remove_message(&self.names().tasks_stream(), sequence).await
     }
 
     /// Submits an ad-hoc task: what any NATS client does with one publish.

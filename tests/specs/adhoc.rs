@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures::{StreamExt, stream};
 use harness::{Fleet, PlainClient, eventually, within};
 use serde_json::json;
-use shared::run_state::RunState;
+use shared::{run_record::Reason, run_state::RunState};
 use std::time::Duration;
 use streams::WriteError;
 
@@ -179,4 +179,30 @@ async fn ten_thousand_runs_on_two_workers_one_of_them_killed_all_end_and_none_is
         let life = fleet.life(&stored.value.id.to_string()).await;
         assert_eq!(life.iter().filter(|state| state.is_final()).count(), 1, "{life:?}");
     }
+}
+
+#[tokio::test]
+async fn garbage_under_the_key_of_a_task_in_another_queue_does_not_make_it_vanish() {
+    let fleet = Fleet::start().await;
+    fleet.apply("targets: {target: {http: TARGET}}\nqueues: {other: {}}");
+    let run = "cross.k1".parse().expect("run");
+    let task = json!({"target_service": "target", "action": "ok"}).to_string();
+    let submit = async |queue: &str, bytes: &[u8]| {
+        fleet.streams.submit(&queue.parse().expect("queue"), &run, bytes, None).await.expect("acknowledged");
+    };
+    submit("other", task.as_bytes()).await;
+    submit("default", b"{garbage").await;
+    let _worker = fleet.worker(&[]);
+    assert_eq!(fleet.end_of("cross.k1").await.reason, Some(Reason::Malformed));
+    let _worker = fleet.worker(&["--queue", "other"]);
+    let record = eventually("a record that says what became of the good task", async || {
+        let records = fleet.records().await.into_iter().map(|stored| stored.value);
+        records.into_iter().find(|record| record.id.name.as_str() == "rejected").ok_or("none".to_owned())
+    })
+    .await;
+    assert!(record.error.as_ref().expect("an error").message.contains("cross.k1 has ended already"));
+    assert!(
+        fleet.dead_letter(&record).await.raw.expect("the task").contains("target_service"),
+        "nothing is lost"
+    );
 }

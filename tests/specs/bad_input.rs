@@ -34,7 +34,7 @@ async fn a_file_that_cannot_be_applied_changes_nothing_and_says_why() {
     refused(
         &fleet,
         "schedules: {lost: {every: 1m, task: {target_service: nobody, action: ok}}}",
-        &["lost", "nobody", "targets:"],
+        &["lost", "nobody", "targets:", "definitions.yaml:1:54"],
     );
     let large = format!("{}\n# {}", schedule("large", "every: 1m"), "x".repeat(5 * 1024 * 1024));
     refused(&fleet, &large, &["at most"]);

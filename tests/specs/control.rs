@@ -23,6 +23,7 @@ async fn a_schedule_is_run_now_with_parameters_of_the_moment() {
         fleet.cronfleet_json(&["trigger", "yearly", "--wait", "--param", "b=3", "--param", "c=\"x y\""]);
     assert_eq!(record["status"], "SUCCESS");
     assert_eq!(record["schedule"], "yearly");
+    assert!(record["by"].as_str().is_some_and(|by| by.contains('@')), "who asked is in the record: {record}");
     assert_eq!(record["output"]["parameters"], json!({"a": 1, "b": 3, "c": "x y"}));
     let shown = fleet.cronfleet_json(&["describe", "run", record["id"].as_str().expect("an id")]);
     assert!(shown.to_string().contains("SUCCESS"), "{shown}");
@@ -72,6 +73,7 @@ async fn a_trigger_that_names_a_slot_or_nothing_known_does_no_harm() {
     fleet.streams.trigger(&trigger("nobody.manual-1")).await.expect("stored");
     let record = fleet.end_of("nobody.manual-1").await;
     assert_eq!((record.status, record.reason), (RunState::Failed, Some(Reason::Unknown)));
+    assert_eq!(record.by.as_deref(), Some("spec"));
     assert_eq!(fleet.record("yearly.20270101T000000Z").await, None);
 }
 

@@ -67,9 +67,15 @@ fn only_streams_imports_async_nats() {
 #[test]
 fn no_other_crate_spells_a_subject() {
     for_each_source(&["planner/src", "worker/src", "bench/src", "cli/src", "shared/src"], |path, text| {
-        for spelled in
-            ["cronfleet.due", "cronfleet.tasks", "cronfleet.results", "cronfleet.control", "$KV.", "$JS."]
-        {
+        for spelled in [
+            "cronfleet.due",
+            "cronfleet.tasks",
+            "cronfleet.delayed",
+            "cronfleet.results",
+            "cronfleet.control",
+            "$KV.",
+            "$JS.",
+        ] {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
             let found =

@@ -7,18 +7,31 @@
 )]
 
 mod adhoc;
+mod backfill;
 mod bad_input;
+mod cancelling;
 mod cluster;
 mod control;
+mod delayed;
+mod delayed_cluster;
+mod delayed_figures;
+mod doctor;
 mod drain;
 mod example;
 mod generated;
 mod layout;
 mod mending;
 mod overlap;
+mod overlap_cluster;
+mod pause;
+mod planners;
 mod planning;
+mod readme;
 mod results;
 mod server;
 mod targets;
+mod time;
 mod topology;
 mod up;
+mod waiting;
+mod waiting_kills;

@@ -47,11 +47,13 @@ async fn nonsense_in_a_cursor_a_lease_a_record_or_under_a_strange_key_stops_no_s
     let soon = Slot::at(fleet.now() + TimeDelta::seconds(8));
     let mut client = PlainClient::connect(&fleet.nats.url()).await;
     let future = r#"{"accounted_to":"2099-01-01T00:00:00Z","by":"planner-x-1","tzdb":"2025b"}"#;
+    let ancient = r#"{"accounted_to":"-262143-01-01T00:00:00Z","by":"planner-x-1","tzdb":"2025b"}"#;
     let forged = r#"{"holder":"planner-evil-1","term":18446744073709551615,"since":"2026-01-01T00:00:00Z"}"#;
     for (key, value) in [
         (format!("$KV.cronfleet_planner.cursor.{partition}"), future),
         (format!("$KV.cronfleet_planner.lease.{partition}"), forged),
         (format!("$KV.cronfleet_planner.cursor.{}", (partition + 1) % 64), "no json"),
+        (format!("$KV.cronfleet_planner.cursor.{}", (partition + 2) % 64), ancient),
         (format!("$KV.cronfleet_runs.steady.{soon}"), "no record"),
         ("$KV.cronfleet_schedules.foo".to_owned(), "x"),
     ] {
@@ -95,6 +97,41 @@ async fn a_record_of_a_newer_version_is_not_written_over_and_its_slot_not_dispat
     a_call(&fleet, (soon.instant() + TimeDelta::seconds(2)).timestamp_millis()).await;
     assert_eq!(fleet.life(&format!("steady.{soon}")).await, [RunState::Success], "as it was");
     assert!(fleet.target.calls_of(&format!("steady.{soon}")).is_empty());
+}
+
+#[tokio::test]
+async fn a_record_that_turns_into_nonsense_while_its_run_is_under_way_does_not_stop_its_schedule() {
+    let fleet = Fleet::start().await;
+    fleet.apply(
+        "targets: {target: {http: TARGET}}\nqueues: {default: {ack_wait: 3s}}\n\
+         schedules: {locked: {every: 2s, task: {target_service: target, action: slow, parameters: {ms: 1000}}}}",
+    );
+    let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());
+    a_call(&fleet, 0).await;
+    let run = fleet.target.calls()[0].run.clone();
+    let mut client = PlainClient::connect(&fleet.nats.url()).await;
+    client.request(&format!("$KV.cronfleet_runs.{run}"), b"nonsense").await;
+    eventually("a run of a later slot", async || {
+        let ended = fleet.records().await.into_iter().map(|stored| stored.value);
+        let found =
+            ended.filter(|record| record.status == RunState::Success && record.id.to_string() != run).count();
+        if found > 0 { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_nested_too_deeply_does_not_make_its_run_unreadable() {
+    let fleet = Fleet::start().await;
+    fleet.declare_target();
+    let _worker = fleet.worker(&[]);
+    let task = json!({"target_service": "target", "action": "nested", "parameters": {"levels": 127}});
+    fleet.submit("deep.1", &task).await.expect("submitted");
+    let record = fleet.end_of("deep.1").await;
+    assert_eq!(
+        (record.status, record.output.expect("an output")["truncated"].clone()),
+        (RunState::Success, json!(true))
+    );
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use harness::{Fleet, eventually, wait::for_a_while, within};
 use shared::{Timestamp, run_state::RunState, slot::Slot};
 use streams::members::Member;
 
-const SCHEDULES: usize = 6;
+pub(crate) const SCHEDULES: usize = 6;
 
 /// Schedules every second, spread over the partitions.
-fn every_second() -> String {
+pub(crate) fn every_second() -> String {
     let mut text = "targets: {target: {http: TARGET}}\nschedules:\n".to_owned();
     for n in 0..SCHEDULES {
         let _ = writeln!(
@@ -37,7 +37,7 @@ async fn slots(fleet: &Fleet) -> BTreeMap<String, BTreeSet<Timestamp>> {
 }
 
 /// Every second from the first to the last slot of every schedule has its record, and each reached the target once.
-async fn assert_complete(fleet: &Fleet, until: Timestamp) {
+pub(crate) async fn assert_complete(fleet: &Fleet, until: Timestamp) {
     within(Duration::from_secs(90), "records of all slots, and their ends", async || {
         let records = fleet.records().await;
         let open = records.iter().filter(|stored| !stored.value.status.is_final()).count();
@@ -84,7 +84,7 @@ async fn holder(fleet: &Fleet) -> Vec<(String, usize)> {
 }
 
 /// Waits until two planners hold half of the partitions each.
-async fn share_evenly(fleet: &Fleet) {
+pub(crate) async fn share_evenly(fleet: &Fleet) {
     eventually("an even share each", async || {
         let planners = holder(fleet).await;
         let even = planners.len() == 2 && planners.iter().all(|(_, count)| *count == 32);

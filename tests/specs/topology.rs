@@ -23,6 +23,37 @@ async fn init_may_be_repeated_and_doctor_finds_everything_well() {
 }
 
 #[tokio::test]
+async fn who_asks_init_for_other_replicas_is_told_how_to_change_them() {
+    let fleet = Fleet::start().await;
+    let output = fleet.try_cronfleet(&["init", "--replicas", "3"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [
+        "has 1 replica, not the 3 asked for",
+        "never changes what exists",
+        "nats stream edit",
+        "--replicas 3",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("this version"), "it is no matter of versions: {said}");
+    assert_eq!(fleet.streams.examine(None).await.expect("examined"), vec![]);
+}
+
+#[tokio::test]
+async fn apply_before_init_says_what_to_run() {
+    let nats = Nats::start().await;
+    let file = nats.folder().join("one.yaml");
+    std::fs::write(&file, "targets: {storage: {http: 'http://127.0.0.1:1'}}").expect("written");
+    let arguments = ["apply", "-f", file.to_str().expect("a path")];
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_cronfleet-under-test"));
+    let output = process::run(binary, arguments, nats.folder(), &[("NATS_URL", nats.url())]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cronfleet init") && !said.contains("apply the file"), "{said}");
+}
+
+#[tokio::test]
 async fn what_differs_is_reported_and_left_as_it_is() {
     let fleet = Fleet::start().await;
     let mut client = PlainClient::connect(&fleet.nats.url()).await;

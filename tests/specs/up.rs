@@ -104,7 +104,8 @@ async fn up_tells_its_address_survives_being_killed_and_leaves_nothing_running_w
     up.ready().await;
     std::fs::write(
         up.folder.path().join("one.yaml"),
-        "schedules: {kept: {cron: '0 0 1 1 *', task: {command: [nothing]}}}",
+        "schedules: {kept: {cron: '0 0 1 1 *', task: {command: [nothing]}}}\n\
+         targets: {data-storage-service: {http: 'http://127.0.0.1:9101'}}",
     )
     .expect("written");
     assert!(up.cronfleet(&["apply", "-f", "one.yaml"]).status.success());
@@ -121,9 +122,17 @@ async fn up_tells_its_address_survives_being_killed_and_leaves_nothing_running_w
     let listed: Value =
         serde_json::from_slice(&up.cronfleet(&["get", "schedules", "-o", "json"]).stdout).expect("JSON");
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "it goes on with the same data: {listed}");
+    let said = second.said();
+    assert!(
+        said.contains("start them with --example marketprism"),
+        "a service of the example is missing: {said}"
+    );
 
     second.signal(Signal::INT);
     assert!(second.ended().await.success(), "{}", second.said());
+    let said = second.said();
+    let (planner, worker) = (said.find("the planner has stopped"), said.find("the worker has stopped"));
+    assert!(planner.is_some() && planner < worker, "nothing is dispatched to workers that leave: {said}");
     assert_eq!(up.processes(), [], "nothing is left running");
     assert!(!up.data().join("address").exists(), "nobody is sent to a server that is gone");
 }

@@ -1,7 +1,7 @@
 //! A fleet: one nats-server with its streams, and the planners and workers a spec wants.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -76,11 +76,19 @@ impl Fleet {
 
     /// Starts a process of the fleet.
     pub fn spawn(&self, name: &str, arguments: &[&str]) -> Process {
+        self.spawn_with(name, arguments, &[])
+    }
+
+    /// Starts a process of the fleet with more variables, or others.
+    pub fn spawn_with(&self, name: &str, arguments: &[&str], variables: &[(&str, String)]) -> Process {
         let number = self.started.get();
         self.started.set(number + 1);
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.nats.folder());
         for (name, value) in self.variables() {
+            command.env(name, value);
+        }
+        for (name, value) in variables {
             command.env(name, value);
         }
         Process::start(&format!("{name}-{number}"), command, self.nats.folder())
@@ -89,6 +97,16 @@ impl Fleet {
     /// Starts a planner.
     pub fn planner(&self) -> Process {
         self.spawn("planner", &["planner"])
+    }
+
+    /// Starts a planner whose clock a file shifts (see [`crate::clock::shift`]).
+    pub fn planner_with_clock(&self, file: &Path) -> Process {
+        self.spawn_with("planner", &["planner"], &[(crate::clock::CLOCK_FILE, file.display().to_string())])
+    }
+
+    /// Starts a planner that reaches the server over another address.
+    pub fn planner_over(&self, url: String) -> Process {
+        self.spawn_with("planner", &["planner"], &[("NATS_URL", url)])
     }
 
     /// Starts a worker.

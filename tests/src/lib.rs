@@ -9,10 +9,12 @@
     reason = "a harness: where it panics, the test has failed"
 )]
 
+pub mod clock;
 pub mod fleet;
 pub mod nats;
 pub mod plain;
 pub mod process;
+pub mod proxy;
 pub mod target;
 pub mod wait;
 
@@ -20,6 +22,7 @@ pub use fleet::Fleet;
 pub use nats::{Cluster, Nats};
 pub use plain::PlainClient;
 pub use process::Process;
+pub use proxy::Proxy;
 pub use target::TargetService;
 pub use wait::{eventually, within};
 
@@ -39,7 +42,8 @@ pub fn set_binary(path: &str) {
 
 static BINARY: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
 
-pub(crate) fn binary() -> PathBuf {
+/// The program under test, for a spec that needs no fleet.
+pub fn binary() -> PathBuf {
     let beside = || {
         let mut folder = std::env::current_exe().expect("own path");
         folder.pop();

@@ -69,6 +69,24 @@ impl PlainClient {
         answer
     }
 
+    /// As [`PlainClient::request`], with one header.
+    pub async fn request_with(
+        &mut self,
+        subject: &str,
+        header: (&str, &str),
+        payload: &[u8],
+    ) -> PlainMessage {
+        let headers = format!("NATS/1.0\r\n{}: {}\r\n\r\n", header.0, header.1);
+        self.send("SUB answers.here 9\r\n").await;
+        let whole = headers.len() + payload.len();
+        self.send(&format!("HPUB {subject} answers.here {} {whole}\r\n{headers}", headers.len())).await;
+        self.writer.write_all(payload).await.expect("sent");
+        self.send("\r\n").await;
+        let answer = self.next().await;
+        self.send("UNSUB 9\r\n").await;
+        answer
+    }
+
     /// The next message.
     pub async fn next(&mut self) -> PlainMessage {
         tokio::select! {

@@ -39,6 +39,8 @@ pub struct Call {
     pub began_ms: i64,
     /// When it was answered; none if it was dropped before.
     pub ended_ms: Option<i64>,
+    /// When its caller went away before it was answered.
+    pub dropped_ms: Option<i64>,
 }
 
 /// A service with its memory. It serves on a thread of its own, so that it answers while a spec waits for a command.
@@ -48,6 +50,9 @@ pub struct TargetService {
     stop: CancellationToken,
     server: Option<JoinHandle<()>>,
 }
+
+/// A connection that its caller closed is noticed this much later on a busy machine.
+const DROP_NOTICED_MS: i64 = 250;
 
 type Calls = Arc<Mutex<Vec<Call>>>;
 
@@ -88,6 +93,18 @@ impl TargetService {
         self.calls.lock().expect("calls").clone()
     }
 
+    /// No two calls that these runs made overlapped, by this service's own clock.
+    pub fn assert_never_two_at_once(&self, name: &str) {
+        let mut calls = self.calls();
+        calls.retain(|call| call.run.starts_with(&format!("{name}.")));
+        calls.sort_by_key(|call| call.began_ms);
+        for pair in calls.windows(2) {
+            let dropped = pair[0].dropped_ms.map(|dropped| dropped - DROP_NOTICED_MS);
+            let over = pair[0].ended_ms.or(dropped).expect("an end before the next begins");
+            assert!(over <= pair[1].began_ms, "{} overlaps {}", pair[0].run, pair[1].run);
+        }
+    }
+
     /// What it was asked for one run.
     pub fn calls_of(&self, run: &str) -> Vec<Call> {
         self.calls().into_iter().filter(|call| call.run == run).collect()
@@ -121,6 +138,7 @@ async fn act(
         body: body.clone(),
         began_ms: SystemClock.now().timestamp_millis(),
         ended_ms: None,
+        dropped_ms: None,
         action: action.clone(),
     };
     let (place, before) = {
@@ -129,9 +147,26 @@ async fn act(
         calls.push(call);
         (calls.len() - 1, before)
     };
+    let mut presence = Presence { calls, place, is_answered: false };
     let answer = answer(&action, &body, before).await;
-    calls.lock().expect("calls")[place].ended_ms = Some(SystemClock.now().timestamp_millis());
+    presence.is_answered = true;
     answer
+}
+
+/// Notes when a call is over: answered, or dropped by a caller that went away.
+struct Presence {
+    calls: Calls,
+    place: usize,
+    is_answered: bool,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let now = SystemClock.now().timestamp_millis();
+        let mut calls = self.calls.lock().expect("calls");
+        let call = &mut calls[self.place];
+        if self.is_answered { call.ended_ms = Some(now) } else { call.dropped_ms = Some(now) }
+    }
 }
 
 async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
@@ -146,6 +181,10 @@ async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
             let piece = || Ok::<_, std::io::Error>(vec![b'x'; 64 * 1024]);
             let body = futures::stream::repeat_with(piece);
             axum::body::Body::from_stream(body).into_response()
+        }
+        "nested" => {
+            let levels = body["parameters"]["levels"].as_u64().unwrap_or(1) as usize;
+            format!("{}{}", "[".repeat(levels), "]".repeat(levels)).into_response()
         }
         "slow" => {
             SystemClock.sleep(milliseconds()).await;

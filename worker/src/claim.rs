@@ -148,7 +148,10 @@ impl Claimer<'_> {
     ) -> Result<Next, ClaimError> {
         let now = self.streams.clock().now();
         match judge(&found.value, &run.record, now) {
-            Finding::Start => Ok(Next::Start(Box::new(found.value), found.revision)),
+            Finding::Start => match self.end_if_cancelled(&found, now).await? {
+                Some(next) => Ok(next),
+                None => Ok(Next::Start(Box::new(found.value), found.revision)),
+            },
             Finding::Ended => Ok(Next::Say(Claim::Ended(Box::new(found.value)))),
             Finding::Superfluous => Ok(Next::Say(Claim::Superfluous)),
             Finding::NotNow(wait) => Ok(Next::Say(Claim::NotNow(wait))),
@@ -198,6 +201,28 @@ impl Claimer<'_> {
         Ok(lists_it || is_young)
     }
 
+    /// Ends a run whose end was asked for, and which nobody is at: its worker died, was drained, or failed at it before
+    /// it heard. Nothing if nobody asked. Only runs that were delivered or begun before are looked at, so that the first
+    /// claim of a run stays one write: what waits is cancelled in the ledger, over the revision that claim needs.
+    async fn end_if_cancelled(
+        &self,
+        found: &Stored<RunRecord>,
+        now: Timestamp,
+    ) -> Result<Option<Next>, ClaimError> {
+        let Some(request) = self.streams.cancel_asked(&found.value.id).await? else { return Ok(None) };
+        let Ok(cancelled) = found.value.apply(RunEvent::Cancelled, now) else { return Ok(None) };
+        let was_running = found.value.status == RunState::Running;
+        let fence = if was_running { Some(found.revision) } else { found.value.fence };
+        let cancelled = RunRecord { fence, ..cancelled.because(request.reason) };
+        Ok(Some(match self.streams.ledger().update(&cancelled, found.revision).await? {
+            Update::Stored(_) => {
+                tracing::info!(run.id = %cancelled.id, by = request.by, "`{}` was cancelled before it was begun again", cancelled.id);
+                Next::Say(Claim::Ended(Box::new(cancelled)))
+            }
+            Update::Stale => Next::LookAgain,
+        }))
+    }
+
     /// The worker of an attempt is gone: the attempt is spent, and there is another one or none.
     async fn lost(
         &self,
@@ -205,6 +230,9 @@ impl Claimer<'_> {
         run: &Identified,
         now: Timestamp,
     ) -> Result<Next, ClaimError> {
+        if let Some(next) = self.end_if_cancelled(&found, now).await? {
+            return Ok(next);
+        }
         let record = &found.value;
         let ends = ends_when_lost(record, &run.task);
         let event = if ends { RunEvent::LostForGood } else { RunEvent::Lost };

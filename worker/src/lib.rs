@@ -10,12 +10,14 @@
 //! | `identify.rs` | reads a delivery: which run, which task (pure) |
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
+//! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
 //! | `executors/` | http, message, local |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
 pub mod executors;
 
+mod cancel;
 mod claim;
 mod fetch;
 mod hold;
@@ -127,6 +129,7 @@ impl Worker {
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
+        helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), closing.clone()));
         helpers.spawn(member::beat(
             self.streams.clone(),
             Arc::clone(&self.status),

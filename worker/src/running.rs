@@ -1,13 +1,14 @@
 //! The runs this worker executes now.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use shared::{limits::ACK_WAIT_MAX, run::RunId};
+use shared::{limits::ACK_WAIT_MAX, run::RunId, run_record::Reason};
 use streams::delivery::Delivery;
+use tokio::sync::watch;
 
 /// The runs this worker executes now, with the delivery each of them answers to.
 #[derive(Clone, Default)]
@@ -15,6 +16,8 @@ pub(crate) struct Running {
     table: Arc<Mutex<HashMap<RunId, Entry>>>,
     /// The claims begun here of late, by their fence.
     begun: Arc<Mutex<Begun>>,
+    /// Whose end was asked for of late, wherever they run.
+    cancelled: Arc<Mutex<Cancelled>>,
 }
 
 /// Claims that were begun here: each is begun once, although two deliveries of a run may find the same claim (one whose
@@ -41,9 +44,20 @@ const RECORDED_KEPT: Duration = Duration::from_mins(2);
 /// How long a claim is remembered whose end is not: the record names it until the server brings the run again.
 const LOST_KEPT: Duration = ACK_WAIT_MAX.saturating_mul(2);
 
+/// Requests to cancel that were heard: one may come between the claim of its run and the run's entry here.
+#[derive(Default)]
+struct Cancelled {
+    reasons: HashMap<RunId, Reason>,
+    order: VecDeque<RunId>,
+}
+
+/// Requests remembered; one that is forgotten is found in the control stream.
+const CANCELLED_KEPT_MAX: usize = 1_024;
+
 struct Entry {
     attempt: u32,
     delivery: Delivery,
+    cancel: watch::Sender<Option<Reason>>,
 }
 
 /// A run's place in the table; given up when it is dropped, whatever ended the attempt.
@@ -76,8 +90,39 @@ impl Running {
         if !begun.fences.insert(fence) {
             return None;
         }
-        self.lock().insert(run.clone(), Entry { attempt, delivery: delivery.clone() });
+        drop(begun);
+        let (cancel, _) = watch::channel(None);
+        self.lock().insert(run.clone(), Entry { attempt, delivery: delivery.clone(), cancel });
+        // Looked up only now: a request that comes later finds the entry.
+        if let Some(reason) = self.lock_cancelled().reasons.get(run).copied() {
+            self.stop(run, reason);
+        }
         Some(Place { running: self.clone(), run: run.clone(), fence })
+    }
+
+    fn lock_cancelled(&self) -> std::sync::MutexGuard<'_, Cancelled> {
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops a run if it is under way here, and remembers that its end was asked for.
+    pub(crate) fn cancel(&self, run: &RunId, reason: Reason) {
+        let mut cancelled = self.lock_cancelled();
+        if cancelled.reasons.insert(run.clone(), reason).is_none() {
+            cancelled.order.push_back(run.clone());
+        }
+        if cancelled.order.len() > CANCELLED_KEPT_MAX
+            && let Some(oldest) = cancelled.order.pop_front()
+        {
+            cancelled.reasons.remove(&oldest);
+        }
+        drop(cancelled);
+        self.stop(run, reason);
+    }
+
+    fn stop(&self, run: &RunId, reason: Reason) {
+        if let Some(entry) = self.lock().get(run) {
+            entry.cancel.send_replace(Some(reason));
+        }
     }
 
     /// Hands a newer delivery of a run to the attempt that is under way here. Whether there is one.
@@ -112,6 +157,18 @@ impl Place {
     /// The newest delivery of the run: the one whose answers count.
     pub(crate) fn delivery(&self) -> Option<Delivery> {
         self.running.lock().get(&self.run).map(|entry| entry.delivery.clone())
+    }
+
+    /// Returns when a request to cancel the run was heard, with its reason. Never, if none is.
+    pub(crate) async fn cancelled(&self) -> Reason {
+        let asked = self.running.lock().get(&self.run).map(|entry| entry.cancel.subscribe());
+        if let Some(mut asked) = asked
+            && let Ok(reason) = asked.wait_for(Option::is_some).await
+            && let Some(reason) = *reason
+        {
+            return reason;
+        }
+        std::future::pending().await
     }
 }
 

@@ -24,6 +24,7 @@ use streams::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cancel,
     claim::{Claim, Claimer},
     executors::{Attempt, Executors, Failure},
     hold,
@@ -139,6 +140,19 @@ impl Inner {
                 let claimed = &claimed;
                 self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, span }).await;
             }
+            // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
+            // was acknowledged: it is not dropped without a word, it goes among the dead letters with a record of its own.
+            Claim::Ended(record)
+                if record.reason == Some(Reason::Malformed) && record.queue != run.record.queue =>
+            {
+                let id = &record.id;
+                let why = format!(
+                    "run {id} has ended already: a task nobody could understand came under its key in queue {}; submit \
+                     this one again under another key",
+                    record.queue
+                );
+                self.reject(Unreadable { run: None, why }, delivery, &run.record.queue).await?;
+            }
             Claim::Ended(record) => {
                 // Only what is not buried yet: this may be a new submission under the key of a run that failed.
                 if record.status == RunState::Failed && !self.streams.is_buried(&record).await? {
@@ -189,6 +203,9 @@ impl Inner {
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
+            reason = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value.id, under_way.ack_wait) => {
+                Some(Ending::Cancelled(reason))
+            }
             () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };
         // It is told to stop and must have stopped before anybody else may begin.

@@ -29,6 +29,8 @@ pub(crate) enum Ending {
         /// Whether anything was sent: before that nothing can have been done.
         begun: bool,
     },
+    /// Somebody asked for its end, for this reason, and it was stopped.
+    Cancelled(Reason),
 }
 
 /// What the server is told once the record is written.
@@ -53,6 +55,9 @@ pub(crate) fn verdict(
         Ending::Output(output) => {
             let done = record.apply(RunEvent::Succeeded, now)?;
             return Ok((RunRecord { output: Some(bounded_output(output)), ..done }, Answer::Ack));
+        }
+        Ending::Cancelled(reason) => {
+            return Ok((record.apply(RunEvent::Cancelled, now)?.because(reason), Answer::Ack));
         }
         // It may have acted already, and may not act twice.
         Ending::Interrupted { begun: true } if task.delivery == Delivery::AtMostOnce => {
@@ -211,6 +216,13 @@ mod tests {
             "it waited for a place at its target"
         );
         assert_eq!(answer, Answer::HandBack(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_run_that_was_cancelled_has_ended_says_why_and_leaves_its_queue() {
+        let (record, answer) = end(1, Ending::Cancelled(Reason::Replaced));
+        assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::Replaced)));
+        assert_eq!((record.duration_ms, answer), (Some(5_000), Answer::Ack));
     }
 
     #[test]

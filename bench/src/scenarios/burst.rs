@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use super::{runs_begin, second_after};
-use crate::{Bench, Report, load};
+use crate::{Bench, Report, load, target::Seen};
 
 /// Schedules are written at several thousand a second; until the slot all of them must be known.
 const WRITTEN_PER_SECOND: i64 = 1_500;
@@ -24,7 +24,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     runs_begin(bench, &target, bench.n).await;
 
     let seen = target.seen();
-    let late: Vec<f64> = seen.values().filter_map(|seen| seen.late_ms()).collect();
+    let late: Vec<f64> = seen.values().filter_map(Seen::late_ms).collect();
     let last = late.iter().copied().reduce(f64::max);
     let report = Report {
         last_ms: last,

@@ -86,10 +86,8 @@ async fn count(
 ) -> (usize, usize) {
     let seconds = (until - from).num_seconds();
     let slots = || (0..seconds).map(|n| Slot::at(from + TimeDelta::seconds(n)));
-    let wanted: Vec<String> = names
-        .iter()
-        .flat_map(|name| slots().map(|slot| RunId::planned(name, slot).to_string()))
-        .collect();
+    let wanted: Vec<String> =
+        names.iter().flat_map(|name| slots().map(|slot| RunId::planned(name, slot).to_string())).collect();
     let all = async || {
         let seen = target.seen();
         Ok(wanted.iter().all(|run| seen.contains_key(run)).then_some(()))

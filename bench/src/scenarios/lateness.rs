@@ -26,7 +26,9 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     bench.clock().sleep((until - bench.clock().now()).to_std().unwrap_or_default()).await;
     let wanted: Vec<String> = names
         .iter()
-        .flat_map(|name| slots().filter_map(|slot| Some(RunId::planned(&name.parse().ok()?, slot).to_string())))
+        .flat_map(|name| {
+            slots().filter_map(|slot| Some(RunId::planned(&name.parse().ok()?, slot).to_string()))
+        })
         .collect();
     let all = async || {
         let seen = target.seen();

@@ -23,7 +23,6 @@ fn second_after(now: Timestamp, wait: TimeDelta) -> anyhow::Result<Timestamp> {
 
 /// Waits until so many runs began. Fewer are no error: the report counts what is missing.
 async fn runs_begin(bench: &Bench, target: &Target, count: usize) {
-    let _ = bench
-        .wait_for("the last run", RUNS_WAIT, async || Ok((target.count() >= count).then_some(())))
-        .await;
+    let _ =
+        bench.wait_for("the last run", RUNS_WAIT, async || Ok((target.count() >= count).then_some(()))).await;
 }

@@ -39,14 +39,15 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     let planner = bench.planner()?;
     let first = async || Ok((target.count() > before).then_some(()));
     bench.wait_for("the first run", READY_WAIT, first).await?;
-    let ready = bench.clock().elapsed() - started;
+    let ready = bench.clock().elapsed().saturating_sub(started);
     bench.planners_share(1).await?;
 
     (bench.say)("watching it do little");
     bench.clock().sleep(Duration::from_secs(3)).await;
     let (cpu_before, before) = (planner.cpu()?, bench.clock().elapsed());
     bench.clock().sleep(IDLE_FOR).await;
-    let (cpu, time) = (planner.cpu()? - cpu_before, bench.clock().elapsed() - before);
+    let (cpu, time) =
+        (planner.cpu()?.saturating_sub(cpu_before), bench.clock().elapsed().saturating_sub(before));
 
     (bench.say)("changing some of them");
     let mut slowest: f64 = 0.0;

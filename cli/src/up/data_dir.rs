@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::settings::ADDRESS_FILE;
+use crate::settings::{ADDRESS_FILE, LOCK_FILE};
 
 /// A data directory that is ours until this is dropped.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl DataDir {
 }
 
 fn lock(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("lock");
+    let path = dir.join(LOCK_FILE);
     let shown = path.display();
     let mut file = OpenOptions::new()
         .read(true)

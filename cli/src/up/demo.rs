@@ -34,8 +34,28 @@ pub(super) fn check(name: &str) -> anyhow::Result<()> {
     if KNOWN.contains(&name) {
         return Ok(());
     }
-    let hint = nearest(name, KNOWN).map_or_else(String::new, |near| format!("; did you mean {near}?"));
-    bail!("there is no example {name:?}{hint} Known: {}", KNOWN.join(", "))
+    let hint = nearest(name, KNOWN).map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
+    bail!("there is no example {name:?}{hint}; known: {}", KNOWN.join(", "))
+}
+
+/// What to say where an example's targets are in the fleet and its services are not started, as after an `up` with it.
+///
+/// Told by addresses on this machine: a target of the same name elsewhere is somebody's own.
+pub(super) fn not_started(targets: &BTreeMap<TargetName, Target>) -> Option<String> {
+    let is_ours = |target: &Target| {
+        let place = place(target);
+        place == example::COLLECTOR_SUBJECT || place.starts_with(&format!("http://{}:", Ipv4Addr::LOCALHOST))
+    };
+    let names = HTTP_SERVICES.iter().map(|service| service.name).chain([example::COLLECTOR]);
+    let ours = names.filter(|name| targets.iter().any(|(found, at)| found.as_str() == *name && is_ours(at)));
+    let ours: Vec<&str> = ours.collect();
+    (!ours.is_empty()).then(|| {
+        format!(
+            "the fleet has targets of example {MARKETPRISM} ({}), whose services are not started here: runs that act \
+             on them fail; start them with --example {MARKETPRISM}",
+            ours.join(", ")
+        )
+    })
 }
 
 /// The running services of the example.
@@ -247,11 +267,29 @@ mod tests {
     #[test]
     fn an_unknown_example_is_refused_with_those_there_are() {
         let message = check("marketprisma").expect_err("unknown").to_string();
-        assert!(
-            message.contains("did you mean marketprism?") && message.contains("Known: marketprism"),
-            "{message}"
-        );
+        let wanted =
+            "there is no example \"marketprisma\" (did you mean \"marketprism\"?); known: marketprism";
+        assert_eq!(message, wanted);
+        let message = check("nope").expect_err("unknown").to_string();
+        assert_eq!(message, "there is no example \"nope\"; known: marketprism");
         check(MARKETPRISM).expect("known");
+    }
+
+    #[test]
+    fn targets_of_the_example_without_its_services_are_spoken_of() {
+        let targets = |text: &str| Definitions::parse(text).expect("definitions").targets;
+        let none = targets("targets: {storage: {http: 'http://127.0.0.1:1'}}");
+        assert_eq!(not_started(&none), None);
+        let elsewhere = targets("targets: {data-storage-service: {http: 'https://storage.example.com'}}");
+        assert_eq!(not_started(&elsewhere), None, "somebody's own");
+        let ours = targets(
+            "targets: {data-storage-service: {http: 'http://127.0.0.1:9101'}, market-data-collector: {message: \
+             svc.market-data-collector}}",
+        );
+        let said = not_started(&ours).expect("said");
+        for part in ["(data-storage-service, market-data-collector)", "--example marketprism"] {
+            assert!(said.contains(part), "{said}");
+        }
     }
 
     #[test]

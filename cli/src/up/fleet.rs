@@ -60,20 +60,23 @@ impl Fleet {
         }
     }
 
-    /// Waits for the workers, which were told to drain, and then stops the planner.
+    /// Stops the planner, while the workers, which were told to drain, finish what they have; then waits for these.
+    ///
+    /// In this order: a slot that comes due meanwhile would be dispatched to nobody, and its run would wait for the
+    /// next `up`. Undispatched, it is found in the cursor's gap, and the schedule's policy for missed slots decides.
     pub(super) async fn stop(self) {
-        if let Some(late) = ends_within(self.workers, WORKERS_END_WAIT, &self.clock).await {
-            self.talk.say("the worker does not end; it is dropped, its runs are taken up again later");
-            drop(late);
-        } else {
-            self.talk.say("the worker has stopped");
-        }
         self.planner_stop.cancel();
         if let Some(late) = ends_within(self.planner, PLANNER_END_WAIT, &self.clock).await {
             self.talk.say("the planner does not end; it is dropped, nothing is lost");
             drop(late);
         } else {
             self.talk.say("the planner has stopped");
+        }
+        if let Some(late) = ends_within(self.workers, WORKERS_END_WAIT, &self.clock).await {
+            self.talk.say("the worker does not end; it is dropped, its runs are taken up again later");
+            drop(late);
+        } else {
+            self.talk.say("the worker has stopped");
         }
     }
 }

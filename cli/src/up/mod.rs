@@ -4,7 +4,7 @@
 //! kill -9 goes on with the same data.
 //!
 //! Order of the start: data directory, nats-server, streams, example, planner and workers, picture. Order of the
-//! stop: picture, workers (they finish what they have), planner, example services, nats-server.
+//! stop: picture, planner (while the workers finish what they have), workers, example services, nats-server.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -228,13 +228,15 @@ impl Up {
             0 => "streams and buckets are there".to_owned(),
             count => format!("{count} streams, buckets and consumers created"),
         });
-        let demo = match &self.args.example {
-            Some(example) => {
-                let data = self.data.file(example);
-                let demo = Demo::start(data, &streams, &self.talk, demo_stop).await;
-                Some(demo.with_context(|| format!("example {example} cannot be started"))?)
+        let demo = if let Some(example) = &self.args.example {
+            let data = self.data.file(example);
+            let demo = Demo::start(data, &streams, &self.talk, demo_stop).await;
+            Some(demo.with_context(|| format!("example {example} cannot be started"))?)
+        } else {
+            if let Some(line) = demo::not_started(&streams.catalog().all().await?.targets) {
+                self.talk.say(line);
             }
-            None => None,
+            None
         };
         Ok((streams, demo))
     }

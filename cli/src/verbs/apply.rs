@@ -55,6 +55,7 @@ pub async fn run(args: ApplyArgs, global: &GlobalArgs) -> anyhow::Result<ExitCod
     let streams = global.connect().await?;
     let fleet = Fleet::read(&streams).await?;
     files.check_references(&fleet.definitions)?;
+    let files = files.definitions;
     if args.prune && files.schedules.is_empty() && fleet.schedule_names().next().is_some() {
         bail!(
             "the files hold no schedule, so --prune would delete all {}; delete them one by one with `cronfleet delete` if that is meant",

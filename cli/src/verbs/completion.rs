@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 use crate::{args::Cli, exit::Exit, output::write};
@@ -24,8 +24,32 @@ pub struct CompletionArgs {
 
 /// Writes the script.
 pub fn run(args: &CompletionArgs) -> anyhow::Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "cronfleet", &mut script);
-    write(&String::from_utf8(script)?)?;
+    write(&script(args.shell)?)?;
     Ok(Exit::Done.into())
+}
+
+fn script(shell: Shell) -> anyhow::Result<String> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::visible(), "cronfleet", &mut script);
+    Ok(String::from_utf8(script)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn a_shell_completes_every_verb_that_is_shown_and_no_hidden_one() {
+        for shell in Shell::value_variants() {
+            let script = script(*shell).expect("a script");
+            for word in ["apply", "doctor", "planners", "namespace", "replicas"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+            for hidden in ["guard", "probe", "data-storage-service"] {
+                assert!(!script.contains(hidden), "{shell}: {hidden}");
+            }
+        }
+    }
 }

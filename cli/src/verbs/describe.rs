@@ -5,12 +5,19 @@ use std::{fmt::Write as _, process::ExitCode};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use shared::{Timestamp, names::Name, run::RunId, run_record::RunRecord, slot::Slot};
-use streams::{Streams, bucket::Stored, dead::DeadLetter};
+use shared::{Timestamp, names::Name, run::RunId, run_record::RunRecord};
+use streams::{
+    Streams,
+    backfills::{BackfillProgress, BackfillRequest},
+    bucket::Stored,
+    dead::DeadLetter,
+};
 
 use super::{
+    backfill::progress_line,
     get::{ScheduleItem, written},
     known::unknown,
+    reader,
     runs::{self, word},
     when::{in_zone, utc},
 };
@@ -23,6 +30,8 @@ use crate::{
 
 /// Slots that are shown ahead.
 const SLOTS: usize = 5;
+/// Backfills that are shown back.
+const BACKFILLS: usize = 3;
 /// Runs that are shown back.
 const RUNS: usize = 10;
 
@@ -74,6 +83,9 @@ struct ScheduleDescription {
     item: ScheduleItem,
     slots: Vec<Timestamp>,
     runs: Vec<RunRecord>,
+    /// The latest, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backfills: Vec<BackfillProgress>,
 }
 
 async fn schedule(streams: &Streams, output: Output, name: &Name) -> anyhow::Result<()> {
@@ -81,24 +93,40 @@ async fn schedule(streams: &Streams, output: Output, name: &Name) -> anyhow::Res
     let versions = streams.schedules().list().await?;
     let names: Vec<Name> = versions.iter().map(|version| version.name.clone()).collect();
     let found = versions.into_iter().find(|version| version.name == *name);
-    let Some(item) = found.and_then(|version| ScheduleItem::of(version, now)) else {
+    let Some(mut item) = found.and_then(|version| ScheduleItem::of(version, now)) else {
         return Err(unknown("schedule", name.as_str(), names.iter().map(Name::as_str)));
     };
-    let slots = item.definition.iter().flat_map(|schedule| schedule.slots_after(now)).take(SLOTS);
-    let slots = slots.map(Slot::instant).collect();
+    item.paused = streams.schedules().pause(name).await?.standing(now);
+    let mut backfills = streams.backfills().of(name).await?;
+    backfills.drain(..backfills.len().saturating_sub(BACKFILLS));
+    let calendar = match item.definition.as_ref().and_then(|schedule| schedule.calendar.as_ref()) {
+        Some(calendar) => streams.catalog().calendar(calendar).await?,
+        None => None,
+    };
+    let slots = item.definition.iter().flat_map(|schedule| schedule.slots_on(calendar.as_ref(), now));
+    let slots = slots.take(SLOTS).map(|(slot, _)| slot.instant()).collect();
     let stored = streams.ledger().list(&format!("{name}.*")).await?;
     let mut runs: Vec<RunRecord> = stored.into_iter().map(|stored| stored.value).collect();
     runs.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
     runs.truncate(RUNS);
-    let description = ScheduleDescription { item, slots, runs };
+    let description = ScheduleDescription { item, slots, runs, backfills };
     let text = || schedule_text(&description, now, output.colours);
     output.one(&description, || name.to_string(), text)
 }
 
 fn schedule_text(description: &ScheduleDescription, now: Timestamp, colours: bool) -> String {
-    let ScheduleDescription { item, slots, runs } = description;
+    let ScheduleDescription { item, slots, runs, backfills } = description;
     let mut text =
         format!("schedule {}, revision {}, in force since {}\n", item.name, item.revision, utc(item.since));
+    if let Some(paused) = &item.paused {
+        let words = printable(&paused.pause.words());
+        let _ = writeln!(text, "{words} (since {}): its slots are recorded and not run", utc(paused.since));
+    }
+    for backfill in backfills {
+        let BackfillRequest { id, from, to, by, .. } = &backfill.request;
+        let (range, how) = (format!("{} to {}", utc(*from), utc(*to)), progress_line(backfill));
+        let _ = writeln!(text, "{id}, {range}, asked by {}: {}", printable(by), printable(&how));
+    }
     if let Some(reason) = &item.invalid {
         let _ = writeln!(
             text,
@@ -107,7 +135,8 @@ fn schedule_text(description: &ScheduleDescription, now: Timestamp, colours: boo
         );
     }
     if let Some(schedule) = &item.definition {
-        let _ = writeln!(text, "due: {} ({})\n", written(schedule), schedule.timezone.name());
+        let words = schedule.in_words(reader::language(None));
+        let _ = writeln!(text, "due: {} ({}): {words}\n", written(schedule), schedule.timezone.name());
         for line in serde_saphyr::to_string(schedule).unwrap_or_default().lines() {
             let _ = writeln!(text, "  {}", printable(line));
         }
@@ -156,6 +185,12 @@ impl From<Stored<RunRecord>> for Version {
 
 async fn describe_run(streams: &Streams, output: Output, id: &RunId) -> anyhow::Result<()> {
     let Some(stored) = streams.ledger().get(id).await? else {
+        if let Some(Ok(appointment)) = streams.delayed().find(id).await?.map(|waiting| waiting.read) {
+            let until = utc(appointment.not_before);
+            bail!(
+                "run {id} waits until {until} and has no record before; `cronfleet cancel {id}` takes it back"
+            );
+        }
         bail!("there is no record of run {id}; `cronfleet get runs {}` lists those of that name", id.name);
     };
     let run = stored.value;

@@ -48,6 +48,7 @@ pub async fn run(args: DiffArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode
     let streams = global.connect().await?;
     let fleet = Fleet::read(&streams).await?;
     files.check_references(&fleet.definitions)?;
+    let files = files.definitions;
     let changes =
         fleet.changes(&files, false).into_iter().filter(|change| change.change != Outcome::Unchanged);
     let differences = changes

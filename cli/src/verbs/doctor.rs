@@ -4,12 +4,19 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::Args;
 use serde::Serialize;
-use shared::{definitions::Definitions, limits::PARTITIONS, names::QueueName};
-use streams::Streams;
+use shared::{
+    cron::tzdb_version,
+    definitions::Definitions,
+    limits::{CLOCK_OFFSET_WARN, PARTITIONS},
+    names::QueueName,
+};
+use streams::{ReadError, Streams, members::PlannerStatus};
 
 use super::{
     changes::Fleet,
     lists::{alive_planners, alive_workers, serving},
+    unreached::{LOOK_BACK, RECORDS_MAX, unreached},
+    when::utc,
 };
 use crate::{
     GlobalArgs,
@@ -81,8 +88,9 @@ pub async fn run(args: DoctorArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
         let fleet = Fleet::read(&streams).await?;
         queues(&streams, &fleet, &mut findings).await?;
         schedules(&fleet, &mut findings);
+        targets(&streams, &fleet, &mut findings).await?;
+        zones(&zone_data_of_cursors(&streams).await?, &mut findings);
     }
-    findings.well("time zones", format!("IANA {}", shared::cron::tzdb_version()));
     let ill = findings.0.iter().any(|finding| !finding.ok);
     if args.quiet {
         findings.0.retain(|finding| !finding.ok);
@@ -152,12 +160,33 @@ async fn planners(streams: &Streams, findings: &mut Findings) -> anyhow::Result<
         findings.ill(
             "planners",
             format!("{count} alive, which hold {} of {PARTITIONS} partitions", held.len()),
-            "look again in 15 s: a planner that starts, or takes over from one that died, needs a moment",
+            "look again in 5 s: a planner that starts, or takes over from one that died, needs a moment",
         );
     } else {
         findings.well("planners", format!("{count} alive, which hold all {PARTITIONS} partitions"));
     }
+    for planner in &planners {
+        clock_and_backlog(planner, findings);
+    }
     Ok(())
+}
+
+/// Whether a planner's clock can be believed, and whether slots have to wait at it.
+fn clock_and_backlog(planner: &PlannerStatus, findings: &mut Findings) {
+    let what = format!("planner {}", planner.id);
+    let warn_ms = i64::try_from(CLOCK_OFFSET_WARN.as_millis()).unwrap_or(i64::MAX);
+    if let Some(why) = &planner.clock_suspect {
+        let repair = "set the clock of its machine right, or the server's (NTP): until they agree it dispatches nothing";
+        findings.ill(what.clone(), format!("its clock is suspect: {why}"), repair);
+    } else if let Some(ms) = planner.clock_offset_ms.filter(|ms| ms.abs() > warn_ms) {
+        let repair = "check NTP on its machine and on the server's";
+        findings.ill(what.clone(), format!("its clock is {ms:+} ms ahead of the server's"), repair);
+    }
+    if let Some(waiting) = &planner.waiting {
+        let found =
+            format!("{} slots wait, the oldest since {}: {}", waiting.slots, utc(waiting.since), waiting.why);
+        findings.ill(what, found, "make room, or mend what it says; the slots come late, none is lost");
+    }
 }
 
 async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> anyhow::Result<()> {
@@ -166,6 +195,7 @@ async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> an
         0 => findings.ill("workers", "none is alive: nothing is executed", "start one: `cronfleet worker`"),
         count => findings.well("workers", format!("{count} alive")),
     }
+    let used: BTreeSet<&QueueName> = fleet.definitions.schedules.values().map(|one| &one.queue).collect();
     for queue in fleet.definitions.queues.keys() {
         let what = format!("queue {queue}");
         let depth = match streams.queue_depth(queue).await {
@@ -176,9 +206,12 @@ async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> an
             }
         };
         let serving = serving(&workers, queue);
-        let found = format!("{} waiting, {} in flight, {serving} workers", depth.waiting, depth.in_flight);
-        if depth.waiting > 0 && serving == 0 {
+        let found =
+            format!("{} waiting, {} in flight, {}", depth.waiting, depth.in_flight, workers_of(serving));
+        if serving == 0 && (depth.waiting > 0 || used.contains(queue)) {
             findings.ill(what, found, format!("start a worker for it: `cronfleet worker --queue {queue}`"));
+        } else if serving == 0 {
+            findings.well(what, format!("{found}; no schedule uses it"));
         } else {
             findings.well(what, found);
         }
@@ -194,6 +227,35 @@ async fn queues(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> an
                 repair,
             );
         }
+    }
+    Ok(())
+}
+
+fn workers_of(count: usize) -> String {
+    match count {
+        0 => "no worker".to_owned(),
+        1 => "1 worker".to_owned(),
+        count => format!("{count} workers"),
+    }
+}
+
+/// All may be in order and every run fail, because what the runs act on is down.
+async fn targets(streams: &Streams, fleet: &Fleet, findings: &mut Findings) -> anyhow::Result<()> {
+    let since = streams.clock().now() - LOOK_BACK;
+    let records = streams.ledger().written_since(since, RECORDS_MAX).await?;
+    let unreached = unreached(&records);
+    let unreached = unreached.iter().filter(|(name, what)| what.still_matters(name, &fleet.definitions));
+    let before = findings.0.len();
+    for (name, what) in unreached {
+        findings.ill(format!("target {name}"), what.found(), what.repair(name));
+    }
+    if findings.0.len() == before {
+        let read = if records.len() as u64 >= RECORDS_MAX {
+            format!("by the newest {RECORDS_MAX} changes of runs")
+        } else {
+            format!("in the last {} minutes", LOOK_BACK.as_secs() / 60)
+        };
+        findings.well("targets", format!("none was out of reach {read}"));
     }
     Ok(())
 }
@@ -221,6 +283,41 @@ fn schedules(fleet: &Fleet, findings: &mut Findings) {
     if findings.0.len() == before {
         findings.well("schedules", format!("{}, all in order", fleet.definitions.schedules.len()));
     }
+}
+
+/// The version of the zone data with which each partition was planned last.
+async fn zone_data_of_cursors(streams: &Streams) -> anyhow::Result<Vec<String>> {
+    let mut versions = Vec::new();
+    for partition in 0..PARTITIONS {
+        match streams.partitions().cursor(partition).await {
+            Ok(cursor) => versions.extend(cursor.map(|cursor| cursor.value.tzdb)),
+            // Its planner judges and replaces it.
+            Err(ReadError::Corrupt { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(versions)
+}
+
+/// Other zone data may mean other slots: which planner computes one, or what `next` shows here, must not matter.
+fn zones(planned_with: &[String], findings: &mut Findings) {
+    let ours = tzdb_version();
+    let others: BTreeSet<&str> =
+        planned_with.iter().map(String::as_str).filter(|version| *version != ours).collect();
+    if others.is_empty() {
+        findings.well("time zones", format!("IANA {ours}"));
+        return;
+    }
+    let count = planned_with.iter().filter(|version| *version != ours).count();
+    let others: Vec<&str> = others.into_iter().collect();
+    findings.ill(
+        "time zones",
+        format!(
+            "IANA {ours} here, but {count} of {PARTITIONS} partitions are planned with {}",
+            others.join(", ")
+        ),
+        "run the same version of cronfleet everywhere; slots near a change of clocks may differ until then",
+    );
 }
 
 fn show(findings: &[Finding], output: Output, quiet: bool) -> anyhow::Result<()> {
@@ -293,5 +390,17 @@ mod tests {
         schedules(&fleet, &mut findings);
         let found: Vec<&str> = findings.0.iter().map(|finding| finding.what.as_str()).collect();
         assert_eq!(found, ["schedule b", "schedule a"]);
+    }
+
+    #[test]
+    fn zone_data_that_differs_from_ours_is_found() {
+        let mut findings = Findings::default();
+        let ours = tzdb_version().to_owned();
+        zones(&[], &mut findings);
+        zones(std::slice::from_ref(&ours), &mut findings);
+        assert!(findings.0.iter().all(|finding| finding.ok && finding.found.contains(&ours)));
+        zones(&[ours, "2019a".to_owned(), "2019a".to_owned()], &mut findings);
+        let last = findings.0.last().expect("a finding");
+        assert!(!last.ok && last.found.ends_with("2 of 64 partitions are planned with 2019a"), "{last:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! `get`: lists.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use shared::{
     Timestamp,
     names::{Name, QueueName},
+    pause::PauseInForce,
     run::RunId,
     run_record::RunRecord,
     run_state::RunState,
@@ -17,7 +18,12 @@ use shared::{
 };
 use streams::{Streams, schedules::Version};
 
-use super::{known::unknown, lists, runs, when::utc};
+use super::{
+    delayed::{self, DelayedArgs},
+    known::unknown,
+    lists, runs,
+    when::utc,
+};
 use crate::{
     GlobalArgs,
     exit::Exit,
@@ -54,13 +60,15 @@ pub enum What {
     /// Runs, the newest first
     #[command(alias = "run")]
     Runs(RunsArgs),
+    /// Submissions that wait for their instant, the first due first
+    Delayed(DelayedArgs),
     /// Queues, with how full they are
     #[command(alias = "queue")]
     Queues(OneOrAll),
     /// Workers that are alive
     #[command(alias = "worker")]
     Workers(OneOrAll),
-    /// Planners that are alive
+    /// Planners that are alive: what they hold, how late they run, how right their clocks are
     #[command(alias = "planner")]
     Planners(OneOrAll),
     /// Targets: the services that tasks act on
@@ -105,7 +113,8 @@ pub fn parse_state(text: &str) -> Result<RunState, String> {
     found.ok_or_else(|| format!("it is one of {}", RunState::ALL.map(RunState::as_str).join(", ")))
 }
 
-fn parse_limit(text: &str) -> Result<usize, String> {
+/// Reads how many are to be listed.
+pub fn parse_limit(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "it is a number from 1".to_owned())
 }
 
@@ -116,6 +125,7 @@ pub async fn run(args: GetArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode>
     match args.what {
         What::Schedules(args) => schedules(&streams, output, args.name.as_deref()).await?,
         What::Runs(args) => list_runs(&streams, output, args).await?,
+        What::Delayed(args) => delayed::list(&streams, output, args).await?,
         What::Queues(args) => lists::queues(&streams, output, args.name.as_deref()).await?,
         What::Workers(args) => lists::workers(&streams, output, args.name.as_deref()).await?,
         What::Planners(args) => lists::planners(&streams, output, args.name.as_deref()).await?,
@@ -155,6 +165,9 @@ pub struct ScheduleItem {
     /// Its next slot; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
+    /// By whom, why and until when it is paused; absent if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseInForce>,
     /// Why its definition cannot be understood.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invalid: Option<String>,
@@ -184,6 +197,7 @@ impl ScheduleItem {
             revision: version.revision,
             since: version.since,
             next,
+            paused: None,
             invalid,
             fields,
             definition,
@@ -203,12 +217,23 @@ pub fn written(schedule: &Schedule) -> String {
     }
 }
 
+/// The schedules that are paused now.
+pub async fn paused_now(streams: &Streams) -> anyhow::Result<BTreeMap<Name, PauseInForce>> {
+    let now = streams.clock().now();
+    let said = streams.schedules().pauses().await?.into_iter();
+    Ok(said.filter_map(|said| Some((said.name, said.epoch.standing(now)?))).collect())
+}
+
 async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {
     let now = streams.clock().now();
     let versions = streams.schedules().list().await?;
     let mut items: Vec<ScheduleItem> =
         versions.into_iter().filter_map(|version| ScheduleItem::of(version, now)).collect();
     items.sort_by(|a, b| a.name.cmp(&b.name));
+    let pauses = paused_now(streams).await?;
+    for item in &mut items {
+        item.paused = pauses.get(&item.name).cloned();
+    }
     let table = |items: &[ScheduleItem]| {
         let mut table = Table::new(&["NAME", "WHEN", "ZONE", "NEXT", "QUEUE", "ACTS ON"]);
         for item in items {
@@ -227,7 +252,10 @@ async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> a
                 item.name.as_str().into(),
                 written(schedule).into(),
                 schedule.timezone.name().into(),
-                Cell::optional(item.next.map(utc)),
+                match &item.paused {
+                    Some(found) => Cell::coloured(found.pause.words(), Some(Colour::Yellow)),
+                    None => Cell::optional(item.next.map(utc)),
+                },
                 schedule.queue.as_str().into(),
                 acts_on.into(),
             ]);
@@ -259,16 +287,30 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
         Some(text) => Some(text.parse::<Name>()?),
         None => args.schedule.clone(),
     };
-    let filter = name.map_or_else(|| ">".to_owned(), |name| format!("{name}.*"));
+    let filter = name.as_ref().map_or_else(|| ">".to_owned(), |name| format!("{name}.*"));
     let stored = streams.ledger().list(&filter).await?;
     let all = stored.into_iter().map(|stored| stored.value).collect();
     let found = newest(all, &args);
-    output.list(
-        &found,
-        |run| run.id.to_string(),
-        || runs::table(&found, now),
-        "no runs; `cronfleet trigger SCHEDULE` makes one",
-    )
+    let when_empty = no_runs(name.as_ref(), &args);
+    output.list(&found, |run| run.id.to_string(), || runs::table(&found, now), &when_empty)
+}
+
+/// What to say when no run is as it was asked for: others there may be.
+fn no_runs(name: Option<&Name>, args: &RunsArgs) -> String {
+    let states: Vec<&str> = args.status.iter().map(|state| state.as_str()).collect();
+    let which: String = [
+        name.map(|name| format!(" of {name}")),
+        args.queue.as_ref().map(|queue| format!(" on queue {queue}")),
+        (!states.is_empty()).then(|| format!(" that are {}", states.join(" or "))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if which.is_empty() {
+        "no runs; `cronfleet trigger SCHEDULE` makes one".to_owned()
+    } else {
+        format!("no runs{which}; `cronfleet get runs` lists those there are")
+    }
 }
 
 /// The runs that were asked for, the newest first.
@@ -320,6 +362,18 @@ mod tests {
         assert_eq!(ids("--limit 3"), "8 7 6");
         assert_eq!(ids("--status pending --queue default"), "6 0");
         assert_eq!(ids("--status PENDING --status RUNNING --limit 2"), "7 6");
+    }
+
+    #[test]
+    fn an_empty_list_says_what_there_is_none_of() {
+        let said = |line: &str| {
+            let args = args(line);
+            no_runs(args.name.as_deref().map(|name| name.parse().expect("name")).as_ref(), &args)
+        };
+        assert_eq!(said(""), "no runs; `cronfleet trigger SCHEDULE` makes one");
+        assert!(said("nope").starts_with("no runs of nope; "));
+        let filtered = said("nope --queue reports --status failed --status running");
+        assert!(filtered.starts_with("no runs of nope on queue reports that are FAILED or RUNNING; "));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use streams::topology::Replicas;
 use crate::{GlobalArgs, exit::Exit, output::talk, table::Table};
 
 const EXAMPLES: &str = "\
-What exists is never changed: a stream that differs from what this version needs is an error.
+What exists is never changed: a stream that differs from what this version needs is an error. The number of replicas is \
+changed later with `nats stream edit STREAM --replicas 3` (natscli), for every stream and bucket.
 
 Examples:
   cronfleet init                 on a laptop

@@ -141,16 +141,31 @@ pub async fn planners(streams: &Streams, output: Output, wanted: Option<&str>) -
     let now = streams.clock().now();
     let planners = alive_planners(streams).await?;
     let table = |planners: &[PlannerStatus]| {
-        let mut table =
-            Table::new(&["ID", "STATE", "PARTITIONS", "SCHEDULES", "INVALID", "LATENESS", "AGE", "VERSION"]);
+        let mut table = Table::new(&[
+            "ID",
+            "STATE",
+            "PARTITIONS",
+            "SCHEDULES",
+            "INVALID",
+            "LATENESS",
+            "WAITING",
+            "CLOCK",
+            "AGE",
+            "VERSION",
+        ]);
         for planner in planners {
+            let waiting = planner.waiting.as_ref();
             table.row(vec![
                 planner.id.as_str().into(),
-                state(planner.stopping, "stopping"),
+                planner_state(planner),
                 planner.partitions.len().to_string().into(),
                 planner.schedules.to_string().into(),
                 planner.invalid.len().to_string().into(),
                 Cell::optional(planner.lateness_ms.map(milliseconds)),
+                Cell::optional(
+                    waiting.map(|waiting| format!("{} for {}", waiting.slots, ago(waiting.since, now))),
+                ),
+                Cell::optional(planner.clock_offset_ms.map(|ms| format!("{ms:+}ms"))),
                 ago(planner.started_at, now).into(),
                 planner.version.as_str().into(),
             ]);
@@ -159,6 +174,13 @@ pub async fn planners(streams: &Streams, output: Output, wanted: Option<&str>) -
     };
     let when_empty = "no planner is alive; start one with `cronfleet planner`";
     show(output, "planner", &planners, |planner| planner.id.to_string(), wanted, table, when_empty)
+}
+
+fn planner_state(planner: &PlannerStatus) -> Cell {
+    if planner.clock_suspect.is_some() {
+        return Cell::coloured("suspect", Some(Colour::Red));
+    }
+    state(planner.stopping, "stopping")
 }
 
 fn state(ending: bool, word: &str) -> Cell {

@@ -1,9 +1,12 @@
 //! One file per verb: its arguments, with their help, and `run`.
 
 pub mod apply;
+pub mod backfill;
 pub mod bench;
+pub mod cancel;
 pub mod changes;
 pub mod completion;
+pub mod delayed;
 pub mod delete;
 pub mod describe;
 pub mod diff;
@@ -17,12 +20,16 @@ pub mod lines;
 pub mod lists;
 pub mod machine;
 pub mod next;
+pub mod pause;
 pub mod planner;
 pub mod probe;
+pub mod reader;
+pub mod resume;
 pub mod runs;
 pub mod submit;
 pub mod tail;
 pub mod trigger;
+pub mod unreached;
 pub mod wait;
 pub mod when;
 pub mod worker;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use shared::{Timestamp, run_record::RunRecord};
+use shared::{Timestamp, limits::LATE_AFTER, run_record::RunRecord};
 
 use super::when::{ago, milliseconds, utc};
 use crate::{
@@ -37,14 +37,22 @@ pub fn because(run: &RunRecord) -> String {
     if run.late {
         parts.push("late".to_owned());
     }
+    if run.backfill.is_some() {
+        parts.push("backfill".to_owned());
+    }
     parts.extend(run.reason.map(|reason| word(&reason)));
+    parts.extend(run.note.as_deref().map(cut));
     if let Some(error) = &run.error {
-        let line = error.message.lines().next().unwrap_or_default();
-        let cut = line.chars().count() > ERROR_CHARS_MAX;
-        let shown: String = line.chars().take(ERROR_CHARS_MAX).collect();
-        parts.push(if cut { format!("{shown}…") } else { shown });
+        parts.push(cut(&error.message));
     }
     parts.join(": ")
+}
+
+/// The first line of a text, as far as a table has room for it.
+fn cut(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let shown: String = line.chars().take(ERROR_CHARS_MAX).collect();
+    if line.chars().count() > ERROR_CHARS_MAX { format!("{shown}…") } else { shown }
 }
 
 /// A reason or an error's kind as records write it.
@@ -65,16 +73,23 @@ pub fn text(run: &RunRecord) -> String {
             let _ = writeln!(text, "{name:<14}{value}");
         }
     };
-    let lateness =
-        run.lateness().filter(|_| run.late).map(|late| format!(", dispatched {} s late", late.as_secs()));
+    let lateness = run
+        .lateness()
+        .filter(|late| run.late && *late > LATE_AFTER)
+        .map(|late| format!(", dispatched {} s late", late.as_secs()));
     field("run", Some(run.id.to_string()));
     field("status", Some(run.status.to_string()));
     field("reason", run.reason.map(|reason| word(&reason)));
+    field("note", run.note.clone());
+    field("asked by", run.by.clone());
+    field("backfill", run.backfill.as_ref().map(ToString::to_string));
     field("schedule", run.schedule.as_ref().map(ToString::to_string));
     field("queue", Some(run.queue.to_string()));
     field("target", run.target_service.as_ref().map(ToString::to_string));
     field("action", run.action.as_ref().map(ToString::to_string));
-    field("slot", run.slot.map(|slot| format!("{}{}", utc(slot), lateness.unwrap_or_default())));
+    let lateness = lateness.unwrap_or_default();
+    field("slot", run.slot.map(|slot| format!("{}{lateness}", utc(slot))));
+    field("not before", run.not_before.map(|at| format!("{}{lateness}", utc(at))));
     field("attempt", Some(run.attempt.to_string()));
     field("fence", run.fence.map(|fence| fence.to_string()));
     field("worker", run.worker.as_ref().map(ToString::to_string));

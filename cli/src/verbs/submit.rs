@@ -3,19 +3,23 @@
 use std::{io::Read, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
+use chrono::{SecondsFormat, TimeDelta};
 use clap::Args;
 use serde_json::json;
 use shared::{
+    Timestamp,
+    human_duration::HumanDuration,
     limits::TASK_BYTES_MAX,
     names::{Name, QueueName, RunKey, TargetName},
     run::RunId,
     task::Task,
 };
-use streams::{Names, Streams, WriteError};
+use streams::{Names, Streams, WriteError, delayed::check_not_before};
 
 use super::{
     known::unknown,
     wait::{self, WaitArgs},
+    when::parse_instant,
 };
 use crate::{GlobalArgs, exit::Exit, output::talk, telemetry::trace_context};
 
@@ -27,9 +31,14 @@ const EXAMPLES: &str = "\
 The run's id is NAME.KEY, and goes to stdout. The key makes it idempotent: while that run is queued or running a second \
 submission is refused, and one that has ended is not run again for as long as the ledger remembers it (90 days).
 
+With --at or --in it waits for its instant and then goes to its queue: never before, and as a rule a few milliseconds \
+after. Until then `cronfleet cancel` takes it back, and `cronfleet get delayed` shows it.
+
 Examples:
   cronfleet submit reindex -d '{\"target_service\":\"storage\",\"action\":\"optimize\"}'
   cronfleet submit reindex -d @task.json --key 4711 --queue reports --wait
+  cronfleet submit reminder -d @task.json --key 4711 --in 36h
+  cronfleet submit release -d @task.json --at 2026-11-24T10:00:00+08:00
   generate | cronfleet submit reindex -d -";
 
 /// The arguments of `submit`.
@@ -51,6 +60,14 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
     pub key: Option<RunKey>,
 
+    /// Not before this instant, in any zone
+    #[arg(long, value_name = "INSTANT", value_parser = parse_instant, conflicts_with = "in")]
+    pub at: Option<Timestamp>,
+
+    /// Not before this long from now
+    #[arg(long = "in", id = "in", value_name = "DURATION")]
+    pub after: Option<HumanDuration>,
+
     /// Whether the run is waited for.
     #[command(flatten)]
     pub wait: WaitArgs,
@@ -71,6 +88,7 @@ pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
     let streams = global.connect().await?;
     let output = global.output();
     let given = args.key.is_some();
+    let not_before = not_before(args.at, args.after, global.clock().now())?;
     let run = RunId { name: args.name, key: args.key.unwrap_or_else(RunKey::unique) };
     let results = if args.wait.wait { Some(streams.results_of(&run).await?) } else { None };
     let submitted = if given { is_known(&streams, &run, args.wait.wait).await? } else { Before::New };
@@ -87,7 +105,11 @@ pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
         Before::Live => {}
         Before::New => {
             warn_of_target(&streams, &task).await?;
-            submit(&streams, &args.queue, &run, &data, args.wait.wait).await?;
+            let submission = Submission { queue: &args.queue, run: &run, not_before, task: &data };
+            if not_before.is_some() {
+                check_queue(&streams, &args.queue).await?;
+            }
+            submit(&streams, &submission, args.wait.wait).await?;
         }
     }
     if let Some(results) = results {
@@ -157,25 +179,81 @@ async fn warn_of_target(streams: &Streams, task: &Task) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn submit(
-    streams: &Streams,
-    queue: &QueueName,
-    run: &RunId,
-    data: &[u8],
-    wait: bool,
-) -> anyhow::Result<()> {
+/// The instant before which it may not run; none if it was not said.
+fn not_before(
+    at: Option<Timestamp>,
+    after: Option<HumanDuration>,
+    now: Timestamp,
+) -> anyhow::Result<Option<Timestamp>> {
+    let wanted = match after {
+        Some(after) => {
+            let after = TimeDelta::from_std(after.0).ok().and_then(|after| now.checked_add_signed(after));
+            Some(after.context("--in reaches further than time itself; take less")?)
+        }
+        None => at,
+    };
+    Ok(wanted.map(|wanted| check_not_before(wanted, now)).transpose()?)
+}
+
+/// The stream of what waits takes any queue; that it is there is asked now, not in a year.
+async fn check_queue(streams: &Streams, queue: &QueueName) -> anyhow::Result<()> {
+    let queues = streams.catalog().queues().await?;
+    if queues.contains_key(queue) {
+        return Ok(());
+    }
+    Err(unknown("queue", queue.as_str(), queues.keys().map(QueueName::as_str)))
+}
+
+/// What is submitted.
+struct Submission<'a> {
+    queue: &'a QueueName,
+    run: &'a RunId,
+    not_before: Option<Timestamp>,
+    task: &'a [u8],
+}
+
+impl Submission<'_> {
+    async fn publish(&self, streams: &Streams, traceparent: &str) -> Result<u64, WriteError> {
+        let Self { queue, run, not_before, task } = *self;
+        match not_before {
+            Some(at) => streams.delayed().submit(queue, run, at, task, Some(traceparent)).await,
+            None => streams.submit(queue, run, task, Some(traceparent)).await,
+        }
+    }
+
+    fn occupied(&self) -> String {
+        match self.not_before {
+            Some(_) => format!(
+                "{} waits for its instant already; nothing was submitted: cancel it first, or take another --key",
+                self.run
+            ),
+            None => occupied(self.run, "the server holds it in its queue"),
+        }
+    }
+}
+
+async fn submit(streams: &Streams, submission: &Submission<'_>, wait: bool) -> anyhow::Result<()> {
     let trace = trace_context().to_string();
+    let Submission { queue, run, not_before, .. } = *submission;
     let mut answer_was_lost = false;
     for attempt in 1..=SUBMISSIONS_MAX {
-        match streams.submit(queue, run, data, Some(&trace)).await {
-            Ok(_) => return Ok(()),
+        match submission.publish(streams, &trace).await {
+            Ok(_) => {
+                if let Some(at) = not_before {
+                    talk(format!("{run} waits until {}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true)));
+                }
+                return Ok(());
+            }
             // It was ours, of which the answer was lost.
             Err(WriteError::Occupied { .. }) if answer_was_lost => return Ok(()),
             Err(WriteError::Occupied { .. }) if wait => {
-                talk(format!("{run} is queued or running already; waiting for it"));
+                talk(format!("{run} is waiting, queued or running already; waiting for it"));
                 return Ok(());
             }
-            Err(WriteError::Occupied { .. }) => bail!(occupied(run, "the server holds it in its queue")),
+            Err(WriteError::Occupied { .. }) => bail!(submission.occupied()),
+            Err(WriteError::NoStream { .. }) if not_before.is_some() => {
+                bail!("no stream takes what shall wait; run `cronfleet init`, which makes it");
+            }
             Err(WriteError::NoStream { .. }) => {
                 let queues = streams.catalog().queues().await?;
                 if queues.contains_key(queue) {

@@ -77,7 +77,8 @@ pub async fn run(args: TriggerArgs, global: &GlobalArgs) -> anyhow::Result<ExitC
     Ok(Exit::Done.into())
 }
 
-async fn check_known(streams: &Streams, schedule: &Name) -> anyhow::Result<()> {
+/// Refuses a schedule that is not there, with the nearest one that is.
+pub async fn check_known(streams: &Streams, schedule: &Name) -> anyhow::Result<()> {
     if streams.schedules().get(schedule).await?.is_some() {
         return Ok(());
     }

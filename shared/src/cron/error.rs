@@ -31,6 +31,23 @@ pub enum CronError {
         /// "; did you mean …", or nothing.
         hint: String,
     },
+    /// It would do with five fields, but more follow.
+    #[error(
+        "{expression:?} has {found} fields; with more than five the first is the second and the sixth the day-of-week, \
+         but {item:?} is no {field}; write {repair:?}"
+    )]
+    MoreThanFive {
+        /// What was given.
+        expression: String,
+        /// How many fields it has.
+        found: usize,
+        /// The field at fault, if the first is the second.
+        field: Field,
+        /// The item at fault.
+        item: String,
+        /// What to write.
+        repair: String,
+    },
     /// An `@` word that this dialect does not have.
     #[error("{expression:?} is not a cron expression: {repair}")]
     Nickname {

@@ -55,18 +55,18 @@ impl Item {
 
     /// Adds the values this item means, chosen by `seed` if it is a spread. A rule adds none.
     pub(super) fn add_values(self, field: Field, index: usize, seed: &str, values: &mut BTreeSet<u16>) {
-        let (from, to, step) = match self {
-            Item::Rule(_) => return,
-            Item::Steps { from, to, step } => (from, to, step),
-            Item::Spread { from, to, step } => {
-                let hash = mixed_64(&[seed, &field.to_string(), &index.to_string()]);
-                let width = u64::from(step.unwrap_or(to - from + 1));
-                let chosen = from + (hash % width) as u16;
-                (chosen, if step.is_some() { to } else { chosen }, step.unwrap_or(1))
-            }
-        };
+        let Item::Steps { from, to, step } = self.chosen(field, index, seed) else { return };
         let sunday_once = |value: u16| if field == Field::DayOfWeek { value % 7 } else { value };
         values.extend((from..=to).step_by(usize::from(step)).map(sunday_once));
+    }
+
+    /// The same item with its spread chosen by `seed`.
+    pub(super) fn chosen(self, field: Field, index: usize, seed: &str) -> Item {
+        let Item::Spread { from, to, step } = self else { return self };
+        let hash = mixed_64(&[seed, &field.to_string(), &index.to_string()]);
+        let width = u64::from(step.unwrap_or(to - from + 1));
+        let chosen = from + (hash % width) as u16;
+        Item::Steps { from: chosen, to: if step.is_some() { to } else { chosen }, step: step.unwrap_or(1) }
     }
 }
 

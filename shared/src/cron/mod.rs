@@ -93,6 +93,7 @@ mod field;
 mod item;
 mod never;
 mod parse;
+mod words;
 mod zone;
 
 #[cfg(test)]
@@ -103,6 +104,7 @@ mod slot_tests;
 pub use dst::{DstPolicy, FoldPolicy, GapPolicy};
 pub use error::{CronError, FieldFault, ZoneError};
 pub use field::Field;
+pub(crate) use zone::{DAY_S, instants_of};
 pub use zone::{parse_zone, tzdb_version};
 
 use civil::{CivilSlots, Values};
@@ -123,7 +125,8 @@ struct Compiled {
     normal_text: Box<str>,
     slots: CivilSlots,
     follows_wall_clock: bool,
-    has_spread: bool,
+    /// What its spreads were chosen by, if it has any.
+    seed: Option<Box<str>>,
 }
 
 impl CronExpr {
@@ -148,7 +151,7 @@ impl CronExpr {
     /// may for `0 0 0 H(20-29) 2 * 2027`, the choice made without a seed stays.
     #[must_use]
     pub fn with_seed(self, seed: &str) -> Self {
-        if !self.0.has_spread {
+        if self.0.seed.is_none() {
             return self;
         }
         Compiled::new(&self.0.text, seed).map_or(self, |seeded| Self(Arc::new(seeded)))
@@ -196,16 +199,15 @@ impl Compiled {
             return Err(never::explain(text.trim(), &values));
         }
         let follows_wall_clock = minute.starred || hour.starred;
+        let is_spread = |item: &Item| matches!(item, Item::Spread { .. });
+        let has_spread = fields.iter().flat_map(|field| &field.items).any(is_spread);
         let clock = if follows_wall_clock { "wall clock" } else { "time of day" };
         Ok(Compiled {
             text: text.into(),
             normal_text: format!("{} {clock}", values.normal_text()).into(),
             slots,
             follows_wall_clock,
-            has_spread: fields
-                .iter()
-                .flat_map(|field| &field.items)
-                .any(|item| matches!(item, Item::Spread { .. })),
+            seed: has_spread.then(|| seed.into()),
         })
     }
 }

@@ -30,6 +30,10 @@ pub(super) type Fields = [Written; 7];
 
 /// Reads an expression. Whether it ever comes is another question.
 pub(super) fn parse(text: &str) -> Result<Fields, CronError> {
+    read(text).map_err(|error| five_were_meant(text.trim(), error))
+}
+
+fn read(text: &str) -> Result<Fields, CronError> {
     if text.len() > super::CronExpr::TEXT_BYTES_MAX {
         return Err(CronError::TooLong { bytes: text.len() });
     }
@@ -59,6 +63,26 @@ pub(super) fn parse(text: &str) -> Result<Fields, CronError> {
         read(Field::DayOfWeek, day_of_week)?,
         read(Field::Year, year)?,
     ])
+}
+
+/// A user, a command or a year after five fields: then all fields are one place off, and the first fault misleads.
+fn five_were_meant(expression: &str, error: CronError) -> CronError {
+    let words: Vec<&str> = expression.split_ascii_whitespace().collect();
+    let CronError::Field { field, item, .. } = &error else { return error };
+    let Some((five, rest)) = words.split_at_checked(5).filter(|(_, rest)| !rest.is_empty()) else {
+        return error;
+    };
+    let five = five.join(" ");
+    if read(&five).is_err() {
+        return error;
+    }
+    let is_year = |word: &str| word != "*" && Item::parse(Field::Year, word).is_ok();
+    let repair = match rest {
+        [year] if is_year(year) => format!("0 {five} {year}"),
+        _ => five,
+    };
+    let (field, item) = (*field, item.clone());
+    CronError::MoreThanFive { expression: expression.to_owned(), found: words.len(), field, item, repair }
 }
 
 fn read_field(expression: &str, field: Field, text: &str) -> Result<Written, CronError> {

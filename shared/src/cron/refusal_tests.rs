@@ -14,6 +14,14 @@ daily
     … has 1 field; write 5 (minute hour day-of-month month day-of-week), 6 (second first) or 7 (second first, year last); for an interval write `every: 5m` instead of cron
 0 2 * * * root /usr/bin/backup --all
     … has 8 fields; write 5 (minute hour day-of-month month day-of-week), 6 (second first) or 7 (second first, year last); a cron line here holds no user, no command and no comment
+0 2 * * * root
+    … has 6 fields; with more than five the first is the second and the sixth the day-of-week, but "root" is no day-of-week; write "0 2 * * *"
+17 4 * * * /usr/bin/backup --all
+    … has 7 fields; with more than five the first is the second and the sixth the day-of-week, but "/usr/bin/backup" is no day-of-week; write "17 4 * * *"
+0 2 1 1 * 2027
+    … has 6 fields; with more than five the first is the second and the sixth the day-of-week, but "2027" is no day-of-week; write "0 0 2 1 1 * 2027"
+30 14 * * MON-FRI *
+    … has 6 fields; with more than five the first is the second and the sixth the day-of-week, but "MON-FRI" is no month; write "30 14 * * MON-FRI"
 @reboot
     … is not a cron expression: a fleet has no moment of starting; write `every: 1h` for an interval or `at:` for one instant
 @every 5m

@@ -6,7 +6,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use super::error::ZoneError;
 use crate::suggest::nearest;
 
-pub(super) const DAY_S: i64 = 86_400;
+pub(crate) const DAY_S: i64 = 86_400;
 
 /// A zone by its IANA name, upper or lower case as the database has it.
 pub fn parse_zone(text: &str) -> Result<Tz, ZoneError> {
@@ -80,4 +80,27 @@ pub(super) fn shifts(zone: Tz, from_s: i64, to_s: i64) -> Vec<Shift> {
         (left_s, left_offset_s) = (right_s, right_offset_s);
     }
     found
+}
+
+/// The first and the last instant at which a zone's clocks show a civil second (both in seconds): the same instant but
+/// in a fold. In a gap nobody's clock shows it; then both are the first instant after the gap.
+pub(crate) fn instants_of(zone: Tz, civil_s: i64) -> (i64, i64) {
+    let (first_s, last_s) = (civil_s - 2 * DAY_S, civil_s + 2 * DAY_S);
+    let nearby = shifts(zone, first_s, last_s);
+    let offsets = [offset_at(zone, first_s)].into_iter().chain(nearby.iter().map(|shift| shift.after));
+    let from = [first_s].into_iter().chain(nearby.iter().map(|shift| shift.at));
+    let to = nearby.iter().map(|shift| shift.at).chain([last_s]);
+    let shown: Vec<i64> = from
+        .zip(to)
+        .zip(offsets)
+        .filter_map(|((from_s, to_s), offset_s)| {
+            Some(civil_s - offset_s).filter(|utc_s| (from_s..to_s).contains(utc_s))
+        })
+        .collect();
+    if let (Some(first), Some(last)) = (shown.first(), shown.last()) {
+        return (*first, *last);
+    }
+    let jumped = |shift: &&Shift| (shift.at + shift.before..shift.at + shift.after).contains(&civil_s);
+    let after_s = nearby.iter().find(jumped).map_or(civil_s, |shift| shift.at);
+    (after_s, after_s)
 }

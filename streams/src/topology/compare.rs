@@ -74,6 +74,10 @@ pub(super) fn compare_streams(found: &Config, wanted: &Config) -> Vec<Difference
     let republish =
         |config: &Config| config.republish.as_ref().map(|r| (r.source.clone(), r.destination.clone()));
     c.of("republish", &republish(found), &republish(wanted));
+    let transform = |config: &Config| {
+        config.subject_transform.as_ref().map(|t| (t.source.clone(), t.destination.clone()))
+    };
+    c.of("subject_transform", &transform(found), &transform(wanted));
     c.of("sealed", &found.sealed, &false);
     if found.max_bytes <= 0 {
         c.of("max_bytes", &found.max_bytes, &wanted.max_bytes);

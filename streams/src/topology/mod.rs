@@ -20,9 +20,9 @@ pub use self::compare::Difference;
 pub(crate) use self::wanted::raw;
 use self::{
     compare::{compare_consumers, compare_streams, missing},
-    wanted::{control_consumer, fixed_streams, queue_consumer, tasks},
+    wanted::{backfill_consumer, control_consumer, fixed_streams, queue_consumer, tasks},
 };
-use crate::{ReadError, Streams, names::CONTROL_CONSUMER};
+use crate::{ReadError, Streams};
 
 /// Why the topology could not be made or examined.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,23 @@ pub enum TopologyError {
         what: String,
         /// The server's words.
         detail: String,
+    },
+    /// It exists with another number of replicas than was asked for, and is as it should be otherwise.
+    #[error(
+        "{what} has {found}, not the {wanted} asked for; init never changes what exists. To change it: `nats stream edit \
+         {what} --replicas {wanted}` (natscli), and so for every stream and bucket of the fleet; `cronfleet doctor` then \
+         finds those that differ from {tasks}",
+        found = copies(*.found)
+    )]
+    Replicas {
+        /// The stream.
+        what: String,
+        /// How many it has.
+        found: usize,
+        /// How many were asked for.
+        wanted: usize,
+        /// The task stream, which the others are compared with.
+        tasks: String,
     },
     /// It exists, and differs.
     #[error(
@@ -79,7 +96,9 @@ impl Streams {
         if self.stream_config(&names.tasks_stream()).await?.is_none() {
             self.create_stream(tasks(&names, &[QueueName::default_queue()], replicas), &mut made).await?;
         }
-        self.create_consumer(&names.control_stream(), control_consumer(&names), &mut made).await?;
+        for wanted in [control_consumer(&names), backfill_consumer(&names)] {
+            self.create_consumer(&names.control_stream(), wanted, &mut made).await?;
+        }
         let mut queues = self.catalog().queues().await?;
         queues.entry(QueueName::default_queue()).or_default();
         for (queue, settings) in queues {
@@ -107,7 +126,16 @@ impl Streams {
         let name = wanted.name.clone();
         if let Some(found) = self.stream_config(&name).await? {
             let differences = compare_streams(&found, &wanted);
-            return if differences.is_empty() { Ok(()) } else { Err(differs(name, &differences)) };
+            return match differences.as_slice() {
+                [] => Ok(()),
+                [only] if only.setting == REPLICAS => Err(TopologyError::Replicas {
+                    what: name,
+                    found: found.num_replicas,
+                    wanted: wanted.num_replicas,
+                    tasks: self.names().tasks_stream(),
+                }),
+                _ => Err(differs(name, &differences)),
+            };
         }
         match self.jetstream().create_stream(wanted).await {
             Ok(_) => {
@@ -210,16 +238,13 @@ impl Streams {
             return Ok(differences);
         }
         let control = names.control_stream();
-        let wanted = control_consumer(&names);
-        match self.consumer_config(&control, CONTROL_CONSUMER).await? {
-            Some(found) => {
-                differences.extend(compare_consumers(
-                    &format!("{control}/{CONTROL_CONSUMER}"),
-                    &found,
-                    &wanted,
-                ));
+        for wanted in [control_consumer(&names), backfill_consumer(&names)] {
+            let consumer = wanted.durable_name.clone().unwrap_or_default();
+            let what = format!("{control}/{consumer}");
+            match self.consumer_config(&control, &consumer).await? {
+                Some(found) => differences.extend(compare_consumers(&what, &found, &wanted)),
+                None => differences.push(missing(what)),
             }
-            None => differences.push(missing(format!("{control}/{CONTROL_CONSUMER}"))),
         }
         let queues = self.catalog().queues().await?;
         let Some(found_tasks) = found_tasks else {
@@ -308,6 +333,13 @@ fn create_detail(kind: &CreateStreamErrorKind, error: &dyn std::fmt::Display) ->
         CreateStreamErrorKind::JetStream(inner) => inner.to_string(),
         _ => error.to_string(),
     }
+}
+
+/// The setting that `init --replicas` names.
+const REPLICAS: &str = "replicas";
+
+fn copies(number: usize) -> String {
+    if number == 1 { "1 replica".to_owned() } else { format!("{number} replicas") }
 }
 
 fn differs(what: String, differences: &[Difference]) -> TopologyError {

@@ -4,23 +4,26 @@ use std::time::Duration;
 
 use async_nats::jetstream::{
     consumer::{self, AckPolicy, DeliverPolicy},
-    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType},
+    stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform},
 };
 use shared::{limits, names::QueueName, queue::QueueSettings};
 
 use super::Replicas;
 use crate::{
     Names,
-    names::{CONTROL_CONSUMER, bucket_prefix, bucket_stream},
+    names::{BACKFILL_CONSUMER, CONTROL_CONSUMER, bucket_prefix, bucket_stream},
 };
 
 const MIB: i64 = 1024 * 1024;
 const TASKS_BYTES_MAX: i64 = 512 * MIB;
+/// Four million submissions of 300 bytes.
+const DELAYED_BYTES_MAX: i64 = 2048 * MIB;
 const DEAD_BYTES_MAX: i64 = 256 * MIB;
 const CONTROL_BYTES_MAX: i64 = 64 * MIB;
 /// About seven million runs; `doctor` warns long before it is full.
 const RUNS_BYTES_MAX: i64 = 8192 * MIB;
 const DEFINITIONS_BYTES_MAX: i64 = 512 * MIB;
+const BACKFILLS_BYTES_MAX: i64 = 64 * MIB;
 const PLANNER_BYTES_MAX: i64 = 64 * MIB;
 const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
 /// Watches and consumers on one stream; nats-server 2.15 has the same limit by default.
@@ -84,9 +87,29 @@ pub(crate) fn raw(names: &Names) -> Config {
     Config { name: names.raw_stream(), subjects: vec![names.raw_all()], ..like }
 }
 
+/// What waits for its instant. Deleted one by one, by sequence, once it is in the queue.
+fn delayed(names: &Names, replicas: Replicas) -> Config {
+    Config {
+        // One message a subject: the same run is refused while it waits.
+        max_messages_per_subject: 1,
+        discard_new_per_subject: true,
+        // As for the tasks: an id a caller chose must not make the server acknowledge what it drops.
+        duplicate_window: DUPLICATE_WINDOW_MIN,
+        max_message_size: bytes(2 * limits::TASK_BYTES_MAX),
+        allow_direct: true,
+        // The partition goes into the stored subject: each planner reads its own share, and no more.
+        subject_transform: Some(SubjectTransform {
+            source: names.delayed_all(),
+            destination: names.delayed_stored(),
+        }),
+        ..base(names.delayed_stream(), vec![names.delayed_all()], DELAYED_BYTES_MAX, replicas)
+    }
+}
+
 pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
     let runs = names.runs_bucket();
     vec![
+        delayed(names, replicas),
         Config {
             max_messages_per_subject: 1,
             discard: DiscardPolicy::Old,
@@ -110,6 +133,10 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
         },
         bucket(&names.schedules_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
         bucket(&names.catalog_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
+        Config {
+            max_age: limits::RUN_RETENTION,
+            ..bucket(&names.backfills_bucket(), 1, BACKFILLS_BYTES_MAX, replicas)
+        },
         bucket(&names.planner_bucket(), 1, PLANNER_BYTES_MAX, replicas),
         Config {
             max_age: limits::MEMBER_GONE,
@@ -146,5 +173,15 @@ pub(super) fn control_consumer(names: &Names) -> consumer::pull::Config {
         ack_wait: limits::ACK_WAIT_DEFAULT,
         max_deliver: -1,
         ..Default::default()
+    }
+}
+
+pub(super) fn backfill_consumer(names: &Names) -> consumer::pull::Config {
+    consumer::pull::Config {
+        durable_name: Some(BACKFILL_CONSUMER.to_owned()),
+        filter_subjects: vec![names.backfill_requests()],
+        ack_wait: limits::BACKFILL_ACK_WAIT,
+        max_ack_pending: i64::try_from(limits::BACKFILLS_AT_ONCE_MAX).unwrap_or(i64::MAX),
+        ..control_consumer(names)
     }
 }

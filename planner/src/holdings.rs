@@ -1,0 +1,57 @@
+//! The partitions this planner holds, as the keeper of the leases tells the planning loop.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+/// The partitions this planner holds, and until when it may trust that.
+#[derive(Default)]
+pub(crate) struct Holdings {
+    now: Mutex<Held>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Held {
+    partitions: BTreeSet<u16>,
+    trusted_until: Duration,
+}
+
+impl Holdings {
+    /// The partitions held, trusted or not.
+    pub(crate) fn all(&self) -> BTreeSet<u16> {
+        self.lock().partitions.clone()
+    }
+
+    /// The partitions held, if at this elapsed time they are certainly still ours.
+    pub(crate) fn trusted(&self, elapsed: Duration) -> Vec<u16> {
+        let held = self.lock();
+        if elapsed < held.trusted_until { held.partitions.iter().copied().collect() } else { Vec::new() }
+    }
+
+    /// Returns when a partition came or went, or when what was in doubt is trusted again.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What is held from now on. Whether that is news.
+    pub(crate) fn set(&self, partitions: BTreeSet<u16>, trusted_until: Duration, elapsed: Duration) -> bool {
+        let mut held = self.lock();
+        let is_new = held.partitions != partitions;
+        let was_in_doubt = held.trusted_until <= elapsed && elapsed < trusted_until;
+        *held = Held { partitions, trusted_until };
+        drop(held);
+        if is_new || was_in_doubt {
+            self.changed.notify_one();
+        }
+        is_new
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,57 @@
+//! Requests to cancel: heard at once by a subscription, and looked for in the control stream at every renewal of the
+//! hold, because what is heard over core NATS may be lost.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use shared::{limits::HEARTBEATS_PER_ACK_WAIT, run::RunId, run_record::Reason};
+use streams::Streams;
+use tokio_util::sync::CancellationToken;
+
+use crate::running::{Place, Running};
+
+/// Before a subscription that ended is made anew.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Stops the runs whose end is asked for, until it is told to stop itself.
+pub(crate) async fn follow(streams: Streams, running: Running, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = listen(&streams, &running) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = streams.clock().sleep(LISTEN_AGAIN) => {}
+        }
+    }
+}
+
+async fn listen(streams: &Streams, running: &Running) {
+    match streams.cancels().await {
+        Ok(mut requests) => {
+            while let Some(request) = requests.next().await {
+                running.cancel(&request.run, request.reason);
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "Requests to cancel are not heard just now, only looked for: {error}");
+        }
+    }
+}
+
+/// Returns when somebody asked for the end of a run that is under way, with the reason.
+pub(crate) async fn asked(streams: &Streams, place: &Place, run: &RunId, ack_wait: Duration) -> Reason {
+    let heard = place.cancelled();
+    tokio::pin!(heard);
+    loop {
+        tokio::select! {
+            reason = &mut heard => return reason,
+            () = streams.clock().sleep(ack_wait / HEARTBEATS_PER_ACK_WAIT) => {}
+        }
+        // A read that failed is made again at the next renewal.
+        if let Ok(Some(request)) = streams.cancel_asked(run).await {
+            return request.reason;
+        }
+    }
+}
