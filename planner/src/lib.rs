@@ -15,6 +15,7 @@
 //! | `missed.rs` | whether a slot runs, late or not, or is skipped (pure) |
 //! | `catch_up.rs` | how fast missed slots are run (pure) |
 //! | `pauses.rs` | what was said of each schedule's pause, and since when (pure) |
+//! | `held_back.rs` | schedules that failed lately, for which the others do not wait (pure) |
 //! | `share.rs` | which planner should hold which partition (pure) |
 //! | `book.rs` | the schedules in memory, and which is due next (pure) |
 //! | `dispatch.rs` | record, then task |
@@ -45,6 +46,7 @@ mod definitions;
 mod delayed;
 mod dispatch;
 mod due;
+mod held_back;
 mod holdings;
 mod leases;
 mod lines;

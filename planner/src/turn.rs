@@ -118,6 +118,7 @@ impl Turns {
                 return self.meet(&holder, in_force.overlap()).await;
             }
             Contention::Freed => return Ok(Step::Moved),
+            Contention::ToBeBuried => return Ok(Step::Waits),
             Contention::Held(_) | Contention::Free => {}
         }
         let task = match self.task_of(&first.value, &in_force).await? {
