@@ -147,8 +147,17 @@ impl Planner {
         );
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher.clone(), planning.clone()));
-        parts.spawn("backfills", backfill::follow(streams(), dispatcher, planning.clone()));
-        let delays = delayed::run(streams(), Arc::clone(&holdings), Arc::clone(&status), planning.clone());
+        parts.spawn(
+            "backfills",
+            backfill::follow(streams(), dispatcher, Arc::clone(&guard), planning.clone()),
+        );
+        let delays = delayed::run(
+            streams(),
+            Arc::clone(&holdings),
+            Arc::clone(&status),
+            Arc::clone(&guard),
+            planning.clone(),
+        );
         parts.spawn("delayed submissions", delays);
         let beating = AbortOnDropHandle::new(tokio::spawn(status::beat(
             streams(),

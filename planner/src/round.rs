@@ -260,7 +260,10 @@ impl Rounds {
             () = self.streams.clock().sleep(SCHEDULE_PATIENCE) => false,
         };
         // Cut off between two effects it is as after a crash: the next try repeats what it finds undone.
-        if !in_time {
+        if !in_time && done.upto > Timestamp::MIN_UTC {
+            // There are many of them, and it gets on: the next round goes on.
+            done.some_wait = true;
+        } else if !in_time {
             let why = format!("it takes longer than {SCHEDULE_PATIENCE:?}; does the server answer?");
             let slot = due.slots.iter().find(|slot| slot.slot.instant() > done.upto);
             self.backlog.note(&due.name, 1, slot.map_or(now, |slot| slot.slot.instant()), &why);
@@ -315,7 +318,13 @@ impl Rounds {
         let pauses = self.pauses.of(name);
         let mut decision = decide(schedule, due.slot, now, days, pauses);
         // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
-        if let (Decision::Skip(Reason::SkippedCalendar), Some(calendar)) = (decision, &schedule.calendar) {
+        if decision == Decision::Skip(Reason::Paused) {
+            let said = self.streams.schedules().pause_history(name).await?;
+            return Ok(decide(schedule, due.slot, now, days, &said));
+        }
+        let is_unheard = decision == Decision::NoSlot && matches!(days, Days::Undeclared);
+        let is_closed = decision == Decision::Skip(Reason::SkippedCalendar);
+        if let (true, Some(calendar)) = (is_unheard || is_closed, &schedule.calendar) {
             let asked = self.streams.catalog().calendar(calendar).await?;
             decision = decide(schedule, due.slot, now, Days::of(asked.as_ref()), pauses);
         }
