@@ -21,6 +21,8 @@ const DEFINITION_LAG_MAX: TimeDelta = TimeDelta::minutes(1);
 const CURSOR_LOST_LOOK_BACK: TimeDelta = TimeDelta::days(1);
 /// Cursors that are read at once when partitions come.
 const CURSORS_IN_FLIGHT_MAX: usize = 16;
+/// Schedules whose history is read one by one; of more, a partition's whole history is read at once.
+const HISTORIES_ONE_BY_ONE_MAX: usize = 8;
 
 impl Rounds {
     /// Follows what the lease keeper holds: opens partitions that are new, closes those that are gone.
@@ -72,9 +74,15 @@ impl Rounds {
         // Its writer's clock may be fast. What lies ahead by ours is looked at again when it comes, and found done if it is.
         let accounted_to = stored.min(now);
         // A definition that was written just before the cursor may not have been heard by who wrote the cursor.
-        for name in self.book.changed_since(partition, accounted_to, DEFINITION_LAG_MAX, heard) {
-            let versions = self.streams.schedules().history(&name).await?;
-            self.book.learn_history(&name, versions);
+        let changed = self.book.changed_since(partition, accounted_to, DEFINITION_LAG_MAX, heard);
+        if changed.len() > HISTORIES_ONE_BY_ONE_MAX {
+            // Each read is a consumer of its own, and the server has a limit of those: many are read as one.
+            self.learn_history_of(partition).await?;
+        } else {
+            for name in changed {
+                let versions = self.streams.schedules().history(&name).await?;
+                self.book.learn_history(&name, versions);
+            }
         }
         for name in self.pauses.changed_since(partition, before(accounted_to, DEFINITION_LAG_MAX)) {
             let history = self.streams.schedules().pause_history(&name).await?;
@@ -89,6 +97,12 @@ impl Rounds {
     /// Where a partition begins that nobody ever planned: with its oldest schedule, in its oldest version. The slots
     /// since then count, although the schedule may have been changed before any planner lived.
     async fn beginning_of(&mut self, partition: u16, now: Timestamp) -> Result<Timestamp, ReadError> {
+        self.learn_history_of(partition).await?;
+        Ok(self.book.beginning_of(partition).unwrap_or(now))
+    }
+
+    /// Learns the older versions of all schedules of a partition.
+    async fn learn_history_of(&mut self, partition: u16) -> Result<(), ReadError> {
         let mut histories: BTreeMap<Name, Vec<_>> = BTreeMap::new();
         for version in self.streams.schedules().history_of_partition(partition).await? {
             histories.entry(version.name.clone()).or_default().push(version);
@@ -96,7 +110,7 @@ impl Rounds {
         for (name, versions) in histories {
             self.book.learn_history(&name, versions);
         }
-        Ok(self.book.beginning_of(partition).unwrap_or(now))
+        Ok(())
     }
 
     /// Says once if slots were computed with other zone data than ours. What is accounted for stays so; from the cursor on
