@@ -5,13 +5,12 @@
 //! finds in the ledger, because each run it makes carries the backfill's id. Two planners that both believe to be at
 //! it do no harm: a slot has one record, and the compare-and-set over it has one winner.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use shared::{
     Timestamp,
-    backfill::{BackfillOverlap, Fate, is_allowed, slots_of},
-    calendar::Calendar,
+    backfill::{BackfillOverlap, Fate, RangeSlot, slots_of},
     limits,
     run::RunId,
     run_record::{Reason, RunRecord},
@@ -32,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     PlannerError,
+    clock_guard::ClockGuard,
     dispatch::{DispatchError, Dispatcher, Outcome, describe, undeclared},
 };
 
@@ -45,11 +45,12 @@ const LAST_WORDS_WAIT_MAX: Duration = Duration::from_secs(3);
 pub(crate) async fn follow(
     streams: Streams,
     dispatcher: Dispatcher,
+    guard: Arc<ClockGuard>,
     stop: CancellationToken,
 ) -> Result<(), PlannerError> {
     let clock = streams.clock().clone();
     while !stop.is_cancelled() {
-        if let Err(error) = take(&streams, &dispatcher, &stop).await {
+        if let Err(error) = take(&streams, &dispatcher, &guard, &stop).await {
             tracing::warn!(%error, "Backfills cannot be read just now: {error}");
         }
         tokio::select! {
@@ -60,7 +61,12 @@ pub(crate) async fn follow(
     Ok(())
 }
 
-async fn take(streams: &Streams, dispatcher: &Dispatcher, stop: &CancellationToken) -> Result<(), ReadError> {
+async fn take(
+    streams: &Streams,
+    dispatcher: &Dispatcher,
+    guard: &Arc<ClockGuard>,
+    stop: &CancellationToken,
+) -> Result<(), ReadError> {
     let mut requests = streams.backfill_requests().await?;
     let mut working = JoinSet::new();
     loop {
@@ -70,7 +76,8 @@ async fn take(streams: &Streams, dispatcher: &Dispatcher, stop: &CancellationTok
             _ = working.join_next(), if !working.is_empty() => {}
             delivery = requests.next() => {
                 let Some(delivery) = delivery else { break };
-                working.spawn(answer(streams.clone(), dispatcher.clone(), delivery?, stop.clone()));
+                let (streams, dispatcher) = (streams.clone(), dispatcher.clone());
+                working.spawn(answer(streams, dispatcher, Arc::clone(guard), delivery?, stop.clone()));
             }
         }
     }
@@ -94,6 +101,7 @@ enum Left {
 async fn answer(
     streams: Streams,
     dispatcher: Dispatcher,
+    guard: Arc<ClockGuard>,
     delivery: BackfillDelivery,
     stop: CancellationToken,
 ) {
@@ -105,7 +113,8 @@ async fn answer(
         }
     };
     let id = request.id.clone();
-    let work = async { Work::begin(&streams, &dispatcher, &delivery, request).await?.finish(&stop).await };
+    let work =
+        async { Work::begin(&streams, &dispatcher, &guard, &delivery, request).await?.finish(&stop).await };
     match work.await {
         Ok(Left::Ended) => delivery.done().await,
         Ok(Left::Stopped) => delivery.later(Duration::ZERO).await,
@@ -125,14 +134,14 @@ async fn answer(
 /// What is to be done, as the definition says it.
 struct Plan {
     schedule: Schedule,
-    calendar: Option<Calendar>,
-    slots: Vec<Slot>,
+    slots: Vec<RangeSlot>,
 }
 
 /// A planner at a backfill.
 struct Work<'a> {
     streams: &'a Streams,
     dispatcher: &'a Dispatcher,
+    guard: &'a ClockGuard,
     delivery: &'a BackfillDelivery,
     progress: BackfillProgress,
     /// The revision of the progress as it is stored.
@@ -146,6 +155,7 @@ impl<'a> Work<'a> {
     async fn begin(
         streams: &'a Streams,
         dispatcher: &'a Dispatcher,
+        guard: &'a ClockGuard,
         delivery: &'a BackfillDelivery,
         request: BackfillRequest,
     ) -> Result<Self, DispatchError> {
@@ -157,7 +167,7 @@ impl<'a> Work<'a> {
             Err(error) => return Err(error.into()),
         };
         let reported_at = streams.clock().elapsed();
-        Ok(Self { streams, dispatcher, delivery, progress, revision, reported_at, has_news: false })
+        Ok(Self { streams, dispatcher, guard, delivery, progress, revision, reported_at, has_news: false })
     }
 
     async fn finish(mut self, stop: &CancellationToken) -> Result<Left, DispatchError> {
@@ -185,10 +195,11 @@ impl<'a> Work<'a> {
             let before = self.progress.clone();
             let state = self.pass(&plan).await?;
             let is_due = self.streams.clock().elapsed() >= self.reported_at + limits::BACKFILL_REPORT;
-            if state == BackfillState::Done || stop.is_cancelled() || is_due {
+            let has_ended = matches!(state, BackfillState::Done | BackfillState::Failed);
+            if has_ended || stop.is_cancelled() || is_due {
                 self.report(state).await?;
             }
-            if state == BackfillState::Done {
+            if has_ended {
                 return Ok(Left::Ended);
             }
             // Runs that take long are not looked at all the time.
@@ -224,7 +235,11 @@ impl<'a> Work<'a> {
             let problem = format!("revision {revision} of schedule {name} is not kept any more; ask again");
             return Ok(Err(problem));
         };
-        let slots = slots_of(&schedule, *from, *to, limits::BACKFILL_SLOTS_MAX + 1);
+        let calendar = match &schedule.calendar {
+            Some(calendar) => self.streams.catalog().calendar(calendar).await?,
+            None => None,
+        };
+        let slots = slots_of(&schedule, calendar.as_ref(), *from, *to, limits::BACKFILL_SLOTS_MAX + 1);
         if slots.len() > limits::BACKFILL_SLOTS_MAX {
             let max = limits::BACKFILL_SLOTS_MAX;
             return Ok(Err(format!("the range has more than {max} slots; ask for it in parts")));
@@ -232,11 +247,7 @@ impl<'a> Work<'a> {
         if self.streams.catalog().queue(&schedule.queue).await?.is_none() {
             return Ok(Err(undeclared(&schedule.queue)));
         }
-        let calendar = match &schedule.calendar {
-            Some(calendar) => self.streams.catalog().calendar(calendar).await?,
-            None => None,
-        };
-        Ok(Ok(Plan { schedule, calendar, slots }))
+        Ok(Ok(Plan { schedule, slots }))
     }
 
     /// Counts the runs that have ended, and fills the places that are free. How it stands now.
@@ -244,28 +255,42 @@ impl<'a> Work<'a> {
         self.settle().await?;
         let next = |upto: Option<Timestamp>| {
             let slots = plan.slots.iter().copied();
-            slots.skip_while(move |slot| upto.is_some_and(|upto| slot.instant() <= upto))
+            slots.skip_while(move |slot| upto.is_some_and(|upto| slot.slot.instant() <= upto))
         };
-        let rest: Vec<Slot> = next(self.progress.upto).collect();
+        let rest: Vec<RangeSlot> = next(self.progress.upto).collect();
         if rest.is_empty() && self.progress.open.is_empty() {
             return Ok(BackfillState::Done);
         }
-        let now = self.streams.clock().now();
+        // A clock that is not believed says of no slot that it has come.
+        let Some(now) = self.guard.now() else { return Ok(BackfillState::Running) };
+        if !rest.is_empty() && self.is_deleted().await? {
+            self.progress.problem = Some("its schedule was deleted meanwhile".to_owned());
+            return Ok(BackfillState::Failed);
+        }
         let paused = self.streams.schedules().pause(&self.progress.request.schedule).await?;
         if !rest.is_empty() && paused.standing(now).is_some() {
             return Ok(BackfillState::Paused);
         }
         // No run starts before its slot, whatever the clock of whoever asked.
-        for slot in rest.into_iter().take_while(|slot| slot.instant() <= now) {
+        for RangeSlot { slot, is_open } in rest.into_iter().take_while(|one| one.slot.instant() <= now) {
             // A long range in which nothing is to be done is no reason to be silent.
             let is_due = self.streams.clock().elapsed() >= self.reported_at + limits::BACKFILL_REPORT;
-            if is_due || !self.deal_with(plan, slot).await? {
+            if is_due || !self.deal_with(plan, slot, is_open).await? {
                 break;
             }
             self.progress.upto = Some(slot.instant());
             self.has_news = true;
         }
         Ok(BackfillState::Running)
+    }
+
+    async fn is_deleted(&self) -> Result<bool, ReadError> {
+        match self.streams.schedules().get(&self.progress.request.schedule).await {
+            Ok(found) => Ok(found.is_none()),
+            // Somebody's nonsense is not the word that it is gone.
+            Err(ReadError::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the runs that have ended off the list.
@@ -311,12 +336,12 @@ impl<'a> Work<'a> {
     }
 
     /// Deals with one slot; false if it must wait.
-    async fn deal_with(&mut self, plan: &Plan, slot: Slot) -> Result<bool, DispatchError> {
+    async fn deal_with(&mut self, plan: &Plan, slot: Slot, is_open: bool) -> Result<bool, DispatchError> {
         let overlap = self.progress.request.overlap;
         let found = self.record_of(slot).await?;
         let record = found.as_ref().map(|stored| &stored.value);
         let is_left_over = record.is_some_and(|record| self.is_mine(record));
-        let fate = Fate::of(record, is_allowed(&plan.schedule, plan.calendar.as_ref(), slot));
+        let fate = Fate::of(record, is_open);
         // One that lost the lock while others wait for it has its turn still to come; with `skip` that was its turn.
         let runs = fate.runs() && !(is_left_over && overlap == BackfillOverlap::Skip);
         // What we, or a planner before us, made of it and could not write down any more: its task may be missing.
@@ -347,7 +372,13 @@ impl<'a> Work<'a> {
     async fn has_place(&self, overlap: BackfillOverlap) -> Result<bool, ReadError> {
         let is_bounded = self.progress.open.len() < overlap.in_flight_max();
         let waits = overlap == BackfillOverlap::BufferAll;
-        Ok(is_bounded && (!waits || self.dispatcher.locks.is_free(&self.progress.request.schedule).await?))
+        if !is_bounded || !waits {
+            return Ok(is_bounded);
+        }
+        // Behind those who wait in the schedule's line, not past them.
+        let schedule = &self.progress.request.schedule;
+        Ok(self.dispatcher.lines.get(schedule).await?.runs.is_empty()
+            && self.dispatcher.locks.is_free(schedule).await?)
     }
 
     /// Whether a regular slot took the lock between our look and our publish.

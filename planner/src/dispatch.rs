@@ -25,7 +25,7 @@ use streams::{
 use crate::{
     due::Due,
     lines::{Lines, Standing, stand},
-    lock::{Locks, Placing},
+    lock::{Contention, Locks, Placing},
     missed::Decision,
 };
 
@@ -231,8 +231,13 @@ impl Dispatcher {
         traceparent: Option<&str>,
     ) -> Result<Outcome, DispatchError> {
         let may_wait = overlap.waiting_max() > 0;
-        // Nobody goes past those who wait.
-        if may_wait && !self.lines.get(&due.run.id.name).await?.runs.is_empty() {
+        // Nobody goes past those who wait; but a run that is asked for again may lie in the queue already.
+        let waiting = if may_wait { self.lines.get(&due.run.id.name).await?.runs } else { Vec::new() };
+        if !waiting.is_empty() {
+            let stands = waiting.contains(&due.run.id);
+            if !stands && matches!(self.locks.contend(&due.run.id).await?, Contention::Ours) {
+                return Ok(Outcome::Dispatched);
+            }
             return self.line_up(&due.run, revision, overlap).await;
         }
         let definition = due.run.definition_revision;

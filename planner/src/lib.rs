@@ -15,6 +15,7 @@
 //! | `missed.rs` | whether a slot runs, late or not, or is skipped (pure) |
 //! | `catch_up.rs` | how fast missed slots are run (pure) |
 //! | `pauses.rs` | what was said of each schedule's pause, and since when (pure) |
+//! | `held_back.rs` | schedules that failed lately, for which the others do not wait (pure) |
 //! | `share.rs` | which planner should hold which partition (pure) |
 //! | `book.rs` | the schedules in memory, and which is due next (pure) |
 //! | `dispatch.rs` | record, then task |
@@ -45,6 +46,7 @@ mod definitions;
 mod delayed;
 mod dispatch;
 mod due;
+mod held_back;
 mod holdings;
 mod leases;
 mod lines;
@@ -145,8 +147,17 @@ impl Planner {
         );
         parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher.clone(), planning.clone()));
-        parts.spawn("backfills", backfill::follow(streams(), dispatcher, planning.clone()));
-        let delays = delayed::run(streams(), Arc::clone(&holdings), Arc::clone(&status), planning.clone());
+        parts.spawn(
+            "backfills",
+            backfill::follow(streams(), dispatcher, Arc::clone(&guard), planning.clone()),
+        );
+        let delays = delayed::run(
+            streams(),
+            Arc::clone(&holdings),
+            Arc::clone(&status),
+            Arc::clone(&guard),
+            planning.clone(),
+        );
         parts.spawn("delayed submissions", delays);
         let beating = AbortOnDropHandle::new(tokio::spawn(status::beat(
             streams(),

@@ -45,6 +45,8 @@ pub(crate) enum Contention {
     Held(Holder),
     /// Somebody was, and is on the way out: look again.
     Freed,
+    /// One that has failed, and is held until its dead letter is stored: look again later.
+    ToBeBuried,
 }
 
 /// What the holder of a contended lock is doing.
@@ -107,6 +109,7 @@ impl Locks {
                 Contention::Ours => return Ok(Placing::Placed),
                 Contention::Held(holder) => return Ok(Placing::Held(holder)),
                 Contention::Free | Contention::Freed => {}
+                Contention::ToBeBuried => break,
             }
         }
         Err(DispatchError::Contended(run.name.clone()))
@@ -121,7 +124,8 @@ impl Locks {
         match self.look_at(&holder).await? {
             LockState::Held => return Ok(Contention::Held(holder)),
             LockState::Ended => self.free(&holder).await?,
-            LockState::ToBeBuried => self.streams.clock().sleep(LOCK_LOOK_AGAIN).await,
+            // That takes as long as its worker needs, or the acknowledge wait if it died: not to be waited for here.
+            LockState::ToBeBuried => return Ok(Contention::ToBeBuried),
         }
         Ok(Contention::Freed)
     }

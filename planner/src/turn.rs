@@ -19,7 +19,7 @@ use streams::{
 };
 
 use crate::{
-    dispatch::{DispatchError, Dispatcher},
+    dispatch::{DispatchError, Dispatcher, Outcome},
     lock::{Contention, Placing},
 };
 
@@ -80,11 +80,19 @@ impl Turns {
                 self.go(name, &line, first, in_force.unwrap_or(InForce::Unreadable)).await
             }
             (Next::Cancel(reason), Some(first)) => {
-                self.dispatcher.end(&first.value, first.revision, RunEvent::Cancelled, reason, None).await?;
-                self.leave(name, &line).await
+                let cancelled = RunEvent::Cancelled;
+                let ended =
+                    self.dispatcher.end(&first.value, first.revision, cancelled, reason, None).await?;
+                self.leave_if_closed(ended, name, &line).await
             }
             _ => self.leave(name, &line).await,
         }
+    }
+
+    /// Takes a run that was to be ended out of its line; not if somebody wrote its record meanwhile: then the next look
+    /// judges by that.
+    async fn leave_if_closed(&self, ended: Outcome, name: &Name, line: &Line) -> Result<Step, DispatchError> {
+        if ended == Outcome::Closed { self.leave(name, line).await } else { Ok(Step::Moved) }
     }
 
     /// Takes the first run out of a line. If somebody came or went meanwhile, the next look does it.
@@ -118,13 +126,14 @@ impl Turns {
                 return self.meet(&holder, in_force.overlap()).await;
             }
             Contention::Freed => return Ok(Step::Moved),
+            Contention::ToBeBuried => return Ok(Step::Waits),
             Contention::Held(_) | Contention::Free => {}
         }
         let task = match self.task_of(&first.value, &in_force).await? {
             Ok(task) => task,
             Err(why) => {
-                self.dispatcher.reject(&first.value, first.revision, why).await?;
-                return self.leave(name, line).await;
+                let ended = self.dispatcher.reject(&first.value, first.revision, why).await?;
+                return self.leave_if_closed(ended, name, line).await;
             }
         };
         let Some(ready) = self.made_ready(first, &in_force).await? else { return Ok(Step::Moved) };
@@ -137,8 +146,8 @@ impl Turns {
             Placing::Placed => self.leave(name, line).await,
             Placing::Held(holder) => self.meet(&holder, overlap).await,
             Placing::Refused(why) => {
-                self.dispatcher.reject(&due.run, ready.revision, why).await?;
-                self.leave(name, line).await
+                let ended = self.dispatcher.reject(&due.run, ready.revision, why).await?;
+                self.leave_if_closed(ended, name, line).await
             }
         }
     }

@@ -76,17 +76,27 @@ impl Fate {
     }
 }
 
-/// The slots from `from` up to `to`, both meant, at most `max`, by this definition.
-pub fn slots_of(schedule: &Schedule, from: Timestamp, to: Timestamp, max: usize) -> Vec<Slot> {
-    let before = from - chrono::TimeDelta::nanoseconds(1);
-    schedule.slots_after(before).take_while(|slot| slot.instant() <= to).take(max).collect()
+/// A slot of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RangeSlot {
+    /// The slot; where its calendar moved it, if it did.
+    pub slot: Slot,
+    /// Whether its schedule's calendar lets it run.
+    pub is_open: bool,
 }
 
-/// Whether a slot's day is one that the schedule's calendar lets it run on. A calendar that is not declared lets
-/// nothing run.
-pub fn is_allowed(schedule: &Schedule, calendar: Option<&Calendar>, slot: Slot) -> bool {
-    let date = slot.instant().with_timezone(&schedule.timezone).date_naive();
-    schedule.calendar.is_none() || calendar.is_some_and(|calendar| calendar.includes(date))
+/// The slots from `from` up to `to`, both meant, at most `max`, by this definition and this calendar, as planners count
+/// them. A calendar that is named and not declared lets nothing run.
+pub fn slots_of(
+    schedule: &Schedule,
+    calendar: Option<&Calendar>,
+    from: Timestamp,
+    to: Timestamp,
+    max: usize,
+) -> Vec<RangeSlot> {
+    let before = from - chrono::TimeDelta::nanoseconds(1);
+    let slots = schedule.slots_on(calendar, before).take_while(|(slot, _)| slot.instant() <= to);
+    slots.take(max).map(|(slot, coming)| RangeSlot { slot, is_open: coming.is_due() }).collect()
 }
 
 #[cfg(test)]
@@ -140,7 +150,7 @@ mod tests {
     #[test]
     fn both_ends_of_the_range_are_meant_and_its_length_has_a_bound() {
         let hourly = schedule(r#""cron":"0 * * * *""#);
-        let slots = |from, to, max| slots_of(&hourly, at(from), at(to), max).len();
+        let slots = |from, to, max| slots_of(&hourly, None, at(from), at(to), max).len();
         assert_eq!(slots("02:00:00", "04:00:00", 100), 3);
         assert_eq!(slots("02:00:01", "03:59:59", 100), 1);
         assert_eq!(slots("02:00:00", "02:00:00", 100), 1);
@@ -157,13 +167,24 @@ mod tests {
     }
 
     #[test]
-    fn a_calendar_that_is_missing_lets_nothing_run() {
+    fn a_calendar_that_is_missing_lets_nothing_run_and_one_that_moves_slots_moves_them_here_too() {
         let plain = schedule(r#""every":"1h""#);
         let market = schedule(r#""every":"1h","calendar":"market""#);
+        let moved = schedule(r#""cron":"0 2 1 * *","calendar":"market","on_closed_day":"next_open_day""#);
         let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
-        let slot = Slot::at(at("02:00:00"));
-        assert!(is_allowed(&plain, None, slot));
-        assert!(is_allowed(&market, Some(&weekdays), slot));
-        assert!(!is_allowed(&market, None, slot));
+        let open = |schedule: &Schedule, calendar| {
+            let slots = slots_of(schedule, calendar, at("02:00:00"), at("02:00:00"), 9);
+            slots.iter().map(|slot| slot.is_open).collect::<Vec<_>>()
+        };
+        assert_eq!(open(&plain, None), [true]);
+        assert_eq!(open(&market, Some(&weekdays)), [true]);
+        assert_eq!(open(&market, None), [false]);
+        // The first of November 2026 is a Sunday.
+        let instant = |text: &str| -> Timestamp { text.parse().expect("instant") };
+        let (from, to) = (instant("2026-11-01T00:00:00Z"), instant("2026-11-20T00:00:00Z"));
+        let slots = slots_of(&moved, Some(&weekdays), from, to, 9);
+        let monday = RangeSlot { slot: Slot::at(instant("2026-11-02T02:00:00Z")), is_open: true };
+        assert!(slots.contains(&monday), "{slots:?}");
+        assert_eq!(slots.iter().filter(|slot| slot.is_open).count(), 1, "{slots:?}");
     }
 }

@@ -166,7 +166,8 @@ pub struct ScheduleFields {
     /// What happens at a slot while the previous run has not ended. Default skip.
     #[serde(default)]
     pub overlap: Overlap,
-    /// What happens to slots that passed while nobody could dispatch them. Default latest.
+    /// What happens to slots that passed while nobody could dispatch them. Default latest. A slot counts as missed when it is
+    /// more than 15 s old; younger ones run as if nothing had happened.
     #[serde(default)]
     pub missed: Missed,
     /// How late a missed slot may still run. Default 1h.

@@ -170,7 +170,7 @@ impl Bucket {
     /// Everything that is there now, then every change, for keys that match (`>` for all).
     ///
     /// A watch mends itself after most reconnects and goes on from where it was. Where it does not (after the loss of a server
-    /// of three the client may fall silent for good, without an error) it is noticed within [`WATCH_LOOK`], and the watch ends
+    /// of three the client may fall silent for good, without an error) it is noticed after two looks ([`WATCH_LOOK`]), and the watch ends
     /// with an error: watch again then, with a wait between.
     pub async fn watch(
         &self,
@@ -365,6 +365,8 @@ impl Watched {
                 change = changes.next() => {
                     if let Some(Ok(change)) = &change {
                         self.seen = self.seen.max(change.revision);
+                        // It speaks. Slow it may be.
+                        self.overdue = None;
                     }
                     return change;
                 }
@@ -376,14 +378,17 @@ impl Watched {
                 newest = newest.max(self.bucket.newest_revision(filter).await.unwrap_or(0));
             }
             // Twice in a row: what was written a moment ago may be on its way.
-            if self.overdue.is_some_and(|overdue| overdue > self.seen) {
+            let is_overdue = newest > self.seen;
+            // A bucket that was made anew begins to count anew.
+            let is_another = newest > 0 && newest < self.seen;
+            if self.overdue.is_some() && (is_overdue || is_another) {
                 let what = format!("watch of {}", self.bucket.name);
                 return Some(Err(ReadError::unavailable(
                     what,
                     "it has fallen silent and shows no changes any more",
                 )));
             }
-            self.overdue = (newest > self.seen).then_some(newest);
+            self.overdue = (is_overdue || is_another).then_some(newest);
         }
     }
 }

@@ -165,6 +165,10 @@ impl Claimer<'_> {
                     let value = RunRecord { fence, ..found.value };
                     return Ok(Next::Say(Claim::Ours(Box::new(Stored { value, ..found }))));
                 }
+                // It may have begun between the two looks.
+                if self.running.adopt(&run.record.id, delivery) {
+                    return Ok(Next::Say(Claim::UnderWayHere));
+                }
                 // Ours, but not under way: its attempt was stopped because it could not be renewed.
                 self.lost(found, run, now).await
             }

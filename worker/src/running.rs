@@ -90,9 +90,10 @@ impl Running {
         if !begun.fences.insert(fence) {
             return None;
         }
-        drop(begun);
         let (cancel, _) = watch::channel(None);
         self.lock().insert(run.clone(), Entry { attempt, delivery: delivery.clone(), cancel });
+        // Whoever sees the claim as begun finds its entry.
+        drop(begun);
         // Looked up only now: a request that comes later finds the entry.
         if let Some(reason) = self.lock_cancelled().reasons.get(run).copied() {
             self.stop(run, reason);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 use shared::{
     Timestamp,
-    backfill::{BackfillOverlap, Fate, is_allowed, slots_of},
+    backfill::{BackfillOverlap, Fate, RangeSlot, slots_of},
     human_duration::HumanDuration,
     limits::BACKFILL_SLOTS_MAX,
     names::{BackfillId, Name},
@@ -127,7 +127,11 @@ pub async fn run(args: BackfillArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     let Some(Stored { value: schedule, revision, .. }) = streams.schedules().get(&args.name).await? else {
         bail!("schedule {} was deleted just now", args.name);
     };
-    let slots = slots_of(&schedule, from, to, BACKFILL_SLOTS_MAX + 1);
+    let calendar = match &schedule.calendar {
+        Some(calendar) => streams.catalog().calendar(calendar).await?,
+        None => None,
+    };
+    let slots = slots_of(&schedule, calendar.as_ref(), from, to, BACKFILL_SLOTS_MAX + 1);
     match slots.len() {
         0 => bail!("schedule {} has no slot from {} to {}", args.name, utc(from), utc(to)),
         count if count > BACKFILL_SLOTS_MAX => bail!(
@@ -215,20 +219,16 @@ async fn dry_run(
     output: Output,
     name: &Name,
     schedule: &Schedule,
-    slots: &[Slot],
+    slots: &[RangeSlot],
 ) -> anyhow::Result<ExitCode> {
-    let calendar = match &schedule.calendar {
-        Some(calendar) => streams.catalog().calendar(calendar).await?,
-        None => None,
-    };
     let stored = streams.ledger().list(&format!("{name}.*")).await?;
     let records: BTreeMap<RunId, _> =
         stored.into_iter().map(|stored| (stored.value.id.clone(), stored.value)).collect();
     let prospects: Vec<Prospect> = slots
         .iter()
-        .map(|slot| {
+        .map(|RangeSlot { slot, is_open }| {
             let run = RunId::planned(name, *slot);
-            let fate = Fate::of(records.get(&run), is_allowed(schedule, calendar.as_ref(), *slot));
+            let fate = Fate::of(records.get(&run), *is_open);
             Prospect::of(run, *slot, fate)
         })
         .collect();

@@ -192,6 +192,9 @@ fn not_before(
         }
         None => at,
     };
+    if let Some(past) = at.filter(|at| *at <= now) {
+        bail!("--at {} is over already; it is {} now. Leave --at out to run it at once", utc(past), utc(now));
+    }
     Ok(wanted.map(|wanted| check_not_before(wanted, now)).transpose()?)
 }
 
@@ -275,6 +278,7 @@ async fn submit(streams: &Streams, submission: &Submission<'_>, wait: bool) -> a
 
 #[cfg(test)]
 mod tests {
+    use super::when::utc;
     use super::*;
 
     #[test]

@@ -69,9 +69,11 @@ fn is_out_of_reach(kind: ErrorKind) -> bool {
 }
 
 impl Unreached {
-    /// Whether it still matters: a target that was declared meanwhile is no longer unknown.
+    /// Whether it still matters: a target that was declared meanwhile is no longer unknown, and one that only a submission
+    /// named was mistyped by whoever submitted it, who is told by the run's end.
     pub fn still_matters(&self, target: &TargetName, fleet: &Definitions) -> bool {
-        self.kind != ErrorKind::UnknownTarget || !fleet.targets.contains_key(target)
+        let is_named = || fleet.schedules.values().any(|schedule| schedule.task.target() == Some(target));
+        self.kind != ErrorKind::UnknownTarget || (!fleet.targets.contains_key(target) && is_named())
     }
 
     /// What was found.
@@ -137,7 +139,13 @@ mod tests {
         let storage: TargetName = "storage".parse().expect("target");
         let found = unreached(&[record(1, "1", RunState::Failed, Some(ErrorKind::UnknownTarget))]);
         let declared = Definitions::parse("targets: {storage: {http: 'http://a'}}").expect("definitions");
-        assert!(found[&storage].still_matters(&storage, &Definitions::default()));
+        let named = "schedules: {a: {every: 1m, task: {target_service: storage, action: b}}}";
+        let named = Definitions::parse(named).expect("definitions");
+        assert!(found[&storage].still_matters(&storage, &named));
+        assert!(
+            !found[&storage].still_matters(&storage, &Definitions::default()),
+            "only a submission named it"
+        );
         assert!(found[&storage].repair(&storage).contains("targets:"));
         assert!(!found[&storage].still_matters(&storage, &declared));
     }

@@ -35,7 +35,7 @@ use self::{
     send::{SendError, Sender, Sent},
     timers::Timers,
 };
-use crate::{PlannerError, holdings::Holdings, status::Status};
+use crate::{PlannerError, clock_guard::ClockGuard, holdings::Holdings, status::Status};
 
 /// How often it is looked which partitions are held.
 const LOOK: Duration = Duration::from_millis(100);
@@ -79,6 +79,7 @@ struct Journey {
 pub(crate) struct Delays {
     streams: Streams,
     holdings: Arc<Holdings>,
+    guard: Arc<ClockGuard>,
     sender: Sender,
     stop: CancellationToken,
     timers: Timers,
@@ -102,14 +103,17 @@ pub(crate) async fn run(
     streams: Streams,
     holdings: Arc<Holdings>,
     status: Arc<Status>,
+    guard: Arc<ClockGuard>,
     stop: CancellationToken,
 ) -> Result<(), PlannerError> {
     let (events, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
-    let sender = Sender::new(streams.clone(), Arc::clone(&holdings), status, stop.clone());
+    let sender =
+        Sender::new(streams.clone(), Arc::clone(&holdings), status, Arc::clone(&guard), stop.clone());
     let _census = AbortOnDropHandle::new(tokio::spawn(count(streams.clone(), events.clone())));
     let delays = Delays {
         streams,
         holdings,
+        guard,
         sender,
         stop,
         timers: Timers::default(),
@@ -229,8 +233,10 @@ impl Delays {
 
     /// Sends what is due on its way; and, while there is room enough, what will be in a moment.
     fn start_due(&mut self) {
-        let clock = self.streams.clock();
-        let (now_ms, trusted) = (clock.now().timestamp_millis(), self.holdings.trusted(clock.elapsed()));
+        // A clock that is not believed says of nothing that it is due.
+        let Some(now) = self.guard.now() else { return };
+        let trusted = self.holdings.trusted(self.streams.clock().elapsed());
+        let now_ms = now.timestamp_millis();
         while let Some(ahead) = self.reach() {
             let Some(entry) = self.timers.take_due(now_ms.saturating_add(ahead), &trusted) else { break };
             if self.in_hand.insert(entry.sequence) {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reject::Rejected;
 use crate::{
+    clock_guard::ClockGuard,
     dispatch::{describe, undeclared},
     holdings::Holdings,
     status::Status,
@@ -64,6 +65,7 @@ pub(crate) struct Sender {
     pub(super) delayed: Delayed,
     holdings: Arc<Holdings>,
     status: Arc<Status>,
+    guard: Arc<ClockGuard>,
     stop: CancellationToken,
 }
 
@@ -72,10 +74,11 @@ impl Sender {
         streams: Streams,
         holdings: Arc<Holdings>,
         status: Arc<Status>,
+        guard: Arc<ClockGuard>,
         stop: CancellationToken,
     ) -> Self {
         let delayed = streams.delayed();
-        Self { streams, delayed, holdings, status, stop }
+        Self { streams, delayed, holdings, status, guard, stop }
     }
 
     /// Deals with one that is due, or will be in a moment.
@@ -110,12 +113,13 @@ impl Sender {
         Ok(Sent::Done)
     }
 
-    /// Whether the instant has come; not if we are told to stop before.
+    /// Whether the instant has come; not if we are told to stop before, or the clock is not believed any more.
     async fn wait_for(&self, not_before: Timestamp) -> bool {
         let clock = self.streams.clock();
         loop {
+            let Some(now) = self.guard.now() else { return false };
             // A difference that is negative has passed.
-            let Ok(wait) = (not_before - clock.now()).to_std() else { return true };
+            let Ok(wait) = (not_before - now).to_std() else { return true };
             if wait.is_zero() {
                 return true;
             }
