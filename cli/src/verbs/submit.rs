@@ -19,7 +19,7 @@ use streams::{Names, Streams, WriteError, delayed::check_not_before};
 use super::{
     known::unknown,
     wait::{self, WaitArgs},
-    when::parse_instant,
+    when::{parse_instant, utc},
 };
 use crate::{GlobalArgs, exit::Exit, output::talk, telemetry::trace_context};
 
@@ -278,7 +278,6 @@ async fn submit(streams: &Streams, submission: &Submission<'_>, wait: bool) -> a
 
 #[cfg(test)]
 mod tests {
-    use super::when::utc;
     use super::*;
 
     #[test]
