@@ -23,6 +23,18 @@ up: toolchain nats-server ## The demo: builds, then runs server, planner, worker
 	$(say) "cronfleet up --example marketprism $(ARGS)"; \
 	exec "$(target_dir)/debug/cronfleet" up --example marketprism $(ARGS)
 
+##@ Measure
+
+.PHONY: bench
+bench: toolchain nats-server ## Measures a fleet, optimised. ARGS='lateness --json': one scenario
+	@$(say) "building cronfleet, optimised (the first time takes some minutes)"
+	@cargo build $(CARGO_FLAGS) --release -p cronfleet-cli --bin cronfleet
+	@server=$$(scripts/nats-server.sh); export CRONFLEET_NATS_SERVER="$$server"; \
+	if [ -n "$(ARGS)" ]; then exec "$(target_dir)/release/cronfleet" bench $(ARGS); fi; \
+	for scenario in lateness burst dispatch failover schedules; do \
+		"$(target_dir)/release/cronfleet" bench "$$scenario" --json; \
+	done
+
 ##@ Check
 
 .PHONY: test

@@ -9,6 +9,7 @@
 mod adhoc;
 mod backfill;
 mod bad_input;
+mod bench;
 mod cancelling;
 mod cluster;
 mod control;

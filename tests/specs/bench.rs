@@ -1,0 +1,37 @@
+//! `bench`: that it measures what it says, on a small scale. Its figures are for a quiet machine and a release build.
+
+use harness::{Fleet, process};
+use serde_json::Value;
+
+fn measured(scenario: &[&str]) -> Value {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let server = harness::nats::server_binary().display().to_string();
+    let arguments = [&["bench", "--json"], scenario].concat();
+    let output =
+        process::run(&harness::binary(), &arguments, folder.path(), &[("CRONFLEET_NATS_SERVER", server)]);
+    let (out, talk) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {}\n{out}{talk}", output.status);
+    serde_json::from_str(out.lines().last().expect("a line")).expect("JSON")
+}
+
+#[test]
+fn a_burst_is_measured_to_its_last_run_and_nothing_of_it_is_missed_or_doubled() {
+    let report = measured(&["burst", "--n", "200"]);
+    assert_eq!((&report["n"], &report["missed"], &report["double"]), (&200.into(), &0.into(), &0.into()));
+    assert!(report["last_ms"].as_f64().expect("a figure") >= report["p50_ms"].as_f64().expect("a figure"));
+}
+
+#[test]
+fn the_rate_of_dispatch_is_measured_by_the_raw_rate_of_the_same_server() {
+    let report = measured(&["dispatch", "--n", "300"]);
+    let figure = |name: &str| report[name].as_f64().expect("a figure");
+    assert!((figure("per_s") / figure("raw_per_s") - figure("ratio")).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_scenario_nobody_knows_is_refused_with_those_there_are() {
+    let fleet = Fleet::start().await;
+    let output = fleet.try_cronfleet(&["bench", "sprint"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there are lateness, burst, dispatch"));
+}
