@@ -170,7 +170,7 @@ impl Bucket {
     /// Everything that is there now, then every change, for keys that match (`>` for all).
     ///
     /// A watch mends itself after most reconnects and goes on from where it was. Where it does not (after the loss of a server
-    /// of three the client may fall silent for good, without an error) it is noticed after two looks ([`WATCH_LOOK`]), and the watch ends
+    /// of three the client may fall silent for good, without an error) it is noticed after two looks (4 s), and the watch ends
     /// with an error: watch again then, with a wait between.
     pub async fn watch(
         &self,

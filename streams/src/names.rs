@@ -30,7 +30,7 @@
 //! ("no responders") instead of waiting for a worker that will never come.
 //!
 //! A submission that waits is stored under its partition, which the server computes from name and key: a planner then
-//! reads only its own share. [`Names::delayed_partition`] computes the same.
+//! reads only its own share. `Names::delayed_partition` computes the same.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
