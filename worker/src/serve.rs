@@ -251,8 +251,10 @@ impl Inner {
             traceparent: Some(under_way.span.traceparent()),
         };
         self.executors.check(&attempt, stop).await?;
-        // From here on the target may act. Not a moment earlier: what was stopped before has done nothing.
-        if stop.is_cancelled() {
+        // From here on the target may act. Not a moment earlier: what was stopped before has done nothing. A worker that
+        // is stopping sends nothing any more; whoever stops the attempt says what becomes of its run.
+        if stop.is_cancelled() || under_way.abort.is_cancelled() {
+            stop.cancelled().await;
             return Err(Failure::retryable(ErrorKind::Internal, "it was stopped before it began"));
         }
         begun.cancel();
