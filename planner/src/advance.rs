@@ -33,10 +33,8 @@ use crate::{
 
 /// A lock is looked at this often although nothing was heard: what is heard over core NATS may be lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// A watch is believed for so long, then it is begun anew. One was seen that neither spoke nor ended after a server of
-/// three had died: async-nats 0.51 makes its consumer anew under one name, so if the answer to that is lost every later
-/// try is refused, in silence. A line that nobody hears of would wait for ever.
-const WATCH_BELIEVED: Duration = Duration::from_secs(5);
+/// How long a watch may take to begin.
+const WATCH_BEGINS_WAIT: Duration = Duration::from_secs(5);
 /// Before a watch that was lost is begun anew.
 const REWATCH_WAIT: Duration = Duration::from_millis(500);
 
@@ -78,9 +76,8 @@ impl Advance {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                ended = self.watch(&mut known) => match ended {
-                    Ok(()) => continue,
-                    Err(error) => tracing::warn!(%error, "The watch of lines is lost: {error}"),
+                ended = self.watch(&mut known) => if let Err(error) = ended {
+                    tracing::warn!(%error, "The watch of lines is lost: {error}");
                 },
             }
             tokio::select! {
@@ -95,10 +92,9 @@ impl Advance {
         let lines = self.streams.lines();
         let mut seen = tokio::select! {
             seen = lines.watch() => seen?,
-            () = clock.sleep(WATCH_BELIEVED) => return Err(lost("it does not begin")),
+            () = clock.sleep(WATCH_BEGINS_WAIT) => return Err(lost("it does not begin")),
         };
-        let renew_at = clock.elapsed() + WATCH_BELIEVED;
-        while clock.elapsed() < renew_at {
+        loop {
             tokio::select! {
                 line = seen.next() => match line {
                     Some(line) => known.note(line?),
@@ -115,7 +111,6 @@ impl Advance {
             }
             self.begin(known);
         }
-        Ok(())
     }
 
     /// Begins to move on every line that somebody stands in and whose partition is held.

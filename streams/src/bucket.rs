@@ -18,6 +18,7 @@ use crate::{
     ReadError, Streams, WriteError,
     headers::{self, Headers},
     names::{bucket_prefix, bucket_stream},
+    silence::Silence,
 };
 
 /// How often a read of many keys begins anew when it was interrupted.
@@ -195,7 +196,7 @@ impl Bucket {
             entry.map(change_of).map_err(|error| ReadError::unavailable(format!("watch of {name}"), error))
         });
         let filters = filters.iter().map(|filter| (*filter).to_owned()).collect();
-        let watched = Watched { bucket: self.clone(), filters, seen: 0, overdue: None };
+        let watched = Watched { bucket: self.clone(), filters, silence: Silence::default() };
         Ok(Box::pin(futures::stream::unfold(
             (changes.boxed(), watched),
             |(mut changes, mut watched)| async move {
@@ -344,14 +345,11 @@ impl Bucket {
     }
 }
 
-/// A watch, and what it should have shown by now.
+/// A watch that is compared with the leader while it is silent.
 struct Watched {
     bucket: Bucket,
     filters: Vec<String>,
-    /// The newest revision it has shown.
-    seen: u64,
-    /// One that the leader had at the last look and that had not been shown.
-    overdue: Option<u64>,
+    silence: Silence,
 }
 
 impl Watched {
@@ -364,9 +362,7 @@ impl Watched {
             tokio::select! {
                 change = changes.next() => {
                     if let Some(Ok(change)) = &change {
-                        self.seen = self.seen.max(change.revision);
-                        // It speaks. Slow it may be.
-                        self.overdue = None;
+                        self.silence.broken_by(change.revision);
                     }
                     return change;
                 }
@@ -374,21 +370,15 @@ impl Watched {
             }
             let mut newest = 0;
             for filter in &self.filters {
-                // A leader that does not answer says nothing about the watch.
                 newest = newest.max(self.bucket.newest_revision(filter).await.unwrap_or(0));
             }
-            // Twice in a row: what was written a moment ago may be on its way.
-            let is_overdue = newest > self.seen;
-            // A bucket that was made anew begins to count anew.
-            let is_another = newest > 0 && newest < self.seen;
-            if self.overdue.is_some() && (is_overdue || is_another) {
+            if self.silence.is_loss(newest) {
                 let what = format!("watch of {}", self.bucket.name);
                 return Some(Err(ReadError::unavailable(
                     what,
                     "it has fallen silent and shows no changes any more",
                 )));
             }
-            self.overdue = (is_overdue || is_another).then_some(newest);
         }
     }
 }
