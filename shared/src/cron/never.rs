@@ -2,7 +2,8 @@
 
 use super::{civil::Values, days::DayRule, error::CronError};
 
-const MONTHS: [&str; 12] = [
+/// The months, in English.
+pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
     "March",

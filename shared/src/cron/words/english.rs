@@ -1,21 +1,8 @@
 //! In English.
 
 use super::{DayRule, Days, Part, Said, Told};
+use crate::cron::never::MONTHS;
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 pub(super) fn sentence(said: &Said) -> String {
