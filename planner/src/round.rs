@@ -319,6 +319,11 @@ impl Rounds {
         let mut decision = decide(schedule, due.slot, now, days, pauses);
         // What the watch has not told yet, or tells late, must not skip a slot for good: the leader is asked.
         if decision == Decision::Skip(Reason::Paused) {
+            // Its newest word only, which is one read; all of them, which is a consumer, if that is news to us.
+            let newest = self.streams.schedules().pause(name).await?.revision;
+            if pauses.last().is_some_and(|known| known.revision == newest) {
+                return Ok(decision);
+            }
             let said = self.streams.schedules().pause_history(name).await?;
             return Ok(decide(schedule, due.slot, now, days, &said));
         }
