@@ -265,10 +265,14 @@ impl Delays {
     }
 
     fn wait_until_next(&self) -> Duration {
-        let clock = self.streams.clock();
-        let trusted = self.holdings.trusted(clock.elapsed());
-        let (Some(ahead), Some(due_ms)) = (self.reach(), self.timers.next_due(&trusted)) else { return LOOK };
-        let wait_ms = due_ms.saturating_sub(ahead).saturating_sub(clock.now().timestamp_millis());
+        let trusted = self.holdings.trusted(self.streams.clock().elapsed());
+        // While the clock is not believed nothing is due, whatever it shows: no hot loop for that.
+        let (Some(now), Some(ahead), Some(due_ms)) =
+            (self.guard.now(), self.reach(), self.timers.next_due(&trusted))
+        else {
+            return LOOK;
+        };
+        let wait_ms = due_ms.saturating_sub(ahead).saturating_sub(now.timestamp_millis());
         u64::try_from(wait_ms).map_or(Duration::ZERO, Duration::from_millis).min(LOOK)
     }
 
