@@ -14,23 +14,11 @@ fn finding(fleet: &Fleet, what: &str) -> Result<(bool, String, String), String> 
     Ok((found["ok"] == true, text("found"), text("repair")))
 }
 
-async fn is_well(fleet: &Fleet) {
-    eventually("all is well", async || {
-        let output = fleet.try_cronfleet(&["doctor"]);
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_queue_that_a_schedule_uses_and_nobody_serves_is_ill_and_one_that_nobody_uses_is_not() {
     let fleet = Fleet::start().await;
     let (_planner, _worker) = (fleet.planner(), fleet.worker(&[]));
-    is_well(&fleet).await;
+    fleet.is_well().await;
     fleet.apply(
         "queues: {reports: {}, idle: {}}\nschedules:\n  yearly: {cron: '0 0 1 1 *', queue: reports, task: {command: [x]}}",
     );
@@ -40,7 +28,7 @@ async fn a_queue_that_a_schedule_uses_and_nobody_serves_is_ill_and_one_that_nobo
     let (ok, found, _) = finding(&fleet, "queue idle").expect("found");
     assert!(ok && found.contains("no schedule uses it"), "{found}");
     let _other = fleet.worker(&["--queue", "reports"]);
-    is_well(&fleet).await;
+    fleet.is_well().await;
     let (_, found, _) = finding(&fleet, "queue reports").expect("found");
     assert!(found.ends_with("1 worker"), "{found}");
 }
@@ -50,7 +38,7 @@ async fn a_target_that_no_run_reached_is_ill_until_one_reaches_it() {
     let fleet = Fleet::start().await;
     fleet.apply("targets: {storage: {http: 'http://127.0.0.1:1'}}");
     let (_planner, _worker) = (fleet.planner(), fleet.worker(&[]));
-    is_well(&fleet).await;
+    fleet.is_well().await;
     let task = json!({"target_service": "storage", "action": "ok", "retry": {"attempts": 1}});
     fleet.submit("archive.1", &task).await.expect("submitted");
     fleet.end_of("archive.1").await;
@@ -68,7 +56,7 @@ async fn a_target_that_no_run_reached_is_ill_until_one_reaches_it() {
         if end.error.is_none() { Ok(()) } else { Err(format!("{:?}", end.error)) }
     })
     .await;
-    is_well(&fleet).await;
+    fleet.is_well().await;
 }
 
 #[tokio::test]

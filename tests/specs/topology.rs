@@ -11,15 +11,7 @@ async fn init_may_be_repeated_and_doctor_finds_everything_well() {
     assert_eq!(fleet.streams.init(Replicas::One).await.expect("again"), Vec::<String>::new());
     assert_eq!(fleet.streams.examine(None).await.expect("examined"), vec![]);
     let (_planner, _worker) = (fleet.planner(), fleet.worker(&[]));
-    harness::eventually("all is well", async || {
-        let output = fleet.try_cronfleet(&["doctor"]);
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
-    })
-    .await;
+    fleet.is_well().await;
 }
 
 #[tokio::test]

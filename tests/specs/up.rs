@@ -60,15 +60,7 @@ impl Up {
 
     async fn ready(&self) {
         self.address().await;
-        eventually("all is well", async || {
-            let output = self.cronfleet(&["doctor"]);
-            if output.status.success() {
-                Ok(())
-            } else {
-                Err(String::from_utf8_lossy(&output.stdout).into_owned())
-            }
-        })
-        .await;
+        eventually("all is well", async || harness::fleet::well(&self.cronfleet(&["doctor"]))).await;
     }
 
     /// The processes that were started for this folder and still run.

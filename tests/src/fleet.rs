@@ -179,6 +179,11 @@ impl Fleet {
         .await;
     }
 
+    /// Waits until `doctor` finds nothing ill.
+    pub async fn is_well(&self) {
+        eventually("all is well", async || well(&self.try_cronfleet(&["doctor"]))).await;
+    }
+
     /// The present moment of the fleet's clock.
     pub fn now(&self) -> shared::Timestamp {
         shared::clock::SystemClock.now()
@@ -188,4 +193,9 @@ impl Fleet {
     pub fn folder(&self) -> PathBuf {
         self.nats.folder().to_path_buf()
     }
+}
+
+/// What a `doctor` that found nothing ill ended with; otherwise what it found.
+pub fn well(doctor: &Output) -> Result<(), String> {
+    if doctor.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&doctor.stdout).into_owned()) }
 }
