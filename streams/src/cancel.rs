@@ -1,11 +1,12 @@
-//! Cancelling a run: what waits is ended in the ledger and taken out of the queue; what a worker is at, that worker is
-//! asked to stop.
+//! Cancelling a run: what waits, in its queue or for its instant, is ended in the ledger and taken out of there; what a
+//! worker is at, that worker is asked to stop.
 //!
 //! The request lies in the control stream before anything else is done, for the audit, and so that it cannot be lost:
 //! workers hear it at once by a plain subscription, and look for it in the stream at every renewal of their hold, and
 //! before they begin a run that was begun before.
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -13,7 +14,7 @@ use shared::{
     names::QueueName,
     run::RunId,
     run_record::{Reason, RunRecord},
-    run_state::{RunEvent, RunState},
+    run_state::{IllegalTransition, RunEvent, RunState},
 };
 
 use crate::{
@@ -36,6 +37,27 @@ pub struct CancelRequest {
     pub by: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// A request that is this much older than its run's record was about an earlier run under the same key: the control stream
+/// remembers longer than the ledger. As much as two machines' clocks may differ, and more.
+const EARLIER_RUN_BEFORE: TimeDelta = TimeDelta::minutes(1);
+
+impl CancelRequest {
+    /// The record of a run that ends because of this request.
+    pub fn end(&self, record: &RunRecord, now: Timestamp) -> Result<RunRecord, IllegalTransition> {
+        let cancelled = record.apply(RunEvent::Cancelled, now)?.because(self.reason);
+        Ok(cancelled.noting(format!("{} by {}", words(self.reason), self.by)))
+    }
+
+    /// Whether it is about this run, and not about an earlier one under the same key.
+    fn is_about(&self, record: &RunRecord) -> bool {
+        self.run == record.id && self.at + EARLIER_RUN_BEFORE >= record.created_at
+    }
+}
+
+fn words(reason: Reason) -> &'static str {
+    if reason == Reason::Replaced { "replaced" } else { "cancelled" }
 }
 
 /// What came of a request.
@@ -73,14 +95,18 @@ impl Streams {
         let mut is_stored = false;
         for _ in 0..LOOKS_MAX {
             let found = self.ledger().get(run).await?;
-            let task = match &found {
+            let submitted = match &found {
                 Some(stored) if stored.value.status.is_final() => {
+                    // Whoever cancelled it while it waited for its instant may not have come to removing it.
+                    if stored.value.not_before.is_some() {
+                        self.delayed().remove_all_of(run).await?;
+                    }
                     return Ok(Cancelling::Ended(Box::new(stored.value.clone())));
                 }
-                // Submitted and not begun: the queue knows it, the ledger does not.
-                None => match self.task_of(run).await? {
-                    None => return Ok(Cancelling::Unknown),
-                    task => task,
+                // Submitted and not begun: the queue knows it, or the stream of what waits; the ledger does not.
+                None => match (self.task_of(run).await?, self.delayed().find(run).await?) {
+                    (None, None) => return Ok(Cancelling::Unknown),
+                    (task, waiting) => Some((task, waiting)),
                 },
                 Some(_) => None,
             };
@@ -89,12 +115,23 @@ impl Streams {
                 is_stored = true;
             }
             let Some(stored) = found else {
-                let queue = task.and_then(|task| task.queue).unwrap_or_else(QueueName::default_queue);
-                let record = RunRecord::pending(run.clone(), queue, request.at);
-                let Ok(cancelled) = record.apply(RunEvent::Cancelled, request.at) else { continue };
-                let cancelled = cancelled.because(request.reason);
+                let record = match submitted {
+                    // A planner may be about to create its record: whoever creates it first has decided.
+                    Some((None, Some(waiting))) => match self.delayed().record_of(&waiting) {
+                        Some(record) => record,
+                        // Garbage under a key of planners, on its way to the dead letters.
+                        None => return Ok(Cancelling::Unknown),
+                    },
+                    submitted => {
+                        let queue = submitted.and_then(|(task, _)| task?.queue);
+                        let queue = queue.unwrap_or_else(QueueName::default_queue);
+                        RunRecord::pending(run.clone(), queue, self.clock().now())
+                    }
+                };
+                let Ok(cancelled) = request.end(&record, self.clock().now()) else { continue };
                 if let Creation::Created(_) = self.ledger().create(&cancelled).await? {
                     self.remove_task_of(run).await?;
+                    self.delayed().remove_all_of(run).await?;
                     return Ok(Cancelling::Cancelled(Box::new(cancelled)));
                 }
                 continue;
@@ -102,8 +139,7 @@ impl Streams {
             if stored.value.status == RunState::Running {
                 return Ok(Cancelling::Asked(Box::new(stored.value)));
             }
-            let Ok(cancelled) = stored.value.apply(RunEvent::Cancelled, self.clock().now()) else { continue };
-            let cancelled = cancelled.because(request.reason);
+            let Ok(cancelled) = request.end(&stored.value, self.clock().now()) else { continue };
             if let Update::Stored(_) = self.ledger().update(&cancelled, stored.revision).await? {
                 self.remove_task_of(run).await?;
                 return Ok(Cancelling::Cancelled(Box::new(cancelled)));
@@ -129,10 +165,13 @@ impl Streams {
         self.write(&self.names().cancel(&request.run), headers, bytes).await
     }
 
-    /// Whether somebody asked for the end of a run, and why; read from the stream's leader.
-    pub async fn cancel_asked(&self, run: &RunId) -> Result<Option<CancelRequest>, ReadError> {
-        let payload = self.last_control(&self.names().cancel(run)).await?;
-        Ok(payload.and_then(|payload| parse(&self.names().cancel(run), &payload, self)))
+    /// Whether somebody asked for the end of a run, and why; read from the stream's leader. What was asked of an earlier
+    /// run under the same key does not count.
+    pub async fn cancel_asked(&self, record: &RunRecord) -> Result<Option<CancelRequest>, ReadError> {
+        let subject = self.names().cancel(&record.id);
+        let payload = self.last_control(&subject).await?;
+        let request = payload.and_then(|payload| parse(&subject, &payload, self));
+        Ok(request.filter(|request| request.is_about(record)))
     }
 
     /// Requests as they are made, from now on. One may be lost; the stream has it.
@@ -157,4 +196,33 @@ impl Streams {
 fn parse(subject: &str, payload: &[u8], streams: &Streams) -> Option<CancelRequest> {
     let request: CancelRequest = serde_json::from_slice(payload).ok()?;
     (streams.names().cancel(&request.run) == subject).then_some(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_counts_for_the_run_it_was_made_about_and_its_end_says_who_asked() {
+        let at = |text: &str| -> Timestamp { text.parse().expect("instant") };
+        let run: RunId = "reindex.4711".parse().expect("run");
+        let request = CancelRequest {
+            run: run.clone(),
+            reason: Reason::ByOperator,
+            by: "ann@laptop".to_owned(),
+            at: at("2026-11-24T02:00:00Z"),
+        };
+        let record = |created: &str| RunRecord::pending(run.clone(), QueueName::default_queue(), at(created));
+        for (created, counts) in [
+            ("2026-11-24T01:00:00Z", true),
+            // The clock of who asked may be behind that of who made the record.
+            ("2026-11-24T02:00:30Z", true),
+            ("2027-03-01T02:00:00Z", false),
+        ] {
+            assert_eq!(request.is_about(&record(created)), counts, "{created}");
+        }
+        let ended = request.end(&record("2026-11-24T01:00:00Z"), at("2026-11-24T02:00:01Z")).expect("ends");
+        assert_eq!((ended.status, ended.reason), (RunState::Cancelled, Some(Reason::ByOperator)));
+        assert_eq!(ended.note.as_deref(), Some("cancelled by ann@laptop"));
+    }
 }

@@ -32,6 +32,7 @@ pub mod requests;
 pub mod responder;
 pub mod results;
 pub mod schedules;
+mod silence;
 pub mod tasks;
 pub mod topology;
 mod write;

@@ -85,9 +85,9 @@ async fn a_run_whose_worker_was_killed_before_it_could_stop_it_is_cancelled_and_
     a_call_of(&fleet, &first).await;
     worker.pause();
     let second = fleet.cronfleet(&["trigger", "newest"]).trim().to_owned();
-    let first_id = first.parse().expect("run");
     eventually("the request to stop the first", async || {
-        match fleet.streams.cancel_asked(&first_id).await.map_err(|error| error.to_string())? {
+        let record = fleet.record(&first).await.ok_or("no record")?;
+        match fleet.streams.cancel_asked(&record).await.map_err(|error| error.to_string())? {
             Some(request) if request.reason == Reason::Replaced => Ok(()),
             other => Err(format!("{other:?}")),
         }

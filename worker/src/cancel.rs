@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use shared::{limits::HEARTBEATS_PER_ACK_WAIT, run::RunId, run_record::Reason};
-use streams::Streams;
+use shared::{limits::HEARTBEATS_PER_ACK_WAIT, run_record::RunRecord};
+use streams::{Streams, cancel::CancelRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::running::{Place, Running};
@@ -31,7 +31,7 @@ async fn listen(streams: &Streams, running: &Running) {
     match streams.cancels().await {
         Ok(mut requests) => {
             while let Some(request) = requests.next().await {
-                running.cancel(&request.run, request.reason);
+                running.cancel(request);
             }
         }
         Err(error) => {
@@ -40,18 +40,23 @@ async fn listen(streams: &Streams, running: &Running) {
     }
 }
 
-/// Returns when somebody asked for the end of a run that is under way, with the reason.
-pub(crate) async fn asked(streams: &Streams, place: &Place, run: &RunId, ack_wait: Duration) -> Reason {
+/// Returns when somebody asked for the end of a run that is under way.
+pub(crate) async fn asked(
+    streams: &Streams,
+    place: &Place,
+    record: &RunRecord,
+    ack_wait: Duration,
+) -> CancelRequest {
     let heard = place.cancelled();
     tokio::pin!(heard);
     loop {
         tokio::select! {
-            reason = &mut heard => return reason,
+            request = &mut heard => return request,
             () = streams.clock().sleep(ack_wait / HEARTBEATS_PER_ACK_WAIT) => {}
         }
         // A read that failed is made again at the next renewal.
-        if let Ok(Some(request)) = streams.cancel_asked(run).await {
-            return request.reason;
+        if let Ok(Some(request)) = streams.cancel_asked(record).await {
+            return request;
         }
     }
 }

@@ -213,11 +213,11 @@ impl Claimer<'_> {
         found: &Stored<RunRecord>,
         now: Timestamp,
     ) -> Result<Option<Next>, ClaimError> {
-        let Some(request) = self.streams.cancel_asked(&found.value.id).await? else { return Ok(None) };
-        let Ok(cancelled) = found.value.apply(RunEvent::Cancelled, now) else { return Ok(None) };
+        let Some(request) = self.streams.cancel_asked(&found.value).await? else { return Ok(None) };
+        let Ok(cancelled) = request.end(&found.value, now) else { return Ok(None) };
         let was_running = found.value.status == RunState::Running;
         let fence = if was_running { Some(found.revision) } else { found.value.fence };
-        let cancelled = RunRecord { fence, ..cancelled.because(request.reason) };
+        let cancelled = RunRecord { fence, ..cancelled };
         Ok(Some(match self.streams.ledger().update(&cancelled, found.revision).await? {
             Update::Stored(_) => {
                 tracing::info!(run.id = %cancelled.id, by = request.by, "`{}` was cancelled before it was begun again", cancelled.id);

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use shared::{limits::ACK_WAIT_MAX, run::RunId, run_record::Reason};
-use streams::delivery::Delivery;
+use shared::{limits::ACK_WAIT_MAX, run::RunId};
+use streams::{cancel::CancelRequest, delivery::Delivery};
 use tokio::sync::watch;
 
 /// The runs this worker executes now, with the delivery each of them answers to.
@@ -47,7 +47,7 @@ const LOST_KEPT: Duration = ACK_WAIT_MAX.saturating_mul(2);
 /// Requests to cancel that were heard: one may come between the claim of its run and the run's entry here.
 #[derive(Default)]
 struct Cancelled {
-    reasons: HashMap<RunId, Reason>,
+    requests: HashMap<RunId, CancelRequest>,
     order: VecDeque<RunId>,
 }
 
@@ -57,7 +57,7 @@ const CANCELLED_KEPT_MAX: usize = 1_024;
 struct Entry {
     attempt: u32,
     delivery: Delivery,
-    cancel: watch::Sender<Option<Reason>>,
+    cancel: watch::Sender<Option<CancelRequest>>,
 }
 
 /// A run's place in the table; given up when it is dropped, whatever ended the attempt.
@@ -95,8 +95,9 @@ impl Running {
         // Whoever sees the claim as begun finds its entry.
         drop(begun);
         // Looked up only now: a request that comes later finds the entry.
-        if let Some(reason) = self.lock_cancelled().reasons.get(run).copied() {
-            self.stop(run, reason);
+        let request = self.lock_cancelled().requests.get(run).cloned();
+        if let Some(request) = request {
+            self.stop(request);
         }
         Some(Place { running: self.clone(), run: run.clone(), fence })
     }
@@ -106,23 +107,23 @@ impl Running {
     }
 
     /// Stops a run if it is under way here, and remembers that its end was asked for.
-    pub(crate) fn cancel(&self, run: &RunId, reason: Reason) {
+    pub(crate) fn cancel(&self, request: CancelRequest) {
         let mut cancelled = self.lock_cancelled();
-        if cancelled.reasons.insert(run.clone(), reason).is_none() {
-            cancelled.order.push_back(run.clone());
+        if cancelled.requests.insert(request.run.clone(), request.clone()).is_none() {
+            cancelled.order.push_back(request.run.clone());
         }
         if cancelled.order.len() > CANCELLED_KEPT_MAX
             && let Some(oldest) = cancelled.order.pop_front()
         {
-            cancelled.reasons.remove(&oldest);
+            cancelled.requests.remove(&oldest);
         }
         drop(cancelled);
-        self.stop(run, reason);
+        self.stop(request);
     }
 
-    fn stop(&self, run: &RunId, reason: Reason) {
-        if let Some(entry) = self.lock().get(run) {
-            entry.cancel.send_replace(Some(reason));
+    fn stop(&self, request: CancelRequest) {
+        if let Some(entry) = self.lock().get(&request.run) {
+            entry.cancel.send_replace(Some(request));
         }
     }
 
@@ -160,14 +161,14 @@ impl Place {
         self.running.lock().get(&self.run).map(|entry| entry.delivery.clone())
     }
 
-    /// Returns when a request to cancel the run was heard, with its reason. Never, if none is.
-    pub(crate) async fn cancelled(&self) -> Reason {
+    /// Returns when a request to cancel the run was heard. Never, if none is.
+    pub(crate) async fn cancelled(&self) -> CancelRequest {
         let asked = self.running.lock().get(&self.run).map(|entry| entry.cancel.subscribe());
         if let Some(mut asked) = asked
-            && let Ok(reason) = asked.wait_for(Option::is_some).await
-            && let Some(reason) = *reason
+            && let Ok(request) = asked.wait_for(Option::is_some).await
+            && let Some(request) = request.clone()
         {
-            return reason;
+            return request;
         }
         std::future::pending().await
     }

@@ -203,8 +203,8 @@ impl Inner {
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
-            reason = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value.id, under_way.ack_wait) => {
-                Some(Ending::Cancelled(reason))
+            request = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value, under_way.ack_wait) => {
+                Some(Ending::Cancelled(request))
             }
             () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };

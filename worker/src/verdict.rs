@@ -13,6 +13,8 @@ use shared::{
     task::{Delivery, Task},
 };
 
+use streams::cancel::CancelRequest;
+
 use crate::executors::Failure;
 
 /// How an attempt ended.
@@ -29,8 +31,8 @@ pub(crate) enum Ending {
         /// Whether anything was sent: before that nothing can have been done.
         begun: bool,
     },
-    /// Somebody asked for its end, for this reason, and it was stopped.
-    Cancelled(Reason),
+    /// Somebody asked for its end, and it was stopped.
+    Cancelled(CancelRequest),
 }
 
 /// What the server is told once the record is written.
@@ -56,9 +58,7 @@ pub(crate) fn verdict(
             let done = record.apply(RunEvent::Succeeded, now)?;
             return Ok((RunRecord { output: Some(bounded_output(output)), ..done }, Answer::Ack));
         }
-        Ending::Cancelled(reason) => {
-            return Ok((record.apply(RunEvent::Cancelled, now)?.because(reason), Answer::Ack));
-        }
+        Ending::Cancelled(request) => return Ok((request.end(record, now)?, Answer::Ack)),
         // It may have acted already, and may not act twice.
         Ending::Interrupted { begun: true } if task.delivery == Delivery::AtMostOnce => {
             let words = "the worker was stopping, and a task of at_most_once is not begun a second time";
@@ -220,8 +220,15 @@ mod tests {
 
     #[test]
     fn a_run_that_was_cancelled_has_ended_says_why_and_leaves_its_queue() {
-        let (record, answer) = end(1, Ending::Cancelled(Reason::Replaced));
+        let request = CancelRequest {
+            run: running(1).id,
+            reason: Reason::Replaced,
+            by: "planner-a-1".to_owned(),
+            at: at("02:00:04"),
+        };
+        let (record, answer) = end(1, Ending::Cancelled(request));
         assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::Replaced)));
+        assert_eq!(record.note.as_deref(), Some("replaced by planner-a-1"));
         assert_eq!((record.duration_ms, answer), (Some(5_000), Answer::Ack));
     }
 

@@ -13,7 +13,6 @@ use shared::{
 use streams::{
     Streams, WriteError,
     cancel::{CancelError, CancelRequest, Cancelling},
-    delayed,
 };
 
 use super::{machine::person, runs};
@@ -74,17 +73,6 @@ async fn cancel(streams: &Streams, request: &CancelRequest, output: Output) -> a
     let run = &request.run;
     let mut was_asked = false;
     loop {
-        // What waits for its instant is in a stream of its own; what does not wait there any more is looked for below.
-        match streams.delayed().cancel(run).await {
-            Ok(delayed::Cancelling::Cancelled(record)) => return show(&record, output),
-            Ok(delayed::Cancelling::TooLate(_) | delayed::Cancelling::NotWaiting) => {}
-            // Repeating it is harmless: the record is created once.
-            Err(error) => {
-                talk(format!("{error}; trying again"));
-                streams.clock().sleep(LOOK_AGAIN).await;
-                continue;
-            }
-        }
         match streams.cancel(request).await {
             Ok(Cancelling::Cancelled(record)) => return show(&record, output),
             Ok(Cancelling::Ended(record)) => {

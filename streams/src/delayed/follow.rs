@@ -9,12 +9,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::{
     Message,
-    consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+    consumer::{Consumer, DeliverPolicy, pull},
 };
 use futures::{StreamExt, stream::ReadyChunks};
 use shared::Timestamp;
 
-use super::{Delayed, door};
+use super::{Delayed, by_headers, door};
 use crate::{ReadError, Streams, bucket::timestamp, headers};
 
 /// Entries of one pull. Fewer than async-nats holds for a subscriber, so none is dropped.
@@ -23,8 +23,6 @@ const PULL_MAX: usize = 10_000;
 const PULL_EXPIRES: Duration = Duration::from_secs(2);
 /// Entries that are handed on at once.
 const CHUNK_MAX: usize = 1_000;
-/// A consumer that nobody pulls from for this long is removed by the server.
-const INACTIVE_MAX: Duration = Duration::from_secs(30);
 
 /// One that waits, as it is kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,13 +174,7 @@ impl Follower {
         }
         let config = pull::Config {
             filter_subjects: self.filters.clone(),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.position + 1 },
-            ack_policy: AckPolicy::None,
-            headers_only: true,
-            memory_storage: true,
-            num_replicas: 1,
-            inactive_threshold: INACTIVE_MAX,
-            ..Default::default()
+            ..by_headers(DeliverPolicy::ByStartSequence { start_sequence: self.position + 1 })
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| delayed.unavailable(&error))?;
         Ok(Some(Open { consumer, batch: None, delivered: 0 }))

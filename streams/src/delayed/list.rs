@@ -2,7 +2,7 @@
 
 use std::{collections::BinaryHeap, time::Duration};
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt;
 use serde::Serialize;
 use shared::{
@@ -11,12 +11,11 @@ use shared::{
     run::RunId,
 };
 
-use super::{Delayed, door};
+use super::{Delayed, by_headers, door};
 use crate::{ReadError, bucket::timestamp, headers};
 
 const PULL_MAX: usize = 10_000;
 const PULL_EXPIRES: Duration = Duration::from_secs(3);
-const INACTIVE_MAX: Duration = Duration::from_secs(30);
 
 /// Which of those that wait.
 #[derive(Debug, Clone, Default)]
@@ -48,13 +47,7 @@ impl Delayed {
         let names = self.streams.names();
         let config = pull::Config {
             filter_subject: names.delayed_matching(wanted.queue.as_ref(), wanted.name.as_ref()),
-            deliver_policy: DeliverPolicy::All,
-            ack_policy: AckPolicy::None,
-            headers_only: true,
-            memory_storage: true,
-            num_replicas: 1,
-            inactive_threshold: INACTIVE_MAX,
-            ..Default::default()
+            ..by_headers(DeliverPolicy::All)
         };
         let stream = self.stream().await?;
         let consumer = stream.create_consumer(config).await.map_err(|error| self.unavailable(&error))?;

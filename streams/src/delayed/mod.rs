@@ -16,12 +16,17 @@ mod door;
 mod follow;
 mod list;
 
-use async_nats::jetstream::{message::StreamMessage, stream};
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    consumer::{AckPolicy, DeliverPolicy, pull},
+    message::StreamMessage,
+    stream,
+};
 use bytes::Bytes;
 use shared::{Timestamp, names::QueueName, run::RunId};
 
 pub use self::{
-    cancel::{CancelError, Cancelling},
     door::{Appointment, Fault, Unusable, check_not_before, read_not_before},
     follow::{Entry, Follower, Heard},
     list::{Listed, Wanted},
@@ -31,6 +36,22 @@ use crate::{
     bucket::{missing_or_unavailable, timestamp},
     headers::{self, Headers},
 };
+
+/// How long the server keeps a consumer that nobody pulls from.
+const INACTIVE_MAX: Duration = Duration::from_secs(30);
+
+/// A consumer that reads what waits by its headers and takes nothing away.
+fn by_headers(deliver_policy: DeliverPolicy) -> pull::Config {
+    pull::Config {
+        deliver_policy,
+        ack_policy: AckPolicy::None,
+        headers_only: true,
+        memory_storage: true,
+        num_replicas: 1,
+        inactive_threshold: INACTIVE_MAX,
+        ..Default::default()
+    }
+}
 
 /// The submissions that wait.
 #[derive(Clone)]
