@@ -369,7 +369,7 @@ impl<'a> Work<'a> {
     }
 
     /// Whether another run may be queued now.
-    async fn has_place(&self, overlap: BackfillOverlap) -> Result<bool, ReadError> {
+    async fn has_place(&self, overlap: BackfillOverlap) -> Result<bool, DispatchError> {
         let is_bounded = self.progress.open.len() < overlap.in_flight_max();
         let waits = overlap == BackfillOverlap::BufferAll;
         if !is_bounded || !waits {
@@ -378,7 +378,7 @@ impl<'a> Work<'a> {
         // Behind those who wait in the schedule's line, not past them.
         let schedule = &self.progress.request.schedule;
         Ok(self.dispatcher.lines.get(schedule).await?.runs.is_empty()
-            && self.dispatcher.locks.is_free(schedule).await?)
+            && self.dispatcher.is_free(schedule).await?)
     }
 
     /// Whether a regular slot took the lock between our look and our publish.
@@ -429,7 +429,7 @@ impl<'a> Work<'a> {
             }
         };
         let due = DueTask { run, task };
-        self.dispatcher.publish(&due, revision, overlap, trace.as_deref()).await.map(Some)
+        self.dispatcher.publish(due, revision, overlap, trace).await.map(Some)
     }
 
     /// Writes down how far it is, and tells the server that somebody is at it.

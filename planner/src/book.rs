@@ -185,7 +185,7 @@ impl Book {
     }
 
     /// Notes that a schedule is accounted for up to an instant, and finds its next slot.
-    pub(crate) fn account(&mut self, name: &Name, upto: Timestamp) {
+    pub(crate) fn account(&mut self, name: &Name, upto: Timestamp) -> Option<Slot> {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.accounted_to = entry.accounted_to.max(upto);
             let past =
@@ -193,6 +193,7 @@ impl Book {
             entry.epochs.drain(..past);
         }
         self.place(name);
+        self.entries.get(name)?.next
     }
 
     /// Up to where a whole partition is accounted for, when everything but what is still in the agenda is done.

@@ -1,36 +1,33 @@
-//! Record, then task. Both may be repeated; together they make one run of a slot, whoever does them and how often.
-//!
-//! What a crash leaves behind, and who mends it: nothing (the successor starts from the cursor); a record that is
-//! PENDING without a task (the successor publishes it); a task without our knowing (the server refuses the second, or
-//! the worker's claim drops it).
+//! Runs that are made outside the planning loop: asked for by hand, back-filled, or waiting in a line. They go the same
+//! way as those of slots ([`crate::machine`]), one ask after the other.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde_json::{Map, Value};
 use shared::{
     names::{Name, QueueName},
     run::RunId,
     run_record::{ErrorKind, Reason, RunError, RunRecord},
-    run_state::{RunEvent, RunState},
+    run_state::RunEvent,
     schedule::{Overlap, Schedule},
     task::Task,
     trace::TraceContext,
 };
-use streams::{
-    ReadError, Streams, WriteError,
-    bucket::Stored,
-    cancel::CancelError,
-    ledger::{Creation, Update},
-    tasks::DueTask,
-};
+use streams::{ReadError, Streams, WriteError, cancel::CancelError, tasks::DueTask};
 
 use crate::{
-    due::Due,
-    lines::{Lines, Standing, stand},
-    lock::{Contention, Locks, Placing},
-    missed::Decision,
+    lines::Lines,
+    machine::{
+        ask::Unanswered,
+        contending::{Contending, Contention},
+        dispatching::{Dispatching, IfPending, Wanted, closed, ended},
+        placing::{Placed, Placement, Placing},
+    },
+    perform::drive,
 };
-
-/// Writes to a line, each over a newer one, before the slot is left to the next round.
-const LINE_WRITES_MAX: u32 = 10;
 
 /// What became of a run that was to be dispatched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +40,12 @@ pub(crate) enum Outcome {
     Closed,
 }
 
-/// Why a run is not accounted for yet; the next round tries again.
+/// Why a run is not accounted for yet; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DispatchError {
+    /// Something was not answered.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
     /// A write did not go through.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -60,76 +60,18 @@ pub(crate) enum DispatchError {
     Contended(Name),
 }
 
-/// What became of a run that was to be closed.
-#[must_use]
-enum Closing {
-    /// It is recorded as closed.
-    Closed,
-    /// It had been made to run, and no worker has had it yet.
-    WasPending(Box<Stored<RunRecord>>),
-    /// It was accounted for before.
-    WasDone,
-}
-
-/// Makes runs of slots.
+/// Makes runs.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     streams: Streams,
-    pub(crate) locks: Locks,
     pub(crate) lines: Lines,
+    /// Schedules of which no run is under another lock than that of this revision of theirs.
+    alone: Arc<Mutex<HashMap<Name, u64>>>,
 }
 
 impl Dispatcher {
     pub(crate) fn new(streams: Streams) -> Self {
-        Self { locks: Locks::new(streams.clone()), lines: Lines::new(streams.clone()), streams }
-    }
-
-    /// Accounts for one slot: a run is dispatched, or its skipping recorded, with a note if there is more to say.
-    pub(crate) async fn slot(
-        &self,
-        name: &Name,
-        due: &Due,
-        decision: Decision,
-        queue_is_declared: bool,
-        note: Option<String>,
-    ) -> Result<Outcome, DispatchError> {
-        let schedule = &due.schedule;
-        let now = self.streams.clock().now();
-        let record = RunRecord {
-            definition_revision: Some(due.revision),
-            ..RunRecord::planned(name, due.slot, schedule.queue.clone(), now)
-        };
-        let record = describe(record, &schedule.task);
-        let task = schedule.task.clone();
-        // What the watch has not told yet, or tells late, must not fail a run for good: the leader is asked.
-        let queue_is_declared =
-            queue_is_declared || self.streams.catalog().queue(&schedule.queue).await?.is_some();
-        let closed = match decision {
-            Decision::Run if queue_is_declared => return self.run(record, task, schedule.overlap).await,
-            Decision::Run => {
-                let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
-                self.close(&record, RunEvent::Rejected, Reason::Unknown, Some(error)).await?
-            }
-            Decision::Skip(reason) => {
-                let record = RunRecord { note, ..record };
-                self.close(&record, RunEvent::Skipped, reason, None).await?
-            }
-            Decision::NoSlot => return Ok(Outcome::Closed),
-        };
-        match closed {
-            // It was to run when a predecessor, or we, saw it first, and its task may not be in the queue: that
-            // decision stands, however late it has become.
-            Closing::WasPending(found) if queue_is_declared => {
-                let due = DueTask { run: found.value, task };
-                self.publish(&due, found.revision, schedule.overlap, None).await
-            }
-            Closing::WasPending(found) => {
-                let due = DueTask { run: found.value, task };
-                self.reject(&due.run, found.revision, undeclared(&schedule.queue)).await
-            }
-            Closing::Closed => Ok(Outcome::Closed),
-            Closing::WasDone => Ok(Outcome::Dispatched),
-        }
+        Self { lines: Lines::new(streams.clone()), alone: Arc::default(), streams }
     }
 
     /// Makes a run that was asked for by hand, under the same lock as the planned ones.
@@ -165,40 +107,10 @@ impl Dispatcher {
         why: &str,
     ) -> Result<Outcome, DispatchError> {
         let error = RunError::new(ErrorKind::Malformed, why);
-        match self.close(record, RunEvent::Rejected, reason, Some(error.clone())).await? {
-            Closing::WasPending(found) => {
-                let Ok(ended) = found.value.apply(RunEvent::Rejected, self.streams.clock().now()) else {
-                    return Ok(Outcome::Dispatched);
-                };
-                let ended = RunRecord { error: Some(error), ..ended.because(reason) };
-                // Stale: a worker has it after all, and its end is the worker's to say.
-                self.streams.ledger().update(&ended, found.revision).await?;
-                Ok(Outcome::Closed)
-            }
-            Closing::Closed | Closing::WasDone => Ok(Outcome::Closed),
-        }
-    }
-
-    /// Records a run that will never be dispatched.
-    async fn close(
-        &self,
-        record: &RunRecord,
-        event: RunEvent,
-        reason: Reason,
-        error: Option<RunError>,
-    ) -> Result<Closing, DispatchError> {
-        let Ok(closed) = record.apply(event, record.created_at) else { return Ok(Closing::Closed) };
-        // What the state's change left out: a note that came with the record belongs to the reason.
-        let closed = RunRecord { error, note: record.note.clone(), ..closed.because(reason) };
-        Ok(match self.streams.ledger().create(&closed).await? {
-            Creation::Created(_) => {
-                tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
-                Closing::Closed
-            }
-            Creation::Exists(found) if found.value.status == RunState::Pending => Closing::WasPending(found),
-            // Somebody accounted for it before us, perhaps otherwise: theirs counts.
-            Creation::Exists(_) => Closing::WasDone,
-        })
+        let Some(closed) = closed(record, RunEvent::Rejected, reason, Some(error.clone())) else {
+            return Ok(Outcome::Closed);
+        };
+        drive(&self.streams, Dispatching::close(closed, IfPending::Reject(reason, error))).await
     }
 
     /// Creates the record of a run and publishes its task; both may have been done before.
@@ -208,86 +120,76 @@ impl Dispatcher {
         task: Task,
         overlap: Overlap,
     ) -> Result<Outcome, DispatchError> {
-        let trace = TraceContext::root();
-        let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..record };
-        let (record, revision, traceparent) = match self.streams.ledger().create(&record).await? {
-            Creation::Created(revision) => (record, revision, Some(trace.to_string())),
-            // Made before, by us or by a predecessor. Past PENDING: a worker had it, so it was published.
-            Creation::Exists(stored) if stored.value.status != RunState::Pending => {
-                return Ok(Outcome::Dispatched);
-            }
-            Creation::Exists(stored) => (stored.value, stored.revision, None),
-        };
-        let due = DueTask { run: record, task };
-        self.publish(&due, revision, overlap, traceparent.as_deref()).await
+        let is_alone = self.is_alone(&record.id.name, record.definition_revision);
+        let wanted = Wanted { record, task, overlap, is_alone };
+        drive(&self.streams, Dispatching::run(wanted, TraceContext::root())).await
     }
 
     /// Publishes the task of a record that is PENDING under this revision; it may have been done before.
     pub(crate) async fn publish(
         &self,
-        due: &DueTask,
+        due: DueTask,
         revision: u64,
         overlap: Overlap,
-        traceparent: Option<&str>,
+        traceparent: Option<String>,
     ) -> Result<Outcome, DispatchError> {
-        let may_wait = overlap.waiting_max() > 0;
-        // Nobody goes past those who wait; but a run that is asked for again may lie in the queue already.
-        let waiting = if may_wait { self.lines.get(&due.run.id.name).await?.runs } else { Vec::new() };
-        if !waiting.is_empty() {
-            let stands = waiting.contains(&due.run.id);
-            if !stands && matches!(self.locks.contend(&due.run.id).await?, Contention::Ours) {
-                return Ok(Outcome::Dispatched);
-            }
-            return self.line_up(&due.run, revision, overlap).await;
-        }
         let definition = due.run.definition_revision;
-        match self.locks.place(due, revision, overlap, definition, traceparent).await? {
-            Placing::Placed => Ok(Outcome::Dispatched),
-            Placing::Refused(why) => self.reject(&due.run, revision, why).await,
-            Placing::Held(_) if may_wait => self.line_up(&due.run, revision, overlap).await,
-            Placing::Held(_) => {
-                self.end(&due.run, revision, RunEvent::Skipped, Reason::SkippedOverlap, None).await
-            }
-        }
+        let placement = self.placement(due, revision, overlap, definition, traceparent);
+        drive(&self.streams, Dispatching::publish(placement)).await
     }
 
-    /// Puts a run at the end of its schedule's line, if one more may wait. Record first, then line: a crash in between
-    /// leaves a slot that is not accounted for, or a wish that is not answered, and so is done again.
-    async fn line_up(
+    /// Puts a run's task into the queue. `definition` is the revision of the schedule whose queue and overlap these are.
+    pub(crate) async fn place(
         &self,
-        record: &RunRecord,
-        mut revision: u64,
+        due: DueTask,
+        revision: u64,
         overlap: Overlap,
-    ) -> Result<Outcome, DispatchError> {
-        let (mut record, run) = (record.clone(), &record.id);
-        for _ in 0..LINE_WRITES_MAX {
-            let line = self.lines.get(&run.name).await?;
-            let place = match stand(&line.runs, run, overlap.waiting_max()) {
-                Standing::Stands => return Ok(Outcome::Waits),
-                Standing::Full => {
-                    let error = RunError::new(ErrorKind::Overlap, full(overlap, line.runs.len()));
-                    let reason = Reason::SkippedOverlap;
-                    return self.end(&record, revision, RunEvent::Skipped, reason, Some(error)).await;
-                }
-                Standing::Joins(runs) => runs,
-            };
-            if record.reason != Some(Reason::Buffered) {
-                let Ok(waits) = record.apply(RunEvent::Buffered, self.streams.clock().now()) else {
-                    return Ok(Outcome::Dispatched);
-                };
-                record = waits.because(Reason::Buffered);
-                match self.streams.ledger().update(&record, revision).await? {
-                    Update::Stored(stored) => revision = stored,
-                    // It was cancelled, or another planner was faster.
-                    Update::Stale => return Ok(Outcome::Dispatched),
-                }
-            }
-            if let Update::Stored(_) = self.lines.write(&run.name, &place, line.revision).await? {
-                tracing::info!(run.id = %run, before = line.runs.len(), "`{run}` waits for its schedule's lock");
-                return Ok(Outcome::Waits);
+        definition: Option<u64>,
+        traceparent: Option<String>,
+    ) -> Result<Placed, DispatchError> {
+        let name = due.run.id.name.clone();
+        let mut placing = Placing::new(self.placement(due, revision, overlap, definition, traceparent));
+        let placed = drive(&self.streams, &mut placing).await?;
+        if let (true, Some(revision)) = (placing.is_alone(), definition) {
+            self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name, revision);
+        }
+        Ok(placed)
+    }
+
+    fn placement(
+        &self,
+        due: DueTask,
+        revision: u64,
+        overlap: Overlap,
+        definition: Option<u64>,
+        traceparent: Option<String>,
+    ) -> Placement {
+        let is_alone = self.is_alone(&due.run.id.name, definition);
+        Placement { due: Arc::new(due), revision, overlap, definition, traceparent, is_alone }
+    }
+
+    fn is_alone(&self, name: &Name, definition: Option<u64>) -> bool {
+        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        definition.is_some() && alone.get(name).copied() == definition
+    }
+
+    /// Looks at who is in the way of a run, and helps what has ended out of it.
+    pub(crate) async fn contend(&self, run: &RunId) -> Result<Contention, DispatchError> {
+        Ok(drive(&self.streams, Contending::new(run.clone())).await?)
+    }
+
+    /// Whether no run of a schedule but this one is queued or running; what an ended one left behind is removed.
+    pub(crate) async fn is_free(&self, schedule: &Name) -> Result<bool, DispatchError> {
+        // A run that cannot be: whoever holds the lock is another.
+        let nobody = RunId { name: schedule.clone(), key: shared::names::RunKey::unique() };
+        for _ in 0..2 {
+            match self.contend(&nobody).await? {
+                Contention::Free | Contention::Ours => return Ok(true),
+                Contention::Freed => {}
+                Contention::Held(_) | Contention::ToBeBuried => return Ok(false),
             }
         }
-        Err(DispatchError::Contended(run.name.clone()))
+        Ok(false)
     }
 
     /// A run whose task no stream takes, now or later: it has failed, and says why.
@@ -310,18 +212,10 @@ impl Dispatcher {
         reason: Reason,
         error: Option<RunError>,
     ) -> Result<Outcome, DispatchError> {
-        let Ok(ended) = record.apply(event, self.streams.clock().now()) else {
+        let Some(ended) = ended(record, event, reason, error, self.streams.clock().now()) else {
             return Ok(Outcome::Dispatched);
         };
-        let ended = RunRecord { error, ..ended.because(reason) };
-        match self.streams.ledger().update(&ended, revision).await? {
-            Update::Stored(_) => {
-                tracing::info!(run.id = %record.id, ?reason, "Run `{}` will not run: {reason:?}", record.id);
-                Ok(Outcome::Closed)
-            }
-            // A worker or another planner moved it on.
-            Update::Stale => Ok(Outcome::Dispatched),
-        }
+        drive(&self.streams, Dispatching::end(ended, revision)).await
     }
 }
 
@@ -332,13 +226,4 @@ pub(crate) fn describe(record: RunRecord, task: &Task) -> RunRecord {
 
 pub(crate) fn undeclared(queue: &QueueName) -> String {
     format!("queue {queue} is not declared; add it under `queues:` and apply")
-}
-
-fn full(overlap: Overlap, waiting: usize) -> String {
-    let overlap_word = overlap.as_str();
-    format!(
-        "{waiting} run(s) of the schedule wait for the one that runs; with overlap {overlap_word} at most {} may: make \
-         the task quicker, or its slots fewer",
-        overlap.waiting_max()
-    )
 }

@@ -22,9 +22,10 @@ struct Held {
 }
 
 impl Holdings {
-    /// The partitions held, trusted or not.
-    pub(crate) fn all(&self) -> BTreeSet<u16> {
-        self.lock().partitions.clone()
+    /// The partitions held, and until when that may be trusted.
+    pub(crate) fn now(&self) -> (BTreeSet<u16>, Duration) {
+        let held = self.lock();
+        (held.partitions.clone(), held.trusted_until)
     }
 
     /// The partitions held, if at this elapsed time they are certainly still ours.

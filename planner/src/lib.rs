@@ -50,11 +50,12 @@ mod held_back;
 mod holdings;
 mod leases;
 mod lines;
-mod lock;
+mod machine;
 mod missed;
 mod news;
 mod pauses;
-mod round;
+mod perform;
+mod planning_loop;
 mod share;
 mod status;
 mod table;
@@ -138,14 +139,13 @@ impl Planner {
         let id = self.id.clone();
         let advance = advance::Advance::new(streams(), dispatcher.clone(), Arc::clone(&holdings), id);
         parts.spawn("lines", advance.follow(planning.clone()));
-        let rounds = round::Rounds::new(
+        let plans = planning_loop::PlanningLoop::new(
             streams(),
-            dispatcher.clone(),
             Arc::clone(&holdings),
             Arc::clone(&status),
             Arc::clone(&guard),
         );
-        parts.spawn("planning loop", rounds.run(waiting, planning.clone()));
+        parts.spawn("planning loop", plans.run(waiting, planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher.clone(), planning.clone()));
         parts.spawn(
             "backfills",

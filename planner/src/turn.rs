@@ -20,7 +20,7 @@ use streams::{
 
 use crate::{
     dispatch::{DispatchError, Dispatcher, Outcome},
-    lock::{Contention, Placing},
+    machine::{contending::Contention, placing::Placed},
 };
 
 /// What is to be done about the first run of a line.
@@ -120,7 +120,7 @@ impl Turns {
     ) -> Result<Step, DispatchError> {
         let run = &first.value.id;
         // Looked at before anything is published: a task may be large, and most looks find the lock held.
-        match self.dispatcher.locks.contend(run).await? {
+        match self.dispatcher.contend(run).await? {
             Contention::Ours => return self.leave(name, line).await,
             Contention::Held(holder) if in_force.overlap().is_exclusive() => {
                 return self.meet(&holder, in_force.overlap()).await;
@@ -137,16 +137,16 @@ impl Turns {
             }
         };
         let Some(ready) = self.made_ready(first, &in_force).await? else { return Ok(Step::Moved) };
+        let run = ready.value.clone();
         let due = DueTask { run: ready.value, task };
         let trace = due.run.trace_id.as_deref().and_then(TraceContext::within).map(|trace| trace.to_string());
         let (overlap, definition) = (in_force.overlap(), in_force.revision());
-        let placing =
-            self.dispatcher.locks.place(&due, ready.revision, overlap, definition, trace.as_deref()).await?;
+        let placing = self.dispatcher.place(due, ready.revision, overlap, definition, trace).await?;
         match placing {
-            Placing::Placed => self.leave(name, line).await,
-            Placing::Held(holder) => self.meet(&holder, overlap).await,
-            Placing::Refused(why) => {
-                let ended = self.dispatcher.reject(&due.run, ready.revision, why).await?;
+            Placed::Placed => self.leave(name, line).await,
+            Placed::Held(holder) => self.meet(&holder, overlap).await,
+            Placed::Refused(why) => {
+                let ended = self.dispatcher.reject(&run, ready.revision, why).await?;
                 self.leave_if_closed(ended, name, line).await
             }
         }

@@ -22,6 +22,15 @@ impl TraceContext {
         Self { trace_id: bits, span_id: span.max(1), sampled: true }
     }
 
+    /// The beginning of the trace of something that has a name, as somebody makes it: the same each time, so that who
+    /// decides on it stays a function of what it knows.
+    pub fn of(maker: &str, name: &str) -> Self {
+        let maker = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, maker.as_bytes());
+        let trace = uuid::Uuid::new_v5(&maker, name.as_bytes());
+        let span = uuid::Uuid::new_v5(&trace, b"span").as_u64_pair().0;
+        Self { trace_id: trace.as_u128(), span_id: span.max(1), sampled: true }
+    }
+
     /// A new place in a trace that a record names.
     pub fn within(trace_id: &str) -> Option<Self> {
         let trace_id = u128::from_str_radix(trace_id, 16).ok().filter(|id| *id != 0)?;

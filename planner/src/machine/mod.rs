@@ -1,0 +1,448 @@
+//! Planning as a state machine: what happened and the time in, what is to be done out. Pure: it waits for nothing and
+//! writes nothing itself, so it can be driven through every order of events, and is ([`crate::model`]).
+//!
+//! One event at a time goes in ([`Planning::step`]); every effect is an [`Ask`] with a number, or a [`Note`] for people.
+//! The answer comes back as an event with that number, or never. An answer that is not waited for any more changes
+//! nothing.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `ask.rs` | what can be asked and answered: the whole of planning's contact with the outside |
+//! | `partitions.rs` | where a partition begins, and how its cursor moves |
+//! | `errand.rs` | the due slots of one schedule, in order |
+//! | `dispatching.rs` | record, then task |
+//! | `placing.rs` | the task under its schedule's lock |
+//! | `contending.rs` | who is in the way |
+//! | `lining_up.rs` | joining those who wait for the lock |
+//!
+//! A cursor never passes a slot that has no record, whatever is answered and in whatever order: it moves up to what the
+//! book has *accounted for*, and the book is told so only at the end of an errand.
+
+pub mod ask;
+pub(crate) mod contending;
+pub(crate) mod dispatching;
+mod errand;
+pub(crate) mod lining_up;
+mod partitions;
+pub(crate) mod placing;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use shared::{
+    Timestamp,
+    hash::partition_of,
+    limits::{DISPATCHES_IN_FLIGHT_MAX, ROUND_SLEEP_MAX},
+    names::{MemberId, Name},
+    slot::Slot,
+};
+
+use self::{
+    ask::{Answer, Ask},
+    errand::{Accounted, Errand, Known},
+    partitions::Partition,
+};
+use crate::{
+    book::{Book, DueSlots},
+    catch_up::CatchUps,
+    definitions::Change,
+    held_back::{HeldBack, TRY_AGAIN},
+    pauses::Pauses,
+};
+
+/// Between two looks at a slot that is due and cannot be begun yet, or whose schedule is catching up.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// How long one schedule may take: an answer that is lost takes longer, and its place is needed for the others.
+const SCHEDULE_PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// The time, as the outside reads it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// By the wall clock.
+    pub(crate) wall: Timestamp,
+    /// Whether the wall clock is believed: if not, nothing is due and no cursor moves.
+    pub(crate) is_believed: bool,
+    /// By the clock that only goes forward, and counts suspension.
+    pub(crate) elapsed: Duration,
+}
+
+/// The number of an ask.
+pub(crate) type AskId = u64;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Time has passed.
+    Woke,
+    /// A definition was heard of.
+    Heard(Change),
+    /// These partitions are held from now on, and that may be trusted until this elapsed time.
+    Holds(BTreeSet<u16>, Duration),
+    /// An ask was answered.
+    Answered(AskId, Answer),
+    /// Nothing new is to be begun.
+    Stops,
+    /// The last cursors are to be written, whatever is still on its way.
+    LastWords,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Ask this, and bring the answer back under this number.
+    Ask(AskId, Ask),
+    /// Tell people.
+    Note(Note),
+}
+
+/// What people may want to know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Note {
+    /// A run was dispatched, so long after its slot.
+    Dispatched {
+        /// How long.
+        late_by: TimeDelta,
+    },
+    /// Slots of a schedule have to wait.
+    Waits {
+        /// Whose.
+        schedule: Name,
+        /// How many.
+        slots: usize,
+        /// The first of them.
+        oldest: Timestamp,
+        /// What for.
+        why: String,
+    },
+    /// All that waits has been said since the last time this was said.
+    AllWaitsSaid,
+    /// A partition cannot be opened yet.
+    NotOpened {
+        /// Which.
+        partition: u16,
+        /// Why.
+        why: String,
+    },
+    /// A partition's cursor cannot be right: one from the future, or one nobody understands. A day is looked back.
+    CursorWrong(u16),
+    /// A partition's cursor was moved by somebody else.
+    CursorMoved(u16, MemberId),
+    /// A partition's cursor stays where it is.
+    CursorStays {
+        /// Which.
+        partition: u16,
+        /// Why.
+        why: String,
+    },
+    /// Slots were computed with other zone data than ours.
+    OtherZoneData {
+        /// Its version.
+        theirs: String,
+        /// Who computed them.
+        by: MemberId,
+    },
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy)]
+enum Asker {
+    Errand(u64),
+    Partition(u16),
+}
+
+/// The state of planning.
+pub(crate) struct Planning {
+    me: MemberId,
+    book: Book,
+    pauses: Pauses,
+    loaded: Loaded,
+    held: BTreeSet<u16>,
+    trusted_until: Duration,
+    partitions: BTreeMap<u16, Partition>,
+    catch_ups: CatchUps,
+    held_back: HeldBack,
+    /// Schedules of which no run is under another lock than that of this revision of theirs.
+    alone: HashMap<Name, u64>,
+    /// Due, and not begun yet.
+    ready: VecDeque<DueSlots>,
+    /// Begun, by the order in which they were.
+    errands: BTreeMap<u64, Errand>,
+    /// Due or begun.
+    busy: HashSet<Name>,
+    asked: HashMap<AskId, Asker>,
+    asks: AskId,
+    begun: u64,
+    /// When to look what is due, by the elapsed time.
+    look_at: Duration,
+    /// When a cursor may want to be written.
+    cursors_at: Duration,
+    is_stopping: bool,
+    zone_data_noted: BTreeSet<String>,
+    effects: Vec<Effect>,
+}
+
+impl Planning {
+    /// A planner that knows nothing and holds nothing.
+    pub(crate) fn new(me: MemberId) -> Self {
+        Self {
+            me,
+            book: Book::default(),
+            pauses: Pauses::default(),
+            loaded: Loaded::default(),
+            held: BTreeSet::new(),
+            trusted_until: Duration::ZERO,
+            partitions: BTreeMap::new(),
+            catch_ups: CatchUps::default(),
+            held_back: HeldBack::default(),
+            alone: HashMap::new(),
+            ready: VecDeque::new(),
+            errands: BTreeMap::new(),
+            busy: HashSet::new(),
+            asked: HashMap::new(),
+            asks: 0,
+            begun: 0,
+            look_at: Duration::ZERO,
+            cursors_at: Duration::ZERO,
+            is_stopping: false,
+            zone_data_noted: BTreeSet::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened, and says what is to be done about it.
+    pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        match event {
+            Event::Woke => {}
+            Event::Heard(change) => self.hear(change, now),
+            Event::Holds(held, trusted_until) => {
+                (self.held, self.trusted_until) = (held, trusted_until);
+                self.follow_holdings(now);
+            }
+            Event::Answered(id, answer) => self.answered(id, answer, now),
+            Event::Stops => self.is_stopping = true,
+            Event::LastWords => self.last_words(now),
+        }
+        if self.loaded.is_whole() && !self.is_stopping {
+            self.go_on(now);
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// How long nothing need be done if nothing happens; never long, because the clock may be set meanwhile.
+    pub(crate) fn rests_for(&self, now: Now) -> Duration {
+        let patience = self.errands.values().next().map(|errand| errand.begun_at + SCHEDULE_PATIENCE);
+        let next = self.look_at.min(self.cursors_at).min(patience.unwrap_or(Duration::MAX));
+        next.saturating_sub(now.elapsed).min(ROUND_SLEEP_MAX)
+    }
+
+    /// Whether nothing is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.errands.is_empty() && self.asked.is_empty()
+    }
+
+    /// How many schedules are known, and which of them cannot be understood; none before all have been heard of.
+    pub(crate) fn census(&self) -> Option<(usize, Vec<String>)> {
+        self.loaded.is_whole().then(|| self.book.census())
+    }
+
+    fn hear(&mut self, change: Change, now: Now) {
+        match change {
+            Change::Schedule(version) => {
+                self.cut(&version.name, version.since);
+                self.book.learn(*version);
+            }
+            Change::Pause(pause) => self.pauses.learn(*pause),
+            Change::SchedulesCurrent => self.loaded.schedules = true,
+            Change::CatalogCurrent => self.loaded.catalog = true,
+            Change::Queue(name, true) => {
+                self.book.queues.insert(name);
+            }
+            Change::Queue(name, false) => {
+                self.book.queues.remove(&name);
+            }
+            Change::Calendar(name, Some(calendar)) => {
+                self.book.calendars.insert(name, calendar);
+            }
+            Change::Calendar(name, None) => {
+                self.book.calendars.remove(&name);
+            }
+        }
+        // What was heard may be due at once, or earlier than what we sleep for.
+        self.look_at = self.look_at.min(now.elapsed);
+    }
+
+    /// What is due of a schedule by its older definition is not begun any more after a newer one's beginning.
+    fn cut(&mut self, name: &Name, since: Timestamp) {
+        if !self.busy.contains(name) {
+            return;
+        }
+        match self.errands.values_mut().find(|errand| errand.name == *name) {
+            Some(errand) => errand.cut(since),
+            None => {
+                self.ready.retain(|due| due.name != *name);
+                self.busy.remove(name);
+            }
+        }
+    }
+
+    fn go_on(&mut self, now: Now) {
+        self.give_up_slow(now);
+        if now.elapsed >= self.look_at {
+            self.look(now);
+        }
+        self.begin(now);
+        if now.elapsed >= self.cursors_at {
+            self.write_cursors(now, false);
+        }
+    }
+
+    /// Looks what is due in the partitions whose lease is trusted.
+    fn look(&mut self, now: Now) {
+        self.look_at = now.elapsed + ROUND_SLEEP_MAX;
+        self.follow_holdings(now);
+        // A clock that is not believed decides nothing.
+        if !now.is_believed {
+            return;
+        }
+        if self.is_trusted(now) {
+            for partition in self.open_partitions() {
+                for due in self.book.due(partition, now.wall) {
+                    if !self.busy.contains(&due.name) && !self.held_back.holds(&due.name, now.elapsed) {
+                        self.busy.insert(due.name.clone());
+                        self.ready.push_back(due);
+                    }
+                }
+            }
+        }
+        for (schedule, waiting) in self.held_back.all() {
+            self.effects.push(Effect::Note(Note::Waits {
+                schedule: schedule.clone(),
+                slots: waiting.slots,
+                oldest: waiting.oldest,
+                why: waiting.why.clone(),
+            }));
+        }
+        self.effects.push(Effect::Note(Note::AllWaitsSaid));
+        let next =
+            self.book.next_slot(|name| self.busy.contains(name) || self.held_back.holds(name, now.elapsed));
+        self.look_by(next, now);
+        if let Some(until) = self.held_back.soonest(now.elapsed) {
+            self.look_at = self.look_at.min(until);
+        }
+    }
+
+    /// Sees to it that a slot is looked at in time. One that is due already is in a partition whose lease is in doubt,
+    /// or waits for its turn: no hot loop for it.
+    fn look_by(&mut self, slot: Option<Slot>, now: Now) {
+        let Some(slot) = slot else { return };
+        let wait = (slot.instant() - now.wall).to_std().ok().filter(|wait| !wait.is_zero());
+        self.look_at = self.look_at.min(now.elapsed + wait.unwrap_or(LOOK_AGAIN));
+    }
+
+    fn is_trusted(&self, now: Now) -> bool {
+        now.elapsed < self.trusted_until
+    }
+
+    /// Begins what is due, as much of it as may be on its way at once.
+    fn begin(&mut self, now: Now) {
+        while self.errands.len() < DISPATCHES_IN_FLIGHT_MAX {
+            let Some(due) = self.ready.pop_front() else { return };
+            let is_ours = self.is_trusted(now) && self.is_open(partition_of(due.name.as_str()));
+            if !is_ours {
+                self.busy.remove(&due.name);
+                self.look_at = self.look_at.min(now.elapsed + LOOK_AGAIN);
+                continue;
+            }
+            let allowed = self.catch_ups.allowance(&due.name, now.wall, now.elapsed);
+            self.begun += 1;
+            self.errands.insert(self.begun, Errand::new(due, allowed, now.elapsed));
+            self.go_on_errand(self.begun, None, now);
+        }
+    }
+
+    fn go_on_errand(&mut self, number: u64, answer: Option<Answer>, now: Now) {
+        let Some(mut errand) = self.errands.remove(&number) else { return };
+        let alone = &self.alone;
+        let known = Known {
+            me: &self.me,
+            book: &self.book,
+            pauses: &self.pauses,
+            is_alone: &|name, revision| alone.get(name) == Some(&revision),
+        };
+        let mut notes = Vec::new();
+        let ask = errand.step(answer, now, &known, &mut notes);
+        self.effects.extend(notes.into_iter().map(Effect::Note));
+        match ask {
+            Some(ask) => {
+                self.errands.insert(number, errand);
+                self.ask(Asker::Errand(number), ask);
+            }
+            None => self.end_errand(errand, now),
+        }
+    }
+
+    /// Gives up what takes too long, so that the others get its place.
+    fn give_up_slow(&mut self, now: Now) {
+        while let Some(slow) = self.errands.first_entry()
+            && now.elapsed >= slow.get().begun_at + SCHEDULE_PATIENCE
+        {
+            let (number, mut errand) = slow.remove_entry();
+            self.asked.retain(|_, asker| !matches!(asker, Asker::Errand(waiting) if *waiting == number));
+            errand.give_up(format!("it takes longer than {SCHEDULE_PATIENCE:?}; does the server answer?"));
+            self.end_errand(errand, now);
+        }
+    }
+
+    fn end_errand(&mut self, errand: Errand, now: Now) {
+        let (name, Accounted { upto, failed, allowed, caught_up, some_wait, alone }) = errand.end();
+        self.busy.remove(&name);
+        if let Some(revision) = alone {
+            self.alone.insert(name.clone(), revision);
+        }
+        let next = self.book.account(&name, upto);
+        self.catch_ups.note(&name, allowed, caught_up, some_wait, now.elapsed);
+        if let Some((why, slots, oldest)) = &failed {
+            let (schedule, slots, oldest, why) = (name.clone(), *slots, *oldest, why.clone());
+            self.effects.push(Effect::Note(Note::Waits { schedule, slots, oldest, why }));
+        }
+        if failed.is_some() {
+            self.look_at = self.look_at.min(now.elapsed + TRY_AGAIN);
+        } else {
+            self.look_by(next, now);
+        }
+        self.held_back.note(&name, failed, now.elapsed);
+        self.note_work(partition_of(name.as_str()), now);
+    }
+
+    fn ask(&mut self, asker: Asker, ask: Ask) {
+        self.asks += 1;
+        self.asked.insert(self.asks, asker);
+        self.effects.push(Effect::Ask(self.asks, ask));
+    }
+
+    fn answered(&mut self, id: AskId, answer: Answer, now: Now) {
+        match self.asked.remove(&id) {
+            Some(Asker::Errand(number)) => self.go_on_errand(number, Some(answer), now),
+            Some(Asker::Partition(partition)) => self.partition_answered(partition, answer, now),
+            // It was given up meanwhile.
+            None => {}
+        }
+    }
+}
+
+/// Whether everything that was there at the start has been heard of. Not one slot is looked at before: a cursor that
+/// moved on would leave the others' slots behind.
+#[derive(Default)]
+struct Loaded {
+    schedules: bool,
+    catalog: bool,
+}
+
+impl Loaded {
+    fn is_whole(&self) -> bool {
+        self.schedules && self.catalog
+    }
+}

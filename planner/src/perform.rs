@@ -1,0 +1,107 @@
+//! What planning asks for, done: the one place where it meets the server.
+
+use shared::clock::SharedClock;
+use streams::{ReadError, Streams, WriteError, ledger::Update};
+
+use crate::{
+    lines::Lines,
+    machine::ask::{Answer, Ask, CursorFound, Flow, Next, Publishing},
+};
+
+/// Does what is asked for, and answers. Whatever goes wrong is an answer too.
+pub async fn perform(streams: &Streams, ask: Ask) -> Answer {
+    match ask {
+        Ask::CreateRecord(_)
+        | Ask::UpdateRecord { .. }
+        | Ask::Publish { .. }
+        | Ask::RemoveTask(_)
+        | Ask::WriteLine { .. }
+        | Ask::WriteCursor { .. } => write(streams, ask).await,
+        Ask::Wait(wait) => {
+            streams.clock().sleep(wait).await;
+            Answer::Done
+        }
+        _ => read(streams, ask).await.unwrap_or_else(|error| Answer::Failed(error.to_string())),
+    }
+}
+
+async fn write(streams: &Streams, ask: Ask) -> Answer {
+    let updated = |written: Result<u64, WriteError>| match written {
+        Ok(revision) => Answer::Updated(Update::Stored(revision)),
+        Err(WriteError::Conflict { .. }) => Answer::Updated(Update::Stale),
+        Err(error) => Answer::Failed(error.to_string()),
+    };
+    let failed = |error: &dyn std::fmt::Display| Answer::Failed(error.to_string());
+    match ask {
+        Ask::CreateRecord(record) => {
+            streams.ledger().create(&record).await.map_or_else(|error| failed(&error), Answer::Created)
+        }
+        Ask::UpdateRecord { record, over } => {
+            streams.ledger().update(&record, over).await.map_or_else(|error| failed(&error), Answer::Updated)
+        }
+        Ask::Publish { due, revision, overlap, traceparent } => {
+            match streams.dispatch(&due, revision, overlap, traceparent.as_deref()).await {
+                Ok(_) => Answer::Published(Publishing::Stored),
+                Err(WriteError::Occupied { .. }) => Answer::Published(Publishing::Occupied),
+                Err(
+                    error @ (WriteError::TooLarge { .. }
+                    | WriteError::Refused { .. }
+                    | WriteError::Header { .. }),
+                ) => Answer::Published(Publishing::Never(error.to_string())),
+                Err(error) => failed(&error),
+            }
+        }
+        Ask::RemoveTask(sequence) => {
+            streams.remove_finished(sequence).await.map_or_else(|error| failed(&error), |()| Answer::Done)
+        }
+        Ask::WriteLine { schedule, runs, over } => {
+            let written = streams.lines().write(&schedule, &runs, over).await;
+            written.map_or_else(|error| failed(&error), Answer::Updated)
+        }
+        Ask::WriteCursor { partition, cursor, over } => {
+            updated(streams.partitions().write_cursor(partition, &cursor, over).await)
+        }
+        other => Answer::Failed(format!("{other:?} is no write")),
+    }
+}
+
+async fn read(streams: &Streams, ask: Ask) -> Result<Answer, ReadError> {
+    Ok(match ask {
+        Ask::ReadRecord(run) => match streams.ledger().get(&run).await {
+            Ok(found) => Answer::Record(found.map(Box::new)),
+            // A stranger's writing in the place of a record.
+            Err(ReadError::Corrupt { .. }) => Answer::Record(None),
+            Err(error) => return Err(error),
+        },
+        Ask::FindHolder(schedule) => Answer::Holder(streams.live_run(&schedule).await?),
+        Ask::IsBuried(run) => Answer::Is(streams.is_buried(&run).await?),
+        Ask::ReadLine(schedule) => Answer::Line(Lines::new(streams.clone()).get(&schedule).await?),
+        Ask::IsDeclared(queue) => Answer::Is(streams.catalog().queue(&queue).await?.is_some()),
+        Ask::ReadCalendar(calendar) => Answer::Calendar(streams.catalog().calendar(&calendar).await?),
+        Ask::PauseRevision(name) => Answer::Revision(streams.schedules().pause(&name).await?.revision),
+        Ask::ReadPauses(name) => Answer::Pauses(streams.schedules().pause_history(&name).await?),
+        Ask::ReadHistory(name) => Answer::Versions(streams.schedules().history(&name).await?),
+        Ask::ReadHistories(partition) => {
+            Answer::Versions(streams.schedules().history_of_partition(partition).await?)
+        }
+        Ask::ReadCursor(partition) => Answer::Cursor(match streams.partitions().cursor(partition).await {
+            Ok(None) => CursorFound::None,
+            Ok(Some(stored)) => CursorFound::Cursor(stored.value, stored.revision),
+            Err(ReadError::Corrupt { revision, .. }) => CursorFound::Corrupt(revision),
+            Err(error) => return Err(error),
+        }),
+        other => Answer::Failed(format!("{other:?} is no read")),
+    })
+}
+
+/// Takes a course to its end, doing one by one what it asks for.
+pub(crate) async fn drive<F: Flow>(streams: &Streams, mut flow: F) -> F::End {
+    let clock: SharedClock = streams.clock().clone();
+    let mut answer = None;
+    loop {
+        match flow.step(answer.take(), clock.now()) {
+            Next::Ask(ask) => answer = Some(perform(streams, ask).await),
+            Next::End(end) => return end,
+        }
+    }
+}
