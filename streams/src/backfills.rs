@@ -18,6 +18,7 @@ use crate::{
     bucket::{Bucket, Stored},
     headers::{self, Headers},
     names::{BACKFILL_CONSUMER, keys},
+    witness,
 };
 
 /// "Run the slots of this range that have not run."
@@ -123,6 +124,7 @@ impl BackfillDelivery {
     pub async fn done(&self) {
         // If this is lost it is handed out again, and found to be done.
         let _ = self.message.ack().await;
+        witness::saw(|| "ack.backfill".to_owned());
     }
 
     /// This planner is still at it: the server shall not hand it to another.

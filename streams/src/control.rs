@@ -18,6 +18,7 @@ use crate::{
     Names, ReadError, Streams, WriteError,
     headers::{self, Headers},
     names::CONTROL_CONSUMER,
+    witness,
 };
 
 /// "Run this schedule now."
@@ -46,6 +47,7 @@ impl TriggerDelivery {
     pub async fn done(&self) {
         // If this is lost it is handed out again, and found to be done.
         let _ = self.message.ack().await;
+        witness::saw(|| "ack.trigger".to_owned());
     }
 
     /// It could not be done just now; hand it out again after a wait.

@@ -61,6 +61,11 @@ impl Headers {
         self
     }
 
+    /// Whether they demand that nothing is there yet.
+    pub(crate) fn is_over_nothing(&self) -> bool {
+        value(Some(&self.0), EXPECTED_LAST_SUBJECT_SEQUENCE) == Some("0")
+    }
+
     pub(crate) fn into_map(self) -> HeaderMap {
         self.0
     }

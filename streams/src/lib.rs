@@ -35,6 +35,7 @@ pub mod schedules;
 mod silence;
 pub mod tasks;
 pub mod topology;
+pub mod witness;
 mod write;
 
 use std::sync::Arc;

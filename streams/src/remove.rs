@@ -4,7 +4,7 @@ use async_nats::jetstream::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{ReadError, Streams};
+use crate::{ReadError, Streams, witness};
 
 #[derive(Deserialize)]
 struct Removed {
@@ -25,7 +25,11 @@ impl Streams {
             .await
             .map_err(|error| unavailable(&error))?;
         match answer {
-            Response::Ok(Removed { success: true }) => Ok(()),
+            Response::Ok(Removed { success: true }) => {
+                let kind = stream.rsplit('_').next().unwrap_or(stream);
+                witness::saw(|| format!("remove.{kind}"));
+                Ok(())
+            }
             Response::Ok(_) => Err(unavailable(&"the server did not remove it")),
             // Gone already: that is what was wanted. One server and three say it in different words.
             Response::Err { error } if is_gone(&error.to_string()) => Ok(()),

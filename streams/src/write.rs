@@ -6,7 +6,7 @@ use async_nats::{Request, client::RequestErrorKind};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::{Streams, WriteError, headers::Headers};
+use crate::{Streams, WriteError, headers::Headers, witness};
 
 /// How long a write waits for its answer before it is unknown.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -46,6 +46,7 @@ impl Streams {
     ) -> Result<u64, WriteError> {
         let what = || subject.to_owned();
         let bytes = payload.len();
+        let is_creation = headers.is_over_nothing();
         let request = Request::new().headers(headers.into_map()).payload(payload).timeout(Some(ANSWER_WAIT));
         let message = self.client().send_request(subject.to_owned(), request).await.map_err(|error| {
             match error.kind() {
@@ -63,7 +64,10 @@ impl Streams {
             })?;
         match answer {
             Answer { error: Some(error), .. } => Err(classify(what(), bytes, error)),
-            Answer { seq: Some(sequence), .. } => Ok(sequence),
+            Answer { seq: Some(sequence), .. } => {
+                witness::saw(|| witness::point_of(self.names(), subject, is_creation));
+                Ok(sequence)
+            }
             Answer { .. } => Err(WriteError::Unknown { what: what() }),
         }
     }

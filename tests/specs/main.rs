@@ -13,6 +13,7 @@ mod bench;
 mod cancelling;
 mod cluster;
 mod control;
+mod crash_points;
 mod delayed;
 mod delayed_cluster;
 mod delayed_figures;

@@ -10,6 +10,7 @@
 )]
 
 pub mod clock;
+pub mod crash;
 pub mod fleet;
 pub mod nats;
 pub mod plain;
