@@ -26,9 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     PlannerError,
-    dispatch::Dispatcher,
     holdings::Holdings,
-    turn::{Step, Turns},
+    machine::turn::{Step, Turning},
+    perform::drive,
 };
 
 /// A lock is looked at this often although nothing was heard: what is heard over core NATS may be lost.
@@ -43,7 +43,7 @@ const REWATCH_WAIT: Duration = Duration::from_millis(500);
 pub(crate) struct Advance {
     streams: Streams,
     holdings: Arc<Holdings>,
-    turns: Turns,
+    id: MemberId,
 }
 
 /// A line that is being moved on.
@@ -61,13 +61,8 @@ struct Known {
 }
 
 impl Advance {
-    pub(crate) fn new(
-        streams: Streams,
-        dispatcher: Dispatcher,
-        holdings: Arc<Holdings>,
-        id: MemberId,
-    ) -> Self {
-        Self { turns: Turns { streams: streams.clone(), dispatcher, id }, streams, holdings }
+    pub(crate) fn new(streams: Streams, holdings: Arc<Holdings>, id: MemberId) -> Self {
+        Self { streams, holdings, id }
     }
 
     /// Moves lines on until it is told to stop. What is half done then a successor finds.
@@ -141,7 +136,7 @@ impl Advance {
             }
         };
         while self.holds(&name) {
-            match self.turns.step(&name).await {
+            match drive(&self.streams, Turning::new(self.id.clone(), name.clone())).await {
                 Ok(Step::Empty) => return,
                 Ok(Step::Moved) => continue,
                 Ok(Step::Waits) => {}

@@ -165,11 +165,6 @@ impl Book {
         }
     }
 
-    /// The partitions whose agenda is kept.
-    pub(crate) fn open_partitions(&self) -> Vec<u16> {
-        self.agenda.keys().copied().collect()
-    }
-
     /// What is due in a partition up to now, schedule by schedule, bounded per schedule.
     pub(crate) fn due(&self, partition: u16, now: Timestamp) -> Vec<DueSlots> {
         let Some(agenda) = self.agenda.get(&partition) else { return Vec::new() };

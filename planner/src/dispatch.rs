@@ -23,8 +23,8 @@ use crate::{
     machine::{
         ask::Unanswered,
         contending::{Contending, Contention},
-        dispatching::{Dispatching, IfPending, Wanted, closed, ended},
-        placing::{Placed, Placement, Placing},
+        dispatching::{Dispatching, IfPending, Wanted, closed},
+        placing::Placement,
     },
     perform::drive,
 };
@@ -120,9 +120,10 @@ impl Dispatcher {
         task: Task,
         overlap: Overlap,
     ) -> Result<Outcome, DispatchError> {
-        let is_alone = self.is_alone(&record.id.name, record.definition_revision);
+        let (name, definition) = (record.id.name.clone(), record.definition_revision);
+        let is_alone = self.is_alone(&name, definition);
         let wanted = Wanted { record, task, overlap, is_alone };
-        drive(&self.streams, Dispatching::run(wanted, TraceContext::root())).await
+        self.dispatch(Dispatching::run(wanted, TraceContext::root()), name, definition).await
     }
 
     /// Publishes the task of a record that is PENDING under this revision; it may have been done before.
@@ -133,39 +134,24 @@ impl Dispatcher {
         overlap: Overlap,
         traceparent: Option<String>,
     ) -> Result<Outcome, DispatchError> {
-        let definition = due.run.definition_revision;
-        let placement = self.placement(due, revision, overlap, definition, traceparent);
-        drive(&self.streams, Dispatching::publish(placement)).await
+        let (name, definition) = (due.run.id.name.clone(), due.run.definition_revision);
+        let is_alone = self.is_alone(&name, definition);
+        let due = Arc::new(due);
+        let placement = Placement { due, revision, overlap, definition, traceparent, is_alone };
+        self.dispatch(Dispatching::publish(placement), name, definition).await
     }
 
-    /// Puts a run's task into the queue. `definition` is the revision of the schedule whose queue and overlap these are.
-    pub(crate) async fn place(
+    async fn dispatch(
         &self,
-        due: DueTask,
-        revision: u64,
-        overlap: Overlap,
+        mut dispatching: Dispatching,
+        name: Name,
         definition: Option<u64>,
-        traceparent: Option<String>,
-    ) -> Result<Placed, DispatchError> {
-        let name = due.run.id.name.clone();
-        let mut placing = Placing::new(self.placement(due, revision, overlap, definition, traceparent));
-        let placed = drive(&self.streams, &mut placing).await?;
-        if let (true, Some(revision)) = (placing.is_alone(), definition) {
+    ) -> Result<Outcome, DispatchError> {
+        let outcome = drive(&self.streams, &mut dispatching).await?;
+        if let (true, Some(revision)) = (dispatching.is_alone(), definition) {
             self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name, revision);
         }
-        Ok(placed)
-    }
-
-    fn placement(
-        &self,
-        due: DueTask,
-        revision: u64,
-        overlap: Overlap,
-        definition: Option<u64>,
-        traceparent: Option<String>,
-    ) -> Placement {
-        let is_alone = self.is_alone(&due.run.id.name, definition);
-        Placement { due: Arc::new(due), revision, overlap, definition, traceparent, is_alone }
+        Ok(outcome)
     }
 
     fn is_alone(&self, name: &Name, definition: Option<u64>) -> bool {
@@ -173,49 +159,18 @@ impl Dispatcher {
         definition.is_some() && alone.get(name).copied() == definition
     }
 
-    /// Looks at who is in the way of a run, and helps what has ended out of it.
-    pub(crate) async fn contend(&self, run: &RunId) -> Result<Contention, DispatchError> {
-        Ok(drive(&self.streams, Contending::new(run.clone())).await?)
-    }
-
     /// Whether no run of a schedule but this one is queued or running; what an ended one left behind is removed.
     pub(crate) async fn is_free(&self, schedule: &Name) -> Result<bool, DispatchError> {
         // A run that cannot be: whoever holds the lock is another.
         let nobody = RunId { name: schedule.clone(), key: shared::names::RunKey::unique() };
         for _ in 0..2 {
-            match self.contend(&nobody).await? {
+            match drive(&self.streams, Contending::new(nobody.clone())).await? {
                 Contention::Free | Contention::Ours => return Ok(true),
                 Contention::Freed => {}
                 Contention::Held(_) | Contention::ToBeBuried => return Ok(false),
             }
         }
         Ok(false)
-    }
-
-    /// A run whose task no stream takes, now or later: it has failed, and says why.
-    pub(crate) async fn reject(
-        &self,
-        record: &RunRecord,
-        revision: u64,
-        why: String,
-    ) -> Result<Outcome, DispatchError> {
-        let error = RunError::new(ErrorKind::Malformed, why);
-        self.end(record, revision, RunEvent::Rejected, Reason::Malformed, Some(error)).await
-    }
-
-    /// Ends a run that no worker has had.
-    pub(crate) async fn end(
-        &self,
-        record: &RunRecord,
-        revision: u64,
-        event: RunEvent,
-        reason: Reason,
-        error: Option<RunError>,
-    ) -> Result<Outcome, DispatchError> {
-        let Some(ended) = ended(record, event, reason, error, self.streams.clock().now()) else {
-            return Ok(Outcome::Dispatched);
-        };
-        drive(&self.streams, Dispatching::end(ended, revision)).await
     }
 }
 

@@ -60,7 +60,6 @@ mod share;
 mod status;
 mod table;
 mod trigger;
-mod turn;
 
 use std::sync::Arc;
 
@@ -137,7 +136,7 @@ impl Planner {
         }
         drop(changes);
         let id = self.id.clone();
-        let advance = advance::Advance::new(streams(), dispatcher.clone(), Arc::clone(&holdings), id);
+        let advance = advance::Advance::new(streams(), Arc::clone(&holdings), id);
         parts.spawn("lines", advance.follow(planning.clone()));
         let plans = planning_loop::PlanningLoop::new(
             streams(),

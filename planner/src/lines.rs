@@ -1,7 +1,7 @@
 //! Lines of runs that wait for their schedule's lock: who stands where, and mending a line that a stranger wrote over.
 
 use shared::{names::Name, run::RunId, run_record::Reason, run_state::RunState};
-use streams::{ReadError, Streams, WriteError, ledger::Update, lines::Line};
+use streams::{ReadError, Streams, lines::Line};
 
 /// Where a run stands in a line, or would.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,16 +55,6 @@ impl Lines {
             }
             line => line,
         }
-    }
-
-    /// Writes a line over exactly this revision.
-    pub(crate) async fn write(
-        &self,
-        schedule: &Name,
-        runs: &[RunId],
-        revision: u64,
-    ) -> Result<Update, WriteError> {
-        self.streams.lines().write(schedule, runs, revision).await
     }
 }
 

@@ -1,11 +1,19 @@
 //! What planning asks for, done: the one place where it meets the server.
 
-use shared::clock::SharedClock;
-use streams::{ReadError, Streams, WriteError, ledger::Update};
+use shared::{
+    clock::SharedClock,
+    run_record::{Reason, RunRecord},
+    run_state::RunState,
+};
+use streams::{
+    ReadError, Streams, WriteError,
+    cancel::Cancelling,
+    ledger::{Creation, Update},
+};
 
 use crate::{
     lines::Lines,
-    machine::ask::{Answer, Ask, CursorFound, Flow, Next, Publishing},
+    machine::ask::{Answer, Ask, CursorFound, Definition, Flow, Next, Publishing},
 };
 
 /// Does what is asked for, and answers. Whatever goes wrong is an answer too.
@@ -16,7 +24,8 @@ pub async fn perform(streams: &Streams, ask: Ask) -> Answer {
         | Ask::Publish { .. }
         | Ask::RemoveTask(_)
         | Ask::WriteLine { .. }
-        | Ask::WriteCursor { .. } => write(streams, ask).await,
+        | Ask::WriteCursor { .. }
+        | Ask::Cancel(_) => write(streams, ask).await,
         Ask::Wait(wait) => {
             streams.clock().sleep(wait).await;
             Answer::Done
@@ -33,15 +42,31 @@ async fn write(streams: &Streams, ask: Ask) -> Answer {
     };
     let failed = |error: &dyn std::fmt::Display| Answer::Failed(error.to_string());
     match ask {
-        Ask::CreateRecord(record) => {
-            streams.ledger().create(&record).await.map_or_else(|error| failed(&error), Answer::Created)
-        }
-        Ask::UpdateRecord { record, over } => {
-            streams.ledger().update(&record, over).await.map_or_else(|error| failed(&error), Answer::Updated)
-        }
+        Ask::CreateRecord(record) => match streams.ledger().create(&record).await {
+            Ok(creation) => {
+                if matches!(creation, Creation::Created(_)) {
+                    tell(&record);
+                }
+                Answer::Created(creation)
+            }
+            Err(error) => failed(&error),
+        },
+        Ask::UpdateRecord { record, over } => match streams.ledger().update(&record, over).await {
+            Ok(update) => {
+                if matches!(update, Update::Stored(_)) {
+                    tell(&record);
+                }
+                Answer::Updated(update)
+            }
+            Err(error) => failed(&error),
+        },
         Ask::Publish { due, revision, overlap, traceparent } => {
             match streams.dispatch(&due, revision, overlap, traceparent.as_deref()).await {
-                Ok(_) => Answer::Published(Publishing::Stored),
+                Ok(_) => {
+                    let (run, late) = (&due.run.id, due.run.late);
+                    tracing::info!(run.id = %run, late, "Dispatched `{run}`");
+                    Answer::Published(Publishing::Stored)
+                }
                 Err(WriteError::Occupied { .. }) => Answer::Published(Publishing::Occupied),
                 Err(
                     error @ (WriteError::TooLarge { .. }
@@ -61,7 +86,26 @@ async fn write(streams: &Streams, ask: Ask) -> Answer {
         Ask::WriteCursor { partition, cursor, over } => {
             updated(streams.partitions().write_cursor(partition, &cursor, over).await)
         }
+        Ask::Cancel(request) => match streams.cancel(&request).await {
+            Ok(Cancelling::Ended(_) | Cancelling::Cancelled(_)) => Answer::Is(true),
+            Ok(Cancelling::Asked(_) | Cancelling::Unknown) => Answer::Is(false),
+            Err(error) => failed(&error),
+        },
         other => Answer::Failed(format!("{other:?} is no write")),
+    }
+}
+
+/// Says what a record says that will not run now, or not at all.
+fn tell(record: &RunRecord) {
+    let run = &record.id;
+    match (record.status, record.reason) {
+        (RunState::Pending, Some(Reason::Buffered)) => {
+            tracing::info!(run.id = %run, "`{run}` waits for its schedule's lock");
+        }
+        (status, Some(reason)) if status.is_final() => {
+            tracing::info!(run.id = %run, ?reason, "Run `{run}` will not run: {reason:?}");
+        }
+        _ => {}
     }
 }
 
@@ -90,6 +134,16 @@ async fn read(streams: &Streams, ask: Ask) -> Result<Answer, ReadError> {
             Err(ReadError::Corrupt { revision, .. }) => CursorFound::Corrupt(revision),
             Err(error) => return Err(error),
         }),
+        Ask::ReadDefinition(name) => Answer::Definition(match streams.schedules().get(&name).await {
+            Ok(None) => Definition::None,
+            Ok(Some(stored)) => Definition::Known(Box::new(stored.value), stored.revision),
+            Err(ReadError::Corrupt { .. }) => Definition::Unreadable,
+            Err(error) => return Err(error),
+        }),
+        Ask::ReadVersion(name, revision) => {
+            Answer::Version(streams.schedules().at(&name, revision).await?.map(Box::new))
+        }
+        Ask::ReadWish(run) => Answer::Wish(streams.trigger_of(&run).await?.map(|wish| wish.parameters)),
         other => Answer::Failed(format!("{other:?} is no read")),
     })
 }

@@ -31,10 +31,15 @@ impl TraceContext {
         Self { trace_id: trace.as_u128(), span_id: span.max(1), sampled: true }
     }
 
+    /// The same place, in the trace that a record names; none if that is no trace.
+    pub fn in_trace(self, trace_id: &str) -> Option<Self> {
+        let trace_id = u128::from_str_radix(trace_id, 16).ok().filter(|id| *id != 0)?;
+        Some(Self { trace_id, ..self })
+    }
+
     /// A new place in a trace that a record names.
     pub fn within(trace_id: &str) -> Option<Self> {
-        let trace_id = u128::from_str_radix(trace_id, 16).ok().filter(|id| *id != 0)?;
-        Some(Self { trace_id, ..Self::root() })
+        Self::root().in_trace(trace_id)
     }
 
     /// Reads a `traceparent` header; a stranger's nonsense is no context.

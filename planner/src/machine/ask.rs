@@ -4,16 +4,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::{Map, Value};
 use shared::{
     calendar::Calendar,
     names::{CalendarName, Name, QueueName},
     pause::PauseEpoch,
     run::RunId,
     run_record::RunRecord,
-    schedule::Overlap,
+    schedule::{Overlap, Schedule},
 };
 use streams::{
     bucket::Stored,
+    cancel::CancelRequest,
     leases::Cursor,
     ledger::{Creation, Update},
     lines::Line,
@@ -71,6 +73,14 @@ pub enum Ask {
     PauseRevision(Name),
     /// All that was said of a schedule's pause. Answered by [`Answer::Pauses`].
     ReadPauses(Name),
+    /// The definition of a schedule in force now. Answered by [`Answer::Definition`].
+    ReadDefinition(Name),
+    /// One version of a schedule, by its revision. Answered by [`Answer::Version`].
+    ReadVersion(Name, u64),
+    /// The parameters with which a run was asked for by hand. Answered by [`Answer::Wish`].
+    ReadWish(RunId),
+    /// Have a run cancelled. Answered by [`Answer::Is`]: whether it is over.
+    Cancel(Box<CancelRequest>),
     /// All versions of a schedule. Answered by [`Answer::Versions`].
     ReadHistory(Name),
     /// All versions of all schedules of a partition. Answered by [`Answer::Versions`].
@@ -99,6 +109,33 @@ pub enum Publishing {
     Occupied,
     /// No stream takes this task, now or later; why.
     Never(String),
+}
+
+/// The definition of a schedule in force.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Definition {
+    /// It was deleted.
+    None,
+    /// It says this, under this revision.
+    Known(Box<Schedule>, u64),
+    /// Nobody understands what it says.
+    Unreadable,
+}
+
+impl Definition {
+    pub(crate) fn schedule(&self) -> Option<&Schedule> {
+        match self {
+            Definition::Known(schedule, _) => Some(schedule),
+            Definition::None | Definition::Unreadable => None,
+        }
+    }
+
+    pub(crate) fn revision(&self) -> Option<u64> {
+        match self {
+            Definition::Known(_, revision) => Some(*revision),
+            Definition::None | Definition::Unreadable => None,
+        }
+    }
 }
 
 /// A cursor as it is stored.
@@ -133,6 +170,12 @@ pub enum Answer {
     Calendar(Option<Calendar>),
     /// A revision.
     Revision(u64),
+    /// A definition.
+    Definition(Definition),
+    /// A version of a schedule; none if the history does not reach back to it any more, or nobody understands it.
+    Version(Option<Box<Schedule>>),
+    /// Parameters; none if the audit does not reach back to them any more.
+    Wish(Option<Map<String, Value>>),
     /// What was said of a pause, oldest first.
     Pauses(Vec<PauseEpoch>),
     /// Versions of definitions, oldest first.

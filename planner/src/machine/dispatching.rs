@@ -94,11 +94,6 @@ impl Dispatching {
         Self { at: At::Closing(Box::new(closed), if_pending), is_alone }
     }
 
-    /// Ends a run that no worker has had; `ended` is its record as it ends.
-    pub(crate) fn end(ended: RunRecord, over: u64) -> Self {
-        Self { at: At::Ending(Box::new(ended), over), is_alone: false }
-    }
-
     /// Whether all live runs of the schedule are known to hold the one lock of the run's definition.
     pub(crate) fn is_alone(&self) -> bool {
         self.is_alone

@@ -14,6 +14,7 @@
 //! | `placing.rs` | the task under its schedule's lock |
 //! | `contending.rs` | who is in the way |
 //! | `lining_up.rs` | joining those who wait for the lock |
+//! | `turn.rs` | the first of those goes when the lock is free |
 //!
 //! A cursor never passes a slot that has no record, whatever is answered and in whatever order: it moves up to what the
 //! book has *accounted for*, and the book is told so only at the end of an errand.
@@ -25,6 +26,7 @@ mod errand;
 pub(crate) mod lining_up;
 mod partitions;
 pub(crate) mod placing;
+pub(crate) mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
