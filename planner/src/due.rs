@@ -20,6 +20,8 @@ pub(crate) struct Epoch {
 pub(crate) struct Due {
     pub(crate) slot: Slot,
     pub(crate) revision: u64,
+    /// Since when that definition is in force.
+    pub(crate) since: Timestamp,
     pub(crate) schedule: Arc<Schedule>,
 }
 
@@ -36,6 +38,7 @@ pub(crate) fn due_between(epochs: &[Epoch], after: Timestamp, upto: Timestamp, m
         due.extend(slots.take(max - due.len()).map(|slot| Due {
             slot,
             revision: epoch.revision,
+            since: epoch.since,
             schedule: Arc::clone(schedule),
         }));
         if due.len() >= max {

@@ -118,6 +118,7 @@ async fn read(streams: &Streams, ask: Ask) -> Result<Answer, ReadError> {
             Err(error) => return Err(error),
         },
         Ask::FindHolder(schedule) => Answer::Holder(streams.live_run(&schedule).await?),
+        Ask::FindLive => Answer::Schedules(streams.live_schedules().await?),
         Ask::IsBuried(run) => Answer::Is(streams.is_buried(&run).await?),
         Ask::ReadLine(schedule) => Answer::Line(Lines::new(streams.clone()).get(&schedule).await?),
         Ask::IsDeclared(queue) => Answer::Is(streams.catalog().queue(&queue).await?.is_some()),

@@ -157,6 +157,11 @@ impl Names {
         format!("{}.due.*.{schedule}.*", self.ns)
     }
 
+    /// All planned runs.
+    pub(crate) fn all_due(&self) -> String {
+        format!("{}.due.>", self.ns)
+    }
+
     /// A schedule's lock, in all queues.
     pub(crate) fn due_locks_of(&self, schedule: &Name) -> String {
         format!("{}.due.*.{schedule}.{LOCK_KEY}", self.ns)

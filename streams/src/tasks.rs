@@ -1,14 +1,21 @@
 //! The work queue: publishing tasks to it, and pulling them from it by credit.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_nats::{
     StatusCode, Subscriber,
-    jetstream::consumer::{Consumer, pull},
+    jetstream::{
+        consumer::{Consumer, pull},
+        response::Response,
+    },
 };
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use shared::{
     names::{Name, QueueName},
     run::RunId,
@@ -46,6 +53,18 @@ pub struct Holder {
     pub since: shared::Timestamp,
 }
 
+/// The subjects of a stream with messages, as its leader tells them, a page of them.
+#[derive(Deserialize)]
+struct Subjects {
+    total: Option<usize>,
+    state: SubjectsState,
+}
+
+#[derive(Deserialize)]
+struct SubjectsState {
+    subjects: Option<HashMap<String, u64>>,
+}
+
 impl Streams {
     /// Publishes a planned run. Unless runs may overlap the subject is the schedule's lock: [`WriteError::Occupied`]
     /// means that a run of it is queued or running, which may be this very one, published before.
@@ -78,6 +97,29 @@ impl Streams {
     /// the stream's leader. None: nothing of it is queued or running.
     pub async fn live_run(&self, schedule: &Name) -> Result<Option<Holder>, ReadError> {
         self.last_on(&self.names().due_of(schedule)).await
+    }
+
+    /// The schedules of which a planned run is queued or running, from the stream's leader. None: they are too many to be
+    /// told at once.
+    pub async fn live_schedules(&self) -> Result<Option<BTreeSet<Name>>, ReadError> {
+        let name = self.names().tasks_stream();
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let request = json!({ "subjects_filter": self.names().all_due() });
+        let answer: Response<Subjects> = self
+            .jetstream()
+            .request(format!("STREAM.INFO.{name}"), &request)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let Subjects { total, state } = match answer {
+            Response::Ok(subjects) => subjects,
+            Response::Err { error } => return Err(unavailable(&error)),
+        };
+        let subjects = state.subjects.unwrap_or_default();
+        if total.is_some_and(|total| total > subjects.len()) {
+            return Ok(None);
+        }
+        let schedule = |subject: &String| self.names().parse_task(subject)?.2.parse().ok();
+        Ok(Some(subjects.keys().filter_map(schedule).collect()))
     }
 
     /// Whether a submitted task is still in the queue.

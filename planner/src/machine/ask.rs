@@ -2,7 +2,7 @@
 //!
 //! Each may be asked again. A write whose answer was lost may have happened: whoever asks takes that into account.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use shared::{
@@ -50,6 +50,8 @@ pub enum Ask {
     },
     /// The newest task of a schedule that is queued or running. Answered by [`Answer::Holder`].
     FindHolder(Name),
+    /// The schedules of which a run is queued or running. Answered by [`Answer::Schedules`].
+    FindLive,
     /// Whether a failed run has its dead letter. Answered by [`Answer::Is`].
     IsBuried(Box<RunRecord>),
     /// Take the message of a run that has ended out of the queue. Answered by [`Answer::Done`].
@@ -162,6 +164,8 @@ pub enum Answer {
     Published(Publishing),
     /// Who holds a lock.
     Holder(Option<Holder>),
+    /// Schedules; none if they are too many to be told.
+    Schedules(Option<BTreeSet<Name>>),
     /// Yes or no.
     Is(bool),
     /// A line.

@@ -100,10 +100,10 @@ impl Contending {
         Ok(match std::mem::replace(&mut self.at, At::Looking) {
             At::Looking => self.found(wants!(answer, Answer::Holder(holder) => holder)),
             At::Judging(holder) => self.judge(holder, wants!(answer, Answer::Record(record) => record)),
-            At::AskingForDeadLetter(holder) => match wants!(answer, Answer::Is(buried) => buried) {
-                true => self.wait(holder),
-                false => Next::End(Contention::ToBeBuried),
-            },
+            At::AskingForDeadLetter(holder) => {
+                let is_buried = wants!(answer, Answer::Is(buried) => buried);
+                if is_buried { self.wait(holder) } else { Next::End(Contention::ToBeBuried) }
+            }
             At::Waiting(holder) => wants!(answer, Answer::Done => self.help(&holder, now)),
             At::Removing => wants!(answer, Answer::Done => Next::End(Contention::Freed)),
         })

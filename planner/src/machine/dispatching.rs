@@ -211,7 +211,7 @@ impl Dispatching {
             Next::End(placed) => placed?,
         };
         match placed {
-            Placed::Placed => Ok(Next::End(Outcome::Dispatched)),
+            Placed::Queued => Ok(Next::End(Outcome::Dispatched)),
             Placed::Refused(why) => {
                 let error = RunError::new(ErrorKind::Malformed, why);
                 let (rejected, reason) = (RunEvent::Rejected, Reason::Malformed);

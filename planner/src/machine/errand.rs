@@ -13,6 +13,7 @@ use shared::{
 
 use super::{
     Note, Now,
+    alone::Alone,
     ask::{Answer, Ask, Flow, Next, wants},
     dispatching::{Dispatching, IfPending, Wanted, closed},
 };
@@ -30,8 +31,14 @@ pub(super) struct Known<'a> {
     pub(super) me: &'a MemberId,
     pub(super) book: &'a Book,
     pub(super) pauses: &'a Pauses,
-    /// Whether all live runs of a schedule are known to hold the one lock of a revision of its definition.
-    pub(super) is_alone: &'a dyn Fn(&Name, u64) -> bool,
+    pub(super) alone: &'a Alone,
+}
+
+impl<'a> Known<'a> {
+    fn days(&self, due: &Due) -> Days<'a> {
+        let calendar = due.schedule.calendar.as_ref();
+        calendar.map_or(Days::Every, |calendar| Days::of(self.book.calendars.get(calendar)))
+    }
 }
 
 /// What was done for one schedule.
@@ -195,7 +202,7 @@ impl Errand {
     ) -> Result<Turn, DispatchError> {
         let pauses = known.pauses.of(&self.name);
         let Some(answer) = answer else {
-            let decision = self.decide(due, self.days(due, known), pauses);
+            let decision = self.decide(due, known.days(due), pauses);
             return self.check(due, decision, now, known);
         };
         match std::mem::replace(&mut self.at, At::Deciding) {
@@ -210,7 +217,7 @@ impl Errand {
             }
             At::ReadingPauses => {
                 let said = wants!(answer, Answer::Pauses(said) => said);
-                let decision = self.decide(due, self.days(due, known), &said);
+                let decision = self.decide(due, known.days(due), &said);
                 self.decided(due, decision, now, known)
             }
             At::ReadingCalendar => {
@@ -224,11 +231,6 @@ impl Errand {
             }
             At::Dispatching(dispatching) => self.go_on_dispatching(dispatching, Some(answer), now.wall),
         }
-    }
-
-    fn days<'a>(&self, due: &Due, known: &Known<'a>) -> Days<'a> {
-        let calendar = due.schedule.calendar.as_ref();
-        calendar.map_or(Days::Every, |calendar| Days::of(known.book.calendars.get(calendar)))
     }
 
     fn decide(&self, due: &Due, days: Days<'_>, pauses: &[PauseEpoch]) -> Decision {
@@ -247,7 +249,7 @@ impl Errand {
             self.at = At::CheckingPause;
             return Ok(Turn::Ask(Ask::PauseRevision(self.name.clone())));
         }
-        let is_unheard = decision == Decision::NoSlot && matches!(self.days(due, known), Days::Undeclared);
+        let is_unheard = decision == Decision::NoSlot && matches!(known.days(due), Days::Undeclared);
         let is_closed = decision == Decision::Skip(Reason::SkippedCalendar);
         if let (true, Some(calendar)) = (is_unheard || is_closed, &due.schedule.calendar) {
             self.at = At::ReadingCalendar;
@@ -297,7 +299,7 @@ impl Errand {
             record: record.clone(),
             task: schedule.task.clone(),
             overlap: schedule.overlap,
-            is_alone: (known.is_alone)(&self.name, due.revision),
+            is_alone: known.alone.is_known(&self.name, due),
         };
         let undeclared = || RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
         let dispatching = match decision {

@@ -56,7 +56,7 @@ impl LiningUp {
         Ok(Next::Ask(Ask::ReadLine(self.record.id.name.clone())))
     }
 
-    fn found(&mut self, line: Line, now: Timestamp) -> Next<Outcome> {
+    fn found(&mut self, line: &Line, now: Timestamp) -> Next<Outcome> {
         let place = match stand(&line.runs, &self.record.id, self.overlap.waiting_max()) {
             Standing::Stands => return Next::End(Outcome::Waits),
             Standing::Full => {
@@ -92,7 +92,7 @@ impl LiningUp {
         let update = match (std::mem::replace(&mut self.at, At::Looking), answer) {
             (At::Looking, answer) => {
                 let line = wants!(answer, Answer::Line(line) => line);
-                return Ok(self.found(line, now));
+                return Ok(self.found(&line, now));
             }
             (at, answer) => {
                 self.at = at;

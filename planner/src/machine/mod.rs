@@ -7,22 +7,26 @@
 //!
 //! | file | what it decides |
 //! |---|---|
+//! | `event.rs` | what goes in and what comes out |
 //! | `ask.rs` | what can be asked and answered: the whole of planning's contact with the outside |
 //! | `partitions.rs` | where a partition begins, and how its cursor moves |
 //! | `errand.rs` | the due slots of one schedule, in order |
 //! | `dispatching.rs` | record, then task |
 //! | `placing.rs` | the task under its schedule's lock |
 //! | `contending.rs` | who is in the way |
+//! | `alone.rs` | of whom it is known that nobody is, under another lock |
 //! | `lining_up.rs` | joining those who wait for the lock |
 //! | `turn.rs` | the first of those goes when the lock is free |
 //!
 //! A cursor never passes a slot that has no record, whatever is answered and in whatever order: it moves up to what the
 //! book has *accounted for*, and the book is told so only at the end of an errand.
 
+mod alone;
 pub mod ask;
 pub(crate) mod contending;
 pub(crate) mod dispatching;
 mod errand;
+mod event;
 pub(crate) mod lining_up;
 mod partitions;
 pub(crate) mod placing;
@@ -33,7 +37,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::TimeDelta;
 use shared::{
     Timestamp,
     hash::partition_of,
@@ -42,7 +45,9 @@ use shared::{
     slot::Slot,
 };
 
+pub(crate) use self::event::{AskId, Effect, Event, Note, Now};
 use self::{
+    alone::Alone,
     ask::{Answer, Ask},
     errand::{Accounted, Errand, Known},
     partitions::Partition,
@@ -60,99 +65,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How long one schedule may take: an answer that is lost takes longer, and its place is needed for the others.
 const SCHEDULE_PATIENCE: Duration = Duration::from_millis(2_500);
 
-/// The time, as the outside reads it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Now {
-    /// By the wall clock.
-    pub(crate) wall: Timestamp,
-    /// Whether the wall clock is believed: if not, nothing is due and no cursor moves.
-    pub(crate) is_believed: bool,
-    /// By the clock that only goes forward, and counts suspension.
-    pub(crate) elapsed: Duration,
-}
-
-/// The number of an ask.
-pub(crate) type AskId = u64;
-
-/// What happened.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Time has passed.
-    Woke,
-    /// A definition was heard of.
-    Heard(Change),
-    /// These partitions are held from now on, and that may be trusted until this elapsed time.
-    Holds(BTreeSet<u16>, Duration),
-    /// An ask was answered.
-    Answered(AskId, Answer),
-    /// Nothing new is to be begun.
-    Stops,
-    /// The last cursors are to be written, whatever is still on its way.
-    LastWords,
-}
-
-/// What is to be done.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Effect {
-    /// Ask this, and bring the answer back under this number.
-    Ask(AskId, Ask),
-    /// Tell people.
-    Note(Note),
-}
-
-/// What people may want to know.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Note {
-    /// A run was dispatched, so long after its slot.
-    Dispatched {
-        /// How long.
-        late_by: TimeDelta,
-    },
-    /// Slots of a schedule have to wait.
-    Waits {
-        /// Whose.
-        schedule: Name,
-        /// How many.
-        slots: usize,
-        /// The first of them.
-        oldest: Timestamp,
-        /// What for.
-        why: String,
-    },
-    /// All that waits has been said since the last time this was said.
-    AllWaitsSaid,
-    /// A partition cannot be opened yet.
-    NotOpened {
-        /// Which.
-        partition: u16,
-        /// Why.
-        why: String,
-    },
-    /// A partition's cursor cannot be right: one from the future, or one nobody understands. A day is looked back.
-    CursorWrong(u16),
-    /// A partition's cursor was moved by somebody else.
-    CursorMoved(u16, MemberId),
-    /// A partition's cursor stays where it is.
-    CursorStays {
-        /// Which.
-        partition: u16,
-        /// Why.
-        why: String,
-    },
-    /// Slots were computed with other zone data than ours.
-    OtherZoneData {
-        /// Its version.
-        theirs: String,
-        /// Who computed them.
-        by: MemberId,
-    },
-}
-
 /// Who waits for an answer.
 #[derive(Debug, Clone, Copy)]
 enum Asker {
     Errand(u64),
     Partition(u16),
+    /// Which schedules have live runs is asked for all of them.
+    Everybody,
 }
 
 /// The state of planning.
@@ -166,8 +85,7 @@ pub(crate) struct Planning {
     partitions: BTreeMap<u16, Partition>,
     catch_ups: CatchUps,
     held_back: HeldBack,
-    /// Schedules of which no run is under another lock than that of this revision of theirs.
-    alone: HashMap<Name, u64>,
+    alone: Alone,
     /// Due, and not begun yet.
     ready: VecDeque<DueSlots>,
     /// Begun, by the order in which they were.
@@ -199,7 +117,7 @@ impl Planning {
             partitions: BTreeMap::new(),
             catch_ups: CatchUps::default(),
             held_back: HeldBack::default(),
-            alone: HashMap::new(),
+            alone: Alone::default(),
             ready: VecDeque::new(),
             errands: BTreeMap::new(),
             busy: HashSet::new(),
@@ -281,12 +199,11 @@ impl Planning {
         if !self.busy.contains(name) {
             return;
         }
-        match self.errands.values_mut().find(|errand| errand.name == *name) {
-            Some(errand) => errand.cut(since),
-            None => {
-                self.ready.retain(|due| due.name != *name);
-                self.busy.remove(name);
-            }
+        if let Some(errand) = self.errands.values_mut().find(|errand| errand.name == *name) {
+            errand.cut(since);
+        } else {
+            self.ready.retain(|due| due.name != *name);
+            self.busy.remove(name);
         }
     }
 
@@ -319,6 +236,15 @@ impl Planning {
                 }
             }
         }
+        let is_unknown = |due: &DueSlots| {
+            let first = due.slots.first().filter(|first| first.schedule.overlap.is_exclusive());
+            first.is_some_and(|first| !self.alone.is_known(&due.name, first))
+        };
+        let unknown = self.ready.iter().filter(|due| is_unknown(due)).count();
+        if self.alone.asks_for_all(unknown, now.elapsed) {
+            self.alone.asked(now.elapsed, now.wall);
+            self.ask(Asker::Everybody, Ask::FindLive);
+        }
         for (schedule, waiting) in self.held_back.all() {
             self.effects.push(Effect::Note(Note::Waits {
                 schedule: schedule.clone(),
@@ -350,6 +276,12 @@ impl Planning {
 
     /// Begins what is due, as much of it as may be on its way at once.
     fn begin(&mut self, now: Now) {
+        if let Some(until) = self.alone.awaited_until()
+            && now.elapsed < until
+        {
+            self.look_at = self.look_at.min(until);
+            return;
+        }
         while self.errands.len() < DISPATCHES_IN_FLIGHT_MAX {
             let Some(due) = self.ready.pop_front() else { return };
             let is_ours = self.is_trusted(now) && self.is_open(partition_of(due.name.as_str()));
@@ -367,13 +299,7 @@ impl Planning {
 
     fn go_on_errand(&mut self, number: u64, answer: Option<Answer>, now: Now) {
         let Some(mut errand) = self.errands.remove(&number) else { return };
-        let alone = &self.alone;
-        let known = Known {
-            me: &self.me,
-            book: &self.book,
-            pauses: &self.pauses,
-            is_alone: &|name, revision| alone.get(name) == Some(&revision),
-        };
+        let known = Known { me: &self.me, book: &self.book, pauses: &self.pauses, alone: &self.alone };
         let mut notes = Vec::new();
         let ask = errand.step(answer, now, &known, &mut notes);
         self.effects.extend(notes.into_iter().map(Effect::Note));
@@ -402,7 +328,7 @@ impl Planning {
         let (name, Accounted { upto, failed, allowed, caught_up, some_wait, alone }) = errand.end();
         self.busy.remove(&name);
         if let Some(revision) = alone {
-            self.alone.insert(name.clone(), revision);
+            self.alone.note(&name, revision);
         }
         let next = self.book.account(&name, upto);
         self.catch_ups.note(&name, allowed, caught_up, some_wait, now.elapsed);
@@ -429,6 +355,10 @@ impl Planning {
         match self.asked.remove(&id) {
             Some(Asker::Errand(number)) => self.go_on_errand(number, Some(answer), now),
             Some(Asker::Partition(partition)) => self.partition_answered(partition, answer, now),
+            Some(Asker::Everybody) => self.alone.answered(match answer {
+                Answer::Schedules(live) => live,
+                _ => None,
+            }),
             // It was given up meanwhile.
             None => {}
         }

@@ -20,7 +20,7 @@ const LOCK_LOOKS_MAX: u32 = 60;
 #[derive(Debug, PartialEq)]
 pub(crate) enum Placed {
     /// It is there, or was.
-    Placed,
+    Queued,
     /// Another run of the schedule is queued, running, or waits for its next attempt.
     Held(Holder),
     /// No stream takes this task, now or later; why.
@@ -104,9 +104,9 @@ impl Placing {
 
     fn published(&mut self, published: Publishing, now: Timestamp) -> Result<Next<Placed>, DispatchError> {
         match published {
-            Publishing::Stored => Ok(Next::End(Placed::Placed)),
+            Publishing::Stored => Ok(Next::End(Placed::Queued)),
             // The subject of a run that may overlap is its own: whatever is there, it is this run.
-            Publishing::Occupied if !self.placement.overlap.is_exclusive() => Ok(Next::End(Placed::Placed)),
+            Publishing::Occupied if !self.placement.overlap.is_exclusive() => Ok(Next::End(Placed::Queued)),
             Publishing::Occupied => self.contend(now),
             // Trying again would not make it smaller or better.
             Publishing::Never(why) => Ok(Next::End(Placed::Refused(why))),
@@ -130,7 +130,7 @@ impl Placing {
                 Ok(Next::Ask(ask))
             }
             Next::End(found) => match found? {
-                Contention::Ours => Ok(Next::End(Placed::Placed)),
+                Contention::Ours => Ok(Next::End(Placed::Queued)),
                 Contention::Held(holder) => Ok(Next::End(Placed::Held(holder))),
                 Contention::Free | Contention::Freed if self.looks < LOCK_LOOKS_MAX => {
                     self.looks += 1;

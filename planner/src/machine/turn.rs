@@ -214,10 +214,10 @@ impl Turning {
 
     fn found_version(
         &mut self,
-        version: Option<Box<Schedule>>,
+        version: Option<&Schedule>,
         now: Timestamp,
     ) -> Result<Next<Step>, DispatchError> {
-        let made_from = version.as_deref().or(self.in_force.schedule());
+        let made_from = version.or(self.in_force.schedule());
         let task = made_from.map(|schedule| schedule.task.clone());
         self.found_task(task, now)
     }
@@ -304,7 +304,7 @@ impl Turning {
             Next::End(placed) => placed?,
         };
         Ok(match placed {
-            Placed::Placed => self.leave(),
+            Placed::Queued => self.leave(),
             Placed::Held(holder) => self.meet(&holder, now),
             Placed::Refused(why) => self.reject(why, now),
         })
@@ -326,7 +326,7 @@ impl Turning {
             At::Contending(contending) => return self.go_on_contending(contending, Some(answer), now),
             At::ReadingVersion => {
                 let version = wants!(answer, Answer::Version(version) => version);
-                return self.found_version(version, now);
+                return self.found_version(version.as_deref(), now);
             }
             At::ReadingWish => {
                 let wish = wants!(answer, Answer::Wish(wish) => wish);
@@ -338,10 +338,10 @@ impl Turning {
             },
             At::Placing(placing) => return self.go_on_placing(placing, Some(answer), now),
             // Its worker stops it; one that is dead is found out by who takes the run over.
-            At::Replacing => match wants!(answer, Answer::Is(over) => over) {
-                true => Next::End(Step::Moved),
-                false => Next::End(Step::Waits),
-            },
+            At::Replacing => {
+                let is_over = wants!(answer, Answer::Is(over) => over);
+                Next::End(if is_over { Step::Moved } else { Step::Waits })
+            }
             At::Ending => match wants!(answer, Answer::Updated(update) => update) {
                 Update::Stored(_) => self.leave(),
                 Update::Stale => Next::End(Step::Moved),
