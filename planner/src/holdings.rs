@@ -19,13 +19,20 @@ pub(crate) struct Holdings {
 struct Held {
     partitions: BTreeSet<u16>,
     trusted_until: Duration,
+    /// How often they were set.
+    version: u64,
 }
 
 impl Holdings {
-    /// The partitions held, and until when that may be trusted.
-    pub(crate) fn now(&self) -> (BTreeSet<u16>, Duration) {
+    /// The partitions held, trusted or not.
+    pub(crate) fn all(&self) -> BTreeSet<u16> {
+        self.lock().partitions.clone()
+    }
+
+    /// The partitions held, and until when that may be trusted, if they were set since this version; and the version now.
+    pub(crate) fn news_since(&self, version: u64) -> Option<(BTreeSet<u16>, Duration, u64)> {
         let held = self.lock();
-        (held.partitions.clone(), held.trusted_until)
+        (held.version != version).then(|| (held.partitions.clone(), held.trusted_until, held.version))
     }
 
     /// The partitions held, if at this elapsed time they are certainly still ours.
@@ -44,7 +51,7 @@ impl Holdings {
         let mut held = self.lock();
         let is_new = held.partitions != partitions;
         let was_in_doubt = held.trusted_until <= elapsed && elapsed < trusted_until;
-        *held = Held { partitions, trusted_until };
+        *held = Held { partitions, trusted_until, version: held.version + 1 };
         drop(held);
         if is_new || was_in_doubt {
             self.changed.notify_one();

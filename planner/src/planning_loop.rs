@@ -3,7 +3,7 @@
 //! The timer is a hint, the clock decides: woken early, nothing is due and the loop waits again; woken late, the window
 //! is wider. The wall clock stepping back dispatches nothing twice, because the cursor does not step back with it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use shared::{clock::SharedClock, cron::tzdb_version};
@@ -37,8 +37,8 @@ pub(crate) struct PlanningLoop {
     guard: Arc<ClockGuard>,
     backlog: Backlog,
     planning: Planning,
-    /// What planning was last told to hold.
-    told: (BTreeSet<u16>, Duration),
+    /// Which version of the holdings planning was told last.
+    told: u64,
     on_its_way: FuturesUnordered<BoxFuture<'static, (AskId, Answer)>>,
 }
 
@@ -57,7 +57,7 @@ impl PlanningLoop {
             planning: Planning::new(status.id().clone()),
             status,
             guard,
-            told: (BTreeSet::new(), Duration::ZERO),
+            told: 0,
             on_its_way: FuturesUnordered::new(),
         }
     }
@@ -105,10 +105,9 @@ impl PlanningLoop {
     }
 
     fn tell_holdings(&mut self) {
-        let holds = self.holdings.now();
-        if holds != self.told {
-            self.told = holds.clone();
-            self.step(Event::Holds(holds.0, holds.1));
+        if let Some((partitions, trusted_until, version)) = self.holdings.news_since(self.told) {
+            self.told = version;
+            self.step(Event::Holds(partitions, trusted_until));
         }
     }
 

@@ -180,7 +180,7 @@ impl Delays {
 
     /// Follows what the lease keeper holds: drops what is gone, reads what is new.
     fn follow_holdings(&mut self) {
-        let held = self.holdings.now().0;
+        let held = self.holdings.all();
         let mut followed = BTreeSet::new();
         for share in self.shares.values_mut() {
             for partition in share.partitions.difference(&held) {
