@@ -95,7 +95,6 @@ mod tests {
     use shared::pause::Pause;
 
     use crate::due::{Epoch, due_between};
-    use std::sync::Arc;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-24T{text}Z").parse().expect("instant")
@@ -114,8 +113,9 @@ mod tests {
     fn runs_after_an_outage_with(fields: &str, pauses: &[PauseEpoch]) -> Vec<String> {
         let schedule = schedule(fields);
         let epochs =
-            [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::new(schedule.clone())) }];
+            [Epoch { since: at("00:00:00"), revision: 1, definition: Some(schedule.clone().into()) }];
         due_between(&epochs, at("09:00:00"), at("12:00:00"), 100_000)
+            .expect("definitions")
             .into_iter()
             .filter(|due| decide(&schedule, due.slot, at("12:00:00"), Days::Every, pauses) == Decision::Run)
             .map(|due| due.slot.instant().format("%H:%M:%S").to_string())
@@ -188,15 +188,15 @@ mod tests {
     #[test]
     fn a_slot_of_a_closed_day_runs_on_the_next_open_day_by_the_calendar_of_that_day() {
         let fields = r#""cron":"0 9 28 * *","calendar":"c","on_closed_day":"next_open_day""#;
-        let monthly = Arc::new(schedule(fields));
-        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::clone(&monthly)) }];
+        let monthly = schedule(fields);
+        let epochs = [Epoch { since: at("00:00:00"), revision: 1, definition: Some(monthly.clone().into()) }];
         let instant = |text: &str| -> Timestamp { text.parse().expect("instant") };
         let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
         let longer: Calendar =
             serde_json::from_str(r#"{"weekdays":"mon-fri","except":["2026-11-30"]}"#).expect("calendar");
         let runs = |days: Days<'_>| -> Vec<String> {
             let due = due_between(&epochs, at("12:00:00"), instant("2026-12-05T00:00:00Z"), 1_000);
-            let runs = due.into_iter().filter_map(|due| {
+            let runs = due.expect("definitions").into_iter().filter_map(|due| {
                 match decide(&monthly, due.slot, due.slot.instant(), days, &[]) {
                     Decision::Run => Some(due.slot.to_string()),
                     Decision::Skip(reason) => Some(format!("{} {reason:?}", due.slot)),

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A date, in the schedule's zone, or one instant, on which a schedule is not due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Exclusion {
     /// All slots of this date.
     Date(NaiveDate),
