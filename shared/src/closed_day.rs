@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    bounds::{EARLIEST, LATEST},
+    bounds::{EARLIEST, LATEST, end_of},
     calendar::Calendar,
     cron::{DAY_S, instants_of},
     limits::CLOSED_DAYS_MAX,
@@ -105,6 +105,16 @@ impl Timing {
     /// The slots strictly after an instant and, if its calendar may move them, every instant to which it could.
     pub fn candidates_after(&self, after: Timestamp) -> impl Iterator<Item = Slot> + '_ {
         std::iter::successors(self.candidate_after(after), |slot| self.candidate_after(slot.instant()))
+    }
+
+    /// The date on which an instant falls, in its zone.
+    pub fn date_of(&self, slot: Slot) -> NaiveDate {
+        self.civil(slot.instant()).date()
+    }
+
+    /// The last second of the date on which an instant falls.
+    pub fn end_of_day(&self, slot: Slot) -> Timestamp {
+        end_of(self.date_of(slot), slot.instant(), self.timezone)
     }
 
     fn candidate_after(&self, after: Timestamp) -> Option<Slot> {

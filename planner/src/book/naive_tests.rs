@@ -124,7 +124,7 @@ impl Simple {
 }
 
 /// Something that happens to a planner. Times are minutes, schedules numbers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Learn { schedule: usize, since: i64, says: usize, again: bool },
     Open { schedule: usize, cursor: i64, lag: i64, heard: u64, with_history: bool },
