@@ -54,7 +54,11 @@ pub(crate) fn next_due<'a>(
     epochs: impl IntoIterator<Item = &'a Epoch, IntoIter: Clone>,
     after: Timestamp,
 ) -> Option<Slot> {
-    slots_between(epochs, after, Timestamp::MAX_UTC).next().map(|(_, _, slot)| slot)
+    let next = |(epoch, until): (&Epoch, Timestamp)| {
+        let slot = epoch.definition.as_ref()?.timing().next_candidate(after.max(epoch.since));
+        slot.filter(|slot| slot.instant() <= until)
+    };
+    with_ends(epochs).find_map(next)
 }
 
 fn slots_between<'a>(
@@ -62,16 +66,22 @@ fn slots_between<'a>(
     after: Timestamp,
     upto: Timestamp,
 ) -> impl Iterator<Item = (&'a Epoch, &'a Definition, Slot)> {
+    with_ends(epochs).flat_map(move |(epoch, until)| {
+        let (from, to) = (after.max(epoch.since), upto.min(until));
+        epoch.definition.iter().flat_map(move |definition| {
+            let slots = definition.timing().candidates_after(from);
+            slots.take_while(move |slot| slot.instant() <= to).map(move |slot| (epoch, definition, slot))
+        })
+    })
+}
+
+/// Each definition with the last instant at which it is in force.
+fn with_ends<'a>(
+    epochs: impl IntoIterator<Item = &'a Epoch, IntoIter: Clone>,
+) -> impl Iterator<Item = (&'a Epoch, Timestamp)> {
     let epochs = epochs.into_iter();
     let ends = epochs.clone().skip(1).map(|epoch| epoch.since).chain([Timestamp::MAX_UTC]);
-    epochs.zip(ends).flat_map(move |(epoch, end)| {
-        let (from, to) = (after.max(epoch.since), upto.min(end));
-        let slots = epoch.definition.iter().flat_map(move |definition| {
-            let slots = definition.timing().candidates_after(from);
-            slots.take_while(move |slot| slot.instant() <= to).map(move |slot| (definition, slot))
-        });
-        slots.map(move |(definition, slot)| (epoch, definition, slot))
-    })
+    epochs.zip(ends)
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@
 //! what reading the rest of a definition costs, and what comes of it is large. So the fields that say when are read into a
 //! value of their own, which schedules that say it in the same words share: `known_timings.rs` keeps it once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use chrono::SubsecRound;
 use chrono_tz::Tz;
@@ -37,6 +40,17 @@ pub struct Timing {
     pub on_closed_day: OnClosedDay,
     /// What it was before it was spread by a name: kept at hand for the next name.
     unnamed: Option<Arc<Timing>>,
+    last_answer: LastAnswer,
+}
+
+/// From when on which slot was the next, when that was last asked: many schedules with one timing ask for the same one.
+#[derive(Debug, Default)]
+struct LastAnswer(Mutex<Option<(Timestamp, Option<Slot>)>>);
+
+impl Clone for LastAnswer {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// The fields of a definition that say when it is due. Equal ones mean the same [`Timing`].
@@ -127,6 +141,7 @@ impl TryFrom<TimingFields> for Timing {
             bounds,
             on_closed_day: fields.on_closed_day,
             unnamed: None,
+            last_answer: LastAnswer::default(),
         })
     }
 }
@@ -176,6 +191,20 @@ impl Timing {
             Some(bounds) => bounds.next_after(after, self.timezone, &nominal),
         };
         next.map(Slot::at)
+    }
+
+    /// The first of [`Timing::candidates_after`]. Asked by many for about the same instant it is computed once.
+    pub fn next_candidate(&self, after: Timestamp) -> Option<Slot> {
+        let mut last = self.last_answer.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((from, next)) = *last
+            && from <= after
+            && next.is_none_or(|next| next.instant() > after)
+        {
+            return next;
+        }
+        let next = self.candidates_after(after).next();
+        *last = Some((after, next));
+        next
     }
 
     /// The slots strictly after an instant, in order, whatever its calendar says. `closed_day.rs` has those that count
