@@ -76,8 +76,9 @@ pub fn pause_at(epochs: &[PauseEpoch], slot: Timestamp) -> Option<PauseInForce> 
     epochs.iter().rev().find(|epoch| epoch.since < slot)?.standing(slot)
 }
 
-/// The last instant, seen from a slot in a pause, after which a slot may no longer be in it; none if no slot after this
-/// one is out of it by what was said until now. `None` outside: the slot is in no pause.
+/// If a slot falls into a pause: the last instant of which that is sure, `Some(None)` if it is sure of all later ones.
+///
+/// For whoever looks for the next slot that is in none: those in between need not be looked at.
 pub fn paused_until(epochs: &[PauseEpoch], slot: Timestamp) -> Option<Option<Timestamp>> {
     let later = epochs.iter().rposition(|epoch| epoch.since < slot)? + 1;
     let pause = epochs[later - 1].pause.as_ref()?;
