@@ -5,8 +5,6 @@
 //! opening and closing a partition looks at more than what is asked for: at most all schedules of that one partition.
 
 mod census;
-#[cfg(test)]
-mod naive_tests;
 mod partition;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,6 +149,10 @@ impl Book {
         self.census.shown()
     }
 }
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod compared_tests;
 
 #[cfg(test)]
 mod tests {
