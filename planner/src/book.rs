@@ -1,35 +1,28 @@
 //! The schedules in memory, and which of them is due next. Pure: no waiting, no writing.
+//!
+//! A planner knows all schedules of the fleet, those of other planners' partitions too, so there may be a million of them.
+//! A definition is kept as its text, when it is due is shared with others that say it in the same words, and nothing but
+//! opening and closing a partition looks at more than what is asked for: at most all schedules of that one partition.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+mod census;
+mod partition;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 use shared::{
     Timestamp,
     calendar::Calendar,
+    definition::Definition,
     hash::partition_of,
-    limits::SLOTS_PER_ROUND_MAX,
     names::{CalendarName, Name, QueueName},
     slot::Slot,
 };
 use streams::schedules::Version;
 
-use crate::due::{Due, Epoch, due_between, next_due};
-
-/// A schedule in memory: the definitions in force since it was last accounted for.
-#[derive(Debug)]
-struct Entry {
-    partition: u16,
-    epochs: Vec<Epoch>,
-    /// Every slot up to and including this instant has its record. Meaningful while its partition is held.
-    accounted_to: Timestamp,
-    /// Its place in the agenda.
-    next: Option<Slot>,
-    /// Why its newest definition cannot be understood.
-    invalid: Option<String>,
-}
+use crate::due::{Due, Epoch};
+use census::Census;
+use partition::{Learned, Partition};
 
 /// Slots of one schedule that are due.
 #[derive(Debug)]
@@ -48,8 +41,8 @@ pub(crate) fn before(instant: Timestamp, by: TimeDelta) -> Timestamp {
 /// The schedules, queues and calendars a planner knows, and the agenda of the partitions it holds.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
-    entries: HashMap<Name, Entry>,
-    agenda: BTreeMap<u16, BTreeSet<(Slot, Name)>>,
+    partitions: BTreeMap<u16, Partition>,
+    census: Census,
     /// The newest revision of a definition that was heard of. They are heard in their order.
     heard: u64,
     pub(crate) queues: BTreeSet<QueueName>,
@@ -58,37 +51,20 @@ pub(crate) struct Book {
 
 impl Book {
     /// Takes in a version of a definition. A version that is known already changes nothing.
-    pub(crate) fn learn(&mut self, version: Version) {
-        let partition = partition_of(version.name.as_str());
-        self.heard = self.heard.max(version.revision);
-        let entry = self.entries.entry(version.name.clone()).or_insert_with(|| Entry {
-            partition,
-            epochs: Vec::new(),
-            accounted_to: version.since,
-            next: None,
-            invalid: None,
-        });
-        if entry.epochs.last().is_some_and(|last| last.revision >= version.revision) {
-            return;
-        }
-        let is_held = self.agenda.contains_key(&partition);
-        if !is_held {
-            // Who takes the partition later asks for the history since its cursor.
-            entry.epochs.clear();
-        }
-        if entry.epochs.is_empty() {
-            entry.accounted_to = version.since;
-        }
-        // A definition may reach us late; slots since its beginning are then looked at again, and found if done.
-        entry.accounted_to = entry.accounted_to.min(version.since);
-        let (schedule, invalid) = match version.definition {
-            Ok(schedule) => (schedule.map(Arc::new), None),
+    pub(crate) fn learn(&mut self, version: impl Into<Version<Definition>>) {
+        let Version { name, definition, revision, since } = version.into();
+        self.heard = self.heard.max(revision);
+        let (definition, why) = match definition {
+            Ok(definition) => (definition, None),
             Err(why) => (None, Some(why)),
         };
-        entry.invalid = invalid;
-        entry.epochs.push(Epoch { since: version.since, revision: version.revision, schedule });
-        if is_held {
-            self.place(&version.name);
+        let is_understood = definition.is_some();
+        let partition = self.partitions.entry(partition_of(name.as_str())).or_default();
+        match partition.learn(&name, Epoch { since, revision, definition }) {
+            Learned::Nothing => {}
+            Learned::News { was_understood } => {
+                self.census.note(&name, was_understood, is_understood, why);
+            }
         }
     }
 
@@ -100,34 +76,17 @@ impl Book {
     /// Begins to keep the agenda of a partition, from its cursor on; for definitions younger than `lag` before it, from
     /// their own beginning, unless who wrote the cursor had heard of them. What is done already is found done.
     pub(crate) fn open(&mut self, partition: u16, cursor: Timestamp, lag: TimeDelta, heard: u64) {
-        self.agenda.insert(partition, BTreeSet::new());
-        for name in self.names_in(partition) {
-            if let Some(entry) = self.entries.get_mut(&name) {
-                let newest = entry.epochs.last().map_or(cursor, |epoch| epoch.since);
-                let first = entry.epochs.first().map_or(cursor, |epoch| epoch.since);
-                let is_heard = entry.epochs.last().is_some_and(|epoch| epoch.revision <= heard);
-                let is_fresh = newest > before(cursor, lag) && (!is_heard || newest > cursor);
-                entry.accounted_to = if is_fresh { cursor.min(newest).max(first) } else { cursor.max(first) };
-                entry.next = None;
-            }
-            self.place(&name);
-        }
+        self.partitions.entry(partition).or_default().open(cursor, lag, heard);
     }
 
     /// Puts the versions between a cursor and the newest in their place, so that slots get the definition of their time.
-    pub(crate) fn learn_history(&mut self, name: &Name, versions: Vec<Version>) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let newest = entry.epochs.last().map_or(0, |epoch| epoch.revision);
-        let older = versions.into_iter().filter(|version| version.revision < newest);
-        let mut epochs: Vec<Epoch> = older
-            .map(|version| Epoch {
-                since: version.since,
-                revision: version.revision,
-                schedule: version.definition.ok().flatten().map(Arc::new),
-            })
-            .collect();
-        epochs.extend(entry.epochs.drain(..).filter(|epoch| epoch.revision >= newest));
-        entry.epochs = epochs;
+    pub(crate) fn learn_history<V: Into<Version<Definition>>>(&mut self, name: &Name, versions: Vec<V>) {
+        let Some(partition) = self.partitions.get_mut(&partition_of(name.as_str())) else { return };
+        let epochs = versions.into_iter().map(|version| {
+            let Version { definition, revision, since, .. } = version.into();
+            Epoch { since, revision, definition: definition.ok().flatten() }
+        });
+        partition.learn_history(name, epochs);
     }
 
     /// The schedules of a partition whose newest definition is younger than its cursor, or up to `lag` older and unknown
@@ -142,101 +101,56 @@ impl Book {
         let is_new = |epoch: &Epoch| {
             epoch.since > cursor || (epoch.since > before(cursor, lag) && epoch.revision > heard)
         };
-        let changed = |entry: &Entry| entry.epochs.last().is_some_and(is_new);
-        let entries = self.entries.iter().filter(|(_, entry)| entry.partition == partition && changed(entry));
-        entries.map(|(name, _)| name.clone()).collect()
+        self.partitions.get(&partition).map_or_else(Vec::new, |partition| partition.changed(is_new))
     }
 
     /// When the oldest schedule of a partition was last defined: where a partition begins that has no cursor yet.
     pub(crate) fn beginning_of(&self, partition: u16) -> Option<Timestamp> {
-        let entries = self.entries.values().filter(|entry| entry.partition == partition);
-        entries.filter_map(|entry| Some(entry.epochs.first()?.since)).min()
+        self.partitions.get(&partition)?.beginning()
     }
 
     /// Stops keeping the agenda of a partition.
     pub(crate) fn close(&mut self, partition: u16) {
-        self.agenda.remove(&partition);
-        for name in self.names_in(partition) {
-            if let Some(entry) = self.entries.get_mut(&name) {
-                let older = entry.epochs.len().saturating_sub(1);
-                entry.epochs.drain(..older);
-                entry.next = None;
-            }
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.close();
         }
     }
 
-    /// What is due in a partition up to now, schedule by schedule, bounded per schedule.
-    pub(crate) fn due(&self, partition: u16, now: Timestamp) -> Vec<DueSlots> {
-        let Some(agenda) = self.agenda.get(&partition) else { return Vec::new() };
-        let due = agenda.iter().take_while(|(slot, _)| slot.instant() <= now);
-        due.filter_map(|(_, name)| {
-            let entry = self.entries.get(name)?;
-            let slots = due_between(&entry.epochs, entry.accounted_to, now, SLOTS_PER_ROUND_MAX);
-            let is_whole = slots.len() < SLOTS_PER_ROUND_MAX;
-            let upto = if is_whole { now } else { slots.last()?.slot.instant() };
-            Some(DueSlots { name: name.clone(), slots, upto })
-        })
-        .collect()
+    /// What is due in a partition up to now, schedule by schedule, bounded per schedule; without those that are left out,
+    /// because they are on their way or wait: a definition that is due is read again.
+    pub(crate) fn due(
+        &self,
+        partition: u16,
+        now: Timestamp,
+        is_left_out: impl Fn(&Name) -> bool,
+    ) -> Vec<DueSlots> {
+        self.partitions.get(&partition).map_or_else(Vec::new, |partition| partition.due(now, is_left_out))
     }
 
     /// Notes that a schedule is accounted for up to an instant, and finds its next slot.
     pub(crate) fn account(&mut self, name: &Name, upto: Timestamp) -> Option<Slot> {
-        if let Some(entry) = self.entries.get_mut(name) {
-            entry.accounted_to = entry.accounted_to.max(upto);
-            let past =
-                entry.epochs.iter().skip(1).take_while(|epoch| epoch.since <= entry.accounted_to).count();
-            entry.epochs.drain(..past);
-        }
-        self.place(name);
-        self.entries.get(name)?.next
+        self.partitions.get_mut(&partition_of(name.as_str()))?.account(name, upto)
     }
 
     /// Up to where a whole partition is accounted for, when everything but what is still in the agenda is done.
     pub(crate) fn accounted_to(&self, partition: u16, now: Timestamp) -> Timestamp {
-        let Some(agenda) = self.agenda.get(&partition) else { return now };
-        let waiting = agenda.iter().take_while(|(slot, _)| slot.instant() <= now);
-        let earliest = waiting.filter_map(|(_, name)| Some(self.entries.get(name)?.accounted_to)).min();
-        earliest.map_or(now, |earliest| earliest.min(now))
+        self.partitions.get(&partition).map_or(now, |partition| partition.accounted_to(now))
     }
 
     /// The next slot in any partition that is kept, of a schedule that is not held back.
     pub(crate) fn next_slot(&self, is_held_back: impl Fn(&Name) -> bool) -> Option<Slot> {
-        let first = |agenda: &BTreeSet<(Slot, Name)>| {
-            agenda.iter().find(|(_, name)| !is_held_back(name)).map(|(slot, _)| *slot)
-        };
-        self.agenda.values().filter_map(first).min()
+        self.partitions.values().filter_map(|partition| partition.next_slot(&is_held_back)).min()
     }
 
     /// How many schedules are known, and which of them cannot be understood.
     pub(crate) fn census(&self) -> (usize, Vec<String>) {
-        let known = self.entries.values().filter(|entry| {
-            entry.invalid.is_some() || entry.epochs.last().is_some_and(|epoch| epoch.schedule.is_some())
-        });
-        let invalid = self
-            .entries
-            .iter()
-            .filter_map(|(name, entry)| entry.invalid.as_ref().map(|why| format!("{name}: {why}")));
-        (known.count(), invalid.take(16).collect())
-    }
-
-    fn names_in(&self, partition: u16) -> Vec<Name> {
-        let entries = self.entries.iter().filter(|(_, entry)| entry.partition == partition);
-        entries.map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Finds the next slot of a schedule and puts it into the agenda of its partition.
-    fn place(&mut self, name: &Name) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let Some(agenda) = self.agenda.get_mut(&entry.partition) else { return };
-        if let Some(before) = entry.next.take() {
-            agenda.remove(&(before, name.clone()));
-        }
-        entry.next = next_due(&entry.epochs, entry.accounted_to);
-        if let Some(slot) = entry.next {
-            agenda.insert((slot, name.clone()));
-        }
+        self.census.shown()
     }
 }
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod compared_tests;
 
 #[cfg(test)]
 mod tests {
@@ -276,7 +190,7 @@ mod tests {
         let mut book = book();
         let name: Name = "hourly".parse().expect("name");
         assert_eq!(book.next_slot(|_| false), Some(Slot::at(at("02:00:00"))));
-        assert_eq!(book.due(partition(), at("03:30:00"))[0].slots.len(), 2);
+        assert_eq!(book.due(partition(), at("03:30:00"), |_| false)[0].slots.len(), 2);
         book.account(&name, at("02:00:00"));
         assert_eq!(book.accounted_to(partition(), at("03:30:00")), at("02:00:00"), "03:00 is not done");
         book.account(&name, at("03:30:00"));
@@ -288,12 +202,18 @@ mod tests {
     fn a_change_takes_effect_at_its_instant_and_what_was_due_before_it_is_still_due() {
         let mut book = book();
         book.learn(version("hourly", 2, "02:30:00", Some(r#""cron":"45 * * * *""#)));
-        let due: Vec<_> =
-            book.due(partition(), at("04:00:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
+        let due: Vec<_> = book.due(partition(), at("04:00:00"), |_| false)[0]
+            .slots
+            .iter()
+            .map(|due| due.slot.instant())
+            .collect();
         assert_eq!(due, [at("02:00:00"), at("02:45:00"), at("03:45:00")]);
         book.learn(version("hourly", 3, "03:00:00", None));
-        let due: Vec<_> =
-            book.due(partition(), at("04:00:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
+        let due: Vec<_> = book.due(partition(), at("04:00:00"), |_| false)[0]
+            .slots
+            .iter()
+            .map(|due| due.slot.instant())
+            .collect();
         assert_eq!(due, [at("02:00:00"), at("02:45:00")], "deleted at three");
     }
 
@@ -301,11 +221,11 @@ mod tests {
     fn a_version_seen_again_changes_nothing_and_one_nobody_understands_hurts_only_its_schedule() {
         let mut book = book();
         book.learn(version("hourly", 1, "00:00:00", Some(r#""cron":"0 * * * *""#)));
-        assert_eq!(book.due(partition(), at("02:00:00"))[0].slots.len(), 1);
-        let broken =
+        assert_eq!(book.due(partition(), at("02:00:00"), |_| false)[0].slots.len(), 1);
+        let broken: Version =
             Version { definition: Err("not JSON".to_owned()), ..version("hourly", 2, "01:30:00", None) };
         book.learn(broken);
-        assert!(book.due(partition(), at("05:00:00")).is_empty());
+        assert!(book.due(partition(), at("05:00:00"), |_| false).is_empty());
         assert_eq!(book.census(), (1, vec!["hourly: not JSON".to_owned()]));
     }
 
@@ -326,8 +246,11 @@ mod tests {
             ],
         );
         book.open(partition(), at("01:00:00"), TimeDelta::minutes(1), 0);
-        let due: Vec<_> =
-            book.due(partition(), at("04:30:00"))[0].slots.iter().map(|due| due.slot.instant()).collect();
+        let due: Vec<_> = book.due(partition(), at("04:30:00"), |_| false)[0]
+            .slots
+            .iter()
+            .map(|due| due.slot.instant())
+            .collect();
         assert_eq!(due, [at("02:00:00"), at("03:00:00"), at("04:15:00")]);
     }
 
@@ -344,7 +267,7 @@ mod tests {
             assert_eq!(changed.contains(&name), looks_back, "heard up to {heard}");
             book.open(partition(), at("02:00:10"), lag, heard);
             assert_eq!(
-                book.due(partition(), at("02:00:20")).len(),
+                book.due(partition(), at("02:00:20"), |_| false).len(),
                 usize::from(looks_back),
                 "heard up to {heard}"
             );

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use shared::{
     calendar::Calendar,
+    definition::Definition,
     names::{CalendarName, QueueName},
 };
 use streams::{
@@ -27,7 +28,7 @@ const REWATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A version of a schedule.
-    Schedule(Box<Version>),
+    Schedule(Box<Version<Definition>>),
     /// A schedule was paused, or resumed.
     Pause(Box<PauseVersion>),
     /// All schedules that were there at the start have been seen.
@@ -80,7 +81,7 @@ async fn watch(bucket: Bucket, streams: &Streams, changes: &mpsc::Sender<Change>
 }
 
 async fn watch_schedules(streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
-    let mut watch = streams.schedules().watch().await?;
+    let mut watch = streams.schedules().watch_definitions().await?;
     while let Some(seen) = watch.next().await {
         let change = match seen? {
             Seen::Version(version) => Change::Schedule(version),

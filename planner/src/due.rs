@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use shared::{Timestamp, schedule::Schedule, slot::Slot};
+use shared::{
+    Timestamp,
+    definition::{Definition, DefinitionError},
+    schedule::Schedule,
+    slot::Slot,
+};
 
 /// A definition and the instant from which it is in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,7 +17,7 @@ pub(crate) struct Epoch {
     /// Its revision in the bucket.
     pub(crate) revision: u64,
     /// The definition; none if the schedule was deleted, or cannot be understood.
-    pub(crate) schedule: Option<Arc<Schedule>>,
+    pub(crate) definition: Option<Definition>,
 }
 
 /// A slot that is due, and the definition in force at its instant.
@@ -25,49 +30,79 @@ pub(crate) struct Due {
     pub(crate) schedule: Arc<Schedule>,
 }
 
-/// The slots in `(after, upto]`, each by the definition in force at its instant, earliest first, at most `max`.
+/// The slots in `(after, upto]`, each by the definition in force at its instant, earliest first, at most `max`. A
+/// definition is read again for its slots, once.
 ///
 /// Half-open, so that windows that follow each other neither skip a slot nor repeat one.
-pub(crate) fn due_between(epochs: &[Epoch], after: Timestamp, upto: Timestamp, max: usize) -> Vec<Due> {
-    let ends = epochs.iter().skip(1).map(|epoch| epoch.since).chain([Timestamp::MAX_UTC]);
-    let mut due = Vec::new();
-    for (epoch, end) in epochs.iter().zip(ends) {
-        let Some(schedule) = &epoch.schedule else { continue };
-        let (from, to) = (after.max(epoch.since), upto.min(end));
-        let slots = schedule.candidates_after(from).take_while(|slot| slot.instant() <= to);
-        due.extend(slots.take(max - due.len()).map(|slot| Due {
-            slot,
-            revision: epoch.revision,
-            since: epoch.since,
-            schedule: Arc::clone(schedule),
-        }));
-        if due.len() >= max {
-            break;
-        }
+pub(crate) fn due_between<'a>(
+    epochs: impl IntoIterator<Item = &'a Epoch, IntoIter: Clone>,
+    after: Timestamp,
+    upto: Timestamp,
+    max: usize,
+) -> Result<Vec<Due>, DefinitionError> {
+    let mut due: Vec<Due> = Vec::new();
+    for (epoch, definition, slot) in slots_between(epochs, after, upto).take(max) {
+        let schedule = match due.last() {
+            Some(last) if last.revision == epoch.revision => Arc::clone(&last.schedule),
+            _ => Arc::new(definition.schedule()?),
+        };
+        due.push(Due { slot, revision: epoch.revision, since: epoch.since, schedule });
     }
-    due
+    Ok(due)
 }
 
 /// The first slot after an instant, by the definition in force at that slot.
-pub(crate) fn next_due(epochs: &[Epoch], after: Timestamp) -> Option<Slot> {
-    due_between(epochs, after, Timestamp::MAX_UTC, 1).first().map(|due| due.slot)
+pub(crate) fn next_due<'a>(
+    epochs: impl IntoIterator<Item = &'a Epoch, IntoIter: Clone>,
+    after: Timestamp,
+) -> Option<Slot> {
+    let next = |(epoch, until): (&Epoch, Timestamp)| {
+        let slot = epoch.definition.as_ref()?.timing().next_candidate(after.max(epoch.since));
+        slot.filter(|slot| slot.instant() <= until)
+    };
+    with_ends(epochs).find_map(next)
+}
+
+fn slots_between<'a>(
+    epochs: impl IntoIterator<Item = &'a Epoch, IntoIter: Clone>,
+    after: Timestamp,
+    upto: Timestamp,
+) -> impl Iterator<Item = (&'a Epoch, &'a Definition, Slot)> {
+    with_ends(epochs).flat_map(move |(epoch, until)| {
+        let (from, to) = (after.max(epoch.since), upto.min(until));
+        epoch.definition.iter().flat_map(move |definition| {
+            let slots = definition.timing().candidates_after(from);
+            slots.take_while(move |slot| slot.instant() <= to).map(move |slot| (epoch, definition, slot))
+        })
+    })
+}
+
+/// Each definition with the last instant at which it is in force.
+fn with_ends<'a>(
+    epochs: impl IntoIterator<Item = &'a Epoch, IntoIter: Clone>,
+) -> impl Iterator<Item = (&'a Epoch, Timestamp)> {
+    let epochs = epochs.into_iter();
+    let ends = epochs.clone().skip(1).map(|epoch| epoch.since).chain([Timestamp::MAX_UTC]);
+    epochs.zip(ends)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::known_timings::KnownTimings;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-24T{text}Z").parse().expect("instant")
     }
 
-    fn schedule(when: &str) -> Arc<Schedule> {
+    fn definition(when: &str) -> Definition {
         let json = format!(r#"{{{when},"task":{{"target_service":"a","action":"b"}}}}"#);
-        Arc::new(serde_json::from_str(&json).expect("schedule"))
+        Definition::read(&"a".parse().expect("name"), json.as_bytes(), &KnownTimings::default()).expect(when)
     }
 
     fn slots(epochs: &[Epoch], after: &str, upto: &str) -> Vec<(String, u64)> {
         due_between(epochs, at(after), at(upto), 1_000)
+            .expect("definitions that were read before")
             .into_iter()
             .map(|due| (due.slot.instant().format("%H:%M:%S").to_string(), due.revision))
             .collect()
@@ -76,7 +111,7 @@ mod tests {
     #[test]
     fn windows_that_follow_each_other_neither_skip_a_slot_nor_repeat_one() {
         let epochs =
-            [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(schedule(r#""every":"7s""#)) }];
+            [Epoch { since: at("00:00:00"), revision: 1, definition: Some(definition(r#""every":"7s""#)) }];
         let whole = slots(&epochs, "01:00:00", "01:10:00");
         let mut pieces = Vec::new();
         for minute in 0..10 {
@@ -89,9 +124,9 @@ mod tests {
     #[test]
     fn a_slot_is_computed_from_the_definition_in_force_at_its_instant() {
         let epochs = [
-            Epoch { since: at("00:00:00"), revision: 1, schedule: Some(schedule(r#""every":"10m""#)) },
-            Epoch { since: at("01:25:00"), revision: 2, schedule: Some(schedule(r#""every":"15m""#)) },
-            Epoch { since: at("02:00:00"), revision: 3, schedule: None },
+            Epoch { since: at("00:00:00"), revision: 1, definition: Some(definition(r#""every":"10m""#)) },
+            Epoch { since: at("01:25:00"), revision: 2, definition: Some(definition(r#""every":"15m""#)) },
+            Epoch { since: at("02:00:00"), revision: 3, definition: None },
         ];
         let expected = [("01:10:00", 1), ("01:20:00", 1), ("01:30:00", 2), ("01:45:00", 2), ("02:00:00", 2)];
         let found = slots(&epochs, "01:00:00", "09:00:00");
@@ -101,16 +136,19 @@ mod tests {
 
     #[test]
     fn nothing_is_due_before_the_schedule_was_made() {
-        let epochs =
-            [Epoch { since: at("12:00:00"), revision: 1, schedule: Some(schedule(r#""cron":"0 * * * *""#)) }];
+        let epochs = [Epoch {
+            since: at("12:00:00"),
+            revision: 1,
+            definition: Some(definition(r#""cron":"0 * * * *""#)),
+        }];
         assert_eq!(slots(&epochs, "00:00:00", "13:30:00"), [("13:00:00".to_owned(), 1)]);
     }
 
     #[test]
     fn a_long_outage_comes_in_pieces() {
         let epochs =
-            [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(schedule(r#""every":"1s""#)) }];
-        let first = due_between(&epochs, at("01:00:00"), at("02:00:00"), 100);
+            [Epoch { since: at("00:00:00"), revision: 1, definition: Some(definition(r#""every":"1s""#)) }];
+        let first = due_between(&epochs, at("01:00:00"), at("02:00:00"), 100).expect("definitions");
         assert_eq!(first.len(), 100);
         assert_eq!(first[99].slot.instant(), at("01:01:40"));
     }

@@ -17,7 +17,7 @@
 //! | `pauses.rs` | what was said of each schedule's pause, and since when (pure) |
 //! | `held_back.rs` | schedules that failed lately, for which the others do not wait (pure) |
 //! | `share.rs` | which planner should hold which partition (pure) |
-//! | `book.rs` | the schedules in memory, and which is due next (pure) |
+//! | `book.rs`, `book/` | the schedules in memory, by the million, and which is due next (pure) |
 //! | `dispatch.rs` | record, then task |
 //! | `lock.rs` | who holds a schedule's lock |
 //! | `lines.rs` | the runs that wait for a lock: who stands where |

@@ -4,9 +4,9 @@ use chrono::TimeDelta;
 use shared::{
     Timestamp,
     calendar::Calendar,
-    closed_day::Coming,
+    closed_day::{Coming, IsOpen},
     limits::{MISSED_AFTER, MISSED_RUNS_MAX},
-    pause::{PauseEpoch, pause_at},
+    pause::{PauseEpoch, paused_until},
     run_record::Reason,
     schedule::{Missed, Schedule},
     slot::Slot,
@@ -50,7 +50,6 @@ pub(crate) fn decide(
     days: Days<'_>,
     pauses: &[PauseEpoch],
 ) -> Decision {
-    let is_paused = |slot: &Slot| pause_at(pauses, slot.instant()).is_some();
     let is_open = |date| match days {
         Days::Every => true,
         Days::Of(calendar) => calendar.includes(date),
@@ -59,7 +58,7 @@ pub(crate) fn decide(
     match schedule.comes_at(slot, &is_open) {
         // An instant to which a slot could have been moved and was not: there is nothing to pause.
         Coming::Nothing => return Decision::NoSlot,
-        _ if is_paused(&slot) => return Decision::Skip(Reason::Paused),
+        _ if paused_until(pauses, slot.instant()).is_some() => return Decision::Skip(Reason::Paused),
         Coming::Here | Coming::MovedFrom(_) => {}
         Coming::Closed => return Decision::Skip(Reason::SkippedCalendar),
     }
@@ -67,17 +66,43 @@ pub(crate) fn decide(
         return Decision::Run;
     }
     let in_time = now - slot.instant() <= delta(schedule.catch_up);
-    // Only those that will run: a newer slot on a holiday, or in a pause, takes nobody's place.
-    let newer = || {
-        let newer = schedule.candidates_after(slot.instant()).take_while(|newer| newer.instant() <= now);
-        newer.filter(|newer| schedule.comes_at(*newer, &is_open).is_due() && !is_paused(newer))
-    };
+    let newer = || newer_that_run(schedule, slot, now, &is_open, pauses);
     let runs = match schedule.missed {
         Missed::Skip => false,
         Missed::Latest => in_time && newer().next().is_none(),
         Missed::All => in_time && newer().take(MISSED_RUNS_MAX).count() < MISSED_RUNS_MAX,
     };
     if runs { Decision::Run } else { Decision::Skip(Reason::SkippedMissed) }
+}
+
+/// The newer slots until now that will run: one on a holiday, or in a pause, takes nobody's place.
+///
+/// Every slot of an outage asks for them, so what cannot run, a pause or a closed day, is left in one step: gone through second by
+/// second, a pause of a month would be gone through for each of the slots before it.
+fn newer_that_run<'a>(
+    schedule: &'a Schedule,
+    slot: Slot,
+    now: Timestamp,
+    is_open: &'a IsOpen<'a>,
+    pauses: &'a [PauseEpoch],
+) -> impl Iterator<Item = Slot> + 'a {
+    let mut after = Some(slot.instant());
+    std::iter::from_fn(move || {
+        loop {
+            let newer = schedule.candidates_after(after?).next().filter(|newer| newer.instant() <= now)?;
+            let at = newer.instant();
+            if let Some(until) = paused_until(pauses, at) {
+                after = until.map(|until| until.max(at));
+            } else if !is_open(schedule.date_of(newer)) {
+                after = Some(schedule.end_of_day(newer).max(at));
+            } else {
+                after = Some(at);
+                if schedule.comes_at(newer, is_open).is_due() {
+                    return Some(newer);
+                }
+            }
+        }
+    })
 }
 
 /// Whether a slot passed while nobody could dispatch it.
@@ -95,7 +120,6 @@ mod tests {
     use shared::pause::Pause;
 
     use crate::due::{Epoch, due_between};
-    use std::sync::Arc;
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-24T{text}Z").parse().expect("instant")
@@ -114,8 +138,9 @@ mod tests {
     fn runs_after_an_outage_with(fields: &str, pauses: &[PauseEpoch]) -> Vec<String> {
         let schedule = schedule(fields);
         let epochs =
-            [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::new(schedule.clone())) }];
+            [Epoch { since: at("00:00:00"), revision: 1, definition: Some(schedule.clone().into()) }];
         due_between(&epochs, at("09:00:00"), at("12:00:00"), 100_000)
+            .expect("definitions")
             .into_iter()
             .filter(|due| decide(&schedule, due.slot, at("12:00:00"), Days::Every, pauses) == Decision::Run)
             .map(|due| due.slot.instant().format("%H:%M:%S").to_string())
@@ -163,6 +188,48 @@ mod tests {
     }
 
     #[test]
+    fn a_long_pause_or_closed_time_is_not_gone_through_for_every_slot_before_it() {
+        // Second by second these would be thirty million looks for each of five hundred slots.
+        let instant = |text: &str| -> Timestamp { text.parse().expect("instant") };
+        let (slot, now) = (instant("2026-01-05T23:51:40Z"), instant("2026-12-25T00:00:10Z"));
+        let pause =
+            Pause { by: "ann".to_owned(), reason: None, until: Some(instant("2026-12-24T23:57:00Z")) };
+        let pauses = [PauseEpoch { since: instant("2026-01-06T00:00:00Z"), revision: 1, pause: Some(pause) }];
+        let days: Calendar =
+            serde_json::from_str(r#"{"weekdays":"mon","include":["2026-12-24","2026-12-25"]}"#)
+                .expect("calendar");
+        for policy in ["latest", "all"] {
+            let fields = format!(r#""every":"1s","missed":"{policy}","catch_up":"8760h","calendar":"c""#);
+            let every_second = schedule(&fields);
+            let decide_on = |second: i64, pauses| {
+                let slot = Slot::at(slot + TimeDelta::seconds(second));
+                decide(&every_second, slot, now, Days::Of(&days), pauses)
+            };
+            for second in 0..500 {
+                assert_eq!(
+                    decide_on(second, &pauses),
+                    Decision::Skip(Reason::SkippedMissed),
+                    "{policy} {second}"
+                );
+                assert_eq!(
+                    decide_on(second, &[]),
+                    Decision::Skip(Reason::SkippedMissed),
+                    "{policy} {second}"
+                );
+            }
+            let only_then =
+                [PauseEpoch { pause: Some(Pause { until: None, ..said() }), ..pauses[0].clone() }];
+            let kept = if policy == "all" { MISSED_RUNS_MAX } else { 1 };
+            let runs = (0..500).filter(|second| decide_on(*second, &only_then) == Decision::Run).count();
+            assert_eq!(runs, kept, "{policy}: nothing after the pause takes their place");
+        }
+    }
+
+    fn said() -> Pause {
+        Pause { by: "ann".to_owned(), reason: None, until: None }
+    }
+
+    #[test]
     fn a_change_of_holder_is_no_outage() {
         let every_second = schedule(r#""every":"1s","missed":"skip""#);
         let slot = Slot::at(at("12:00:00"));
@@ -188,15 +255,15 @@ mod tests {
     #[test]
     fn a_slot_of_a_closed_day_runs_on_the_next_open_day_by_the_calendar_of_that_day() {
         let fields = r#""cron":"0 9 28 * *","calendar":"c","on_closed_day":"next_open_day""#;
-        let monthly = Arc::new(schedule(fields));
-        let epochs = [Epoch { since: at("00:00:00"), revision: 1, schedule: Some(Arc::clone(&monthly)) }];
+        let monthly = schedule(fields);
+        let epochs = [Epoch { since: at("00:00:00"), revision: 1, definition: Some(monthly.clone().into()) }];
         let instant = |text: &str| -> Timestamp { text.parse().expect("instant") };
         let weekdays: Calendar = serde_json::from_str(r#"{"weekdays":"mon-fri"}"#).expect("calendar");
         let longer: Calendar =
             serde_json::from_str(r#"{"weekdays":"mon-fri","except":["2026-11-30"]}"#).expect("calendar");
         let runs = |days: Days<'_>| -> Vec<String> {
             let due = due_between(&epochs, at("12:00:00"), instant("2026-12-05T00:00:00Z"), 1_000);
-            let runs = due.into_iter().filter_map(|due| {
+            let runs = due.expect("definitions").into_iter().filter_map(|due| {
                 match decide(&monthly, due.slot, due.slot.instant(), days, &[]) {
                     Decision::Run => Some(due.slot.to_string()),
                     Decision::Skip(reason) => Some(format!("{} {reason:?}", due.slot)),

@@ -1,6 +1,6 @@
 //! The pauses in memory: what was said of each schedule, and since when it holds. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::{Timestamp, hash::partition_of, limits::DEFINITION_HISTORY, names::Name, pause::PauseEpoch};
 use streams::pauses::PauseVersion;
@@ -9,33 +9,50 @@ use streams::pauses::PauseVersion;
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     epochs: HashMap<Name, Vec<PauseEpoch>>,
+    /// Of which schedules of a partition something was said, by when it was last.
+    newest: BTreeMap<u16, BTreeSet<(Timestamp, Name)>>,
 }
 
 impl Pauses {
     /// Takes in what was said. What is known already changes nothing.
     pub(crate) fn learn(&mut self, version: PauseVersion) {
-        let epochs = self.epochs.entry(version.name).or_default();
-        if epochs.last().is_none_or(|last| last.revision < version.epoch.revision) {
-            epochs.push(version.epoch);
-            // Somebody who pauses and resumes all day must not fill our memory; the bucket keeps no more either.
-            let surplus = epochs.len().saturating_sub(DEFINITION_HISTORY.unsigned_abs() as usize);
-            epochs.drain(..surplus);
-        }
+        self.change(version.name, |epochs| {
+            if epochs.last().is_none_or(|last| last.revision < version.epoch.revision) {
+                epochs.push(version.epoch);
+                // Somebody who pauses and resumes all day must not fill our memory; the bucket keeps no more either.
+                let surplus = epochs.len().saturating_sub(DEFINITION_HISTORY.unsigned_abs() as usize);
+                epochs.drain(..surplus);
+            }
+        });
     }
 
     /// Puts what was said between a cursor and the newest word in its place. What came meanwhile stays.
     pub(crate) fn learn_history(&mut self, name: &Name, history: Vec<PauseEpoch>) {
         let Some(newest) = history.last().map(|epoch| epoch.revision) else { return };
-        let epochs = self.epochs.entry(name.clone()).or_default();
-        epochs.retain(|epoch| epoch.revision > newest);
-        epochs.splice(..0, history);
+        self.change(name.clone(), |epochs| {
+            epochs.retain(|epoch| epoch.revision > newest);
+            epochs.splice(..0, history);
+        });
     }
 
     /// The schedules of a partition of which something was said since its cursor: a watch tells only the newest word.
     pub(crate) fn changed_since(&self, partition: u16, cursor: Timestamp) -> Vec<Name> {
-        let changed = |epochs: &[PauseEpoch]| epochs.last().is_some_and(|epoch| epoch.since > cursor);
-        let names = self.epochs.iter().filter(|(_, epochs)| changed(epochs)).map(|(name, _)| name);
-        names.filter(|name| partition_of(name.as_str()) == partition).cloned().collect()
+        let newest_first = self.newest.get(&partition).into_iter().flat_map(|said| said.iter().rev());
+        newest_first.take_while(|(since, _)| *since > cursor).map(|(_, name)| name.clone()).collect()
+    }
+
+    fn change(&mut self, name: Name, change: impl FnOnce(&mut Vec<PauseEpoch>)) {
+        let newest = self.newest.entry(partition_of(name.as_str())).or_default();
+        let epochs = self.epochs.entry(name.clone()).or_default();
+        let before = epochs.last().map(|epoch| epoch.since);
+        change(epochs);
+        let after = epochs.last().map(|epoch| epoch.since);
+        if before != after {
+            if let Some(before) = before {
+                newest.remove(&(before, name.clone()));
+            }
+            newest.extend(after.map(|since| (since, name)));
+        }
     }
 
     /// What was said of a schedule, in order.

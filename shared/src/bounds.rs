@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A date, in the schedule's zone, or one instant, on which a schedule is not due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Exclusion {
     /// All slots of this date.
     Date(NaiveDate),
@@ -289,7 +289,7 @@ fn just_before(at: Timestamp) -> Timestamp {
 }
 
 /// The last second before a zone's clocks show the day after `date`, seen from a slot on it.
-fn end_of(date: NaiveDate, slot: Timestamp, zone: Tz) -> Timestamp {
+pub(crate) fn end_of(date: NaiveDate, slot: Timestamp, zone: Tz) -> Timestamp {
     let Some(next) = date.succ_opt() else { return slot };
     let (first_s, last_s) = instants_of(zone, next.and_time(NaiveTime::MIN).and_utc().timestamp());
     // Clocks that are set back at midnight show the day's end again.

@@ -3,14 +3,14 @@
 //! # The model
 //!
 //! Calendars live in the catalog and change without the schedule, so a schedule's own slots
-//! ([`Schedule::slots_after`]) know nothing of them. With `on_closed_day: next_open_day` a slot of a closed day comes
+//! ([`Timing::slots_after`]) know nothing of them. With `on_closed_day: next_open_day` a slot of a closed day comes
 //! on the next open day instead, when clocks show the same time there. The moved instant is the slot: it has the record,
 //! and slots that are moved to the same instant, or to one that is due anyway, are one.
 //!
 //! # How planners agree
 //!
-//! What may come at all is computed without a calendar: [`Schedule::candidates_after`] also has every instant to which a
-//! slot could be moved. Whether one comes is decided at its own time, by [`Schedule::comes_at`], with the calendar as it
+//! What may come at all is computed without a calendar: [`Timing::candidates_after`] also has every instant to which a
+//! slot could be moved. Whether one comes is decided at its own time, by [`Timing::comes_at`], with the calendar as it
 //! then is. So no agenda depends on a calendar, and a planner that takes over looks at the same instants.
 //! `docs/decisions/0011` has the ways that were rejected.
 //!
@@ -27,16 +27,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    bounds::{EARLIEST, LATEST},
+    bounds::{EARLIEST, LATEST, end_of},
     calendar::Calendar,
     cron::{DAY_S, instants_of},
     limits::CLOSED_DAYS_MAX,
     schedule::Schedule,
     slot::Slot,
+    timing::Timing,
 };
 
 /// What happens to a slot on a day that its calendar leaves out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnClosedDay {
     /// It is skipped, and its record says so.
@@ -76,7 +77,7 @@ impl Coming {
 /// Whether a calendar has a date.
 pub type IsOpen<'a> = dyn Fn(NaiveDate) -> bool + 'a;
 
-impl Schedule {
+impl Timing {
     /// Whether an instant is a slot on these days. Asked of a slot or a candidate of this schedule.
     pub fn comes_at(&self, slot: Slot, is_open: &IsOpen<'_>) -> Coming {
         let date = self.civil(slot.instant()).date();
@@ -106,19 +107,14 @@ impl Schedule {
         std::iter::successors(self.candidate_after(after), |slot| self.candidate_after(slot.instant()))
     }
 
-    /// The slots strictly after an instant on the days of its calendar, and why they come: also those that are
-    /// skipped, because they have a record. A calendar that is not declared has no days.
-    pub fn slots_on<'a>(
-        &'a self,
-        calendar: Option<&'a Calendar>,
-        after: Timestamp,
-    ) -> impl Iterator<Item = (Slot, Coming)> + 'a {
-        let is_open = move |date| match (&self.calendar, calendar) {
-            (None, _) => true,
-            (Some(_), calendar) => calendar.is_some_and(|calendar| calendar.includes(date)),
-        };
-        let comes = move |slot| (slot, self.comes_at(slot, &is_open));
-        self.candidates_after(after).map(comes).filter(|(_, coming)| *coming != Coming::Nothing)
+    /// The date on which an instant falls, in its zone.
+    pub fn date_of(&self, slot: Slot) -> NaiveDate {
+        self.civil(slot.instant()).date()
+    }
+
+    /// The last second of the date on which an instant falls.
+    pub fn end_of_day(&self, slot: Slot) -> Timestamp {
+        end_of(self.date_of(slot), slot.instant(), self.timezone)
     }
 
     fn candidate_after(&self, after: Timestamp) -> Option<Slot> {
@@ -220,6 +216,23 @@ impl Schedule {
         let midnight_s = date.and_time(NaiveTime::MIN).and_utc().timestamp();
         let (_, noon_s) = instants_of(self.timezone, midnight_s + DAY_S / 2);
         DateTime::from_timestamp(noon_s, 0).is_some_and(|noon| self.civil(noon).date() == date)
+    }
+}
+
+impl Schedule {
+    /// The slots strictly after an instant on the days of its calendar, and why they come: also those that are
+    /// skipped, because they have a record. A calendar that is not declared has no days.
+    pub fn slots_on<'a>(
+        &'a self,
+        calendar: Option<&'a Calendar>,
+        after: Timestamp,
+    ) -> impl Iterator<Item = (Slot, Coming)> + 'a {
+        let is_open = move |date| match (&self.calendar, calendar) {
+            (None, _) => true,
+            (Some(_), calendar) => calendar.is_some_and(|calendar| calendar.includes(date)),
+        };
+        let comes = move |slot| (slot, self.comes_at(slot, &is_open));
+        self.candidates_after(after).map(comes).filter(|(_, coming)| *coming != Coming::Nothing)
     }
 }
 

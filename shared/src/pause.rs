@@ -1,5 +1,6 @@
 //! Pauses: between which instants the slots of a schedule are recorded and not run, who said so, and why. Pure.
 
+use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,21 @@ pub fn pause_at(epochs: &[PauseEpoch], slot: Timestamp) -> Option<PauseInForce> 
     epochs.iter().rev().find(|epoch| epoch.since < slot)?.standing(slot)
 }
 
+/// If a slot falls into a pause: the last instant of which that is sure, `Some(None)` if it is sure of all later ones.
+///
+/// For whoever looks for the next slot that is in none: those in between need not be looked at.
+pub fn paused_until(epochs: &[PauseEpoch], slot: Timestamp) -> Option<Option<Timestamp>> {
+    let later = epochs.iter().rposition(|epoch| epoch.since < slot)? + 1;
+    let pause = epochs[later - 1].pause.as_ref()?;
+    if pause.until.is_some_and(|until| slot >= until) {
+        return None;
+    }
+    // The slot at `until` runs; one at the instant of the next word does not yet follow it.
+    let until = pause.until.and_then(|until| until.checked_sub_signed(TimeDelta::nanoseconds(1)));
+    let next = epochs.get(later).map(|epoch| epoch.since);
+    Some(until.into_iter().chain(next).min())
+}
+
 impl Pause {
     /// Who, why and until when: `paused by ann@laptop: disk is being replaced, until 2026-11-24T06:00:00Z`.
     pub fn words(&self) -> String {
@@ -132,8 +148,23 @@ mod tests {
         ];
         for (slot, paused, why) in table {
             assert_eq!(pause_at(&epochs, at(slot)).is_some(), paused, "{slot}: {why}");
+            assert_eq!(paused_until(&epochs, at(slot)).is_some(), paused, "{slot}: {why}");
         }
         assert_eq!(pause_at(&[], at("01:00:00")), None);
+    }
+
+    #[test]
+    fn a_pause_is_left_where_the_next_slot_may_run_and_not_before() {
+        let epochs = [
+            paused("01:00:00", None),
+            resumed("02:00:00"),
+            paused("03:00:00", Some("04:00:00")),
+            paused("05:00:00", None),
+        ];
+        let until = |slot| paused_until(&epochs, at(slot)).expect("paused");
+        assert_eq!(until("01:30:00"), Some(at("02:00:00")), "the slot then is still in it");
+        assert_eq!(until("03:30:00"), Some(at("03:59:59.999999999")), "the slot at four is not");
+        assert_eq!(until("05:30:00"), None);
     }
 
     #[test]

@@ -1,22 +1,21 @@
 //! A schedule: a named recipe of when, what, and the policies between.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
 
-use chrono::SubsecRound;
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    bounds::{Bounds, BoundsError, Exclusion},
+    bounds::{BoundsError, Exclusion},
     closed_day::OnClosedDay,
-    cron::{CronError, CronExpr, DstPolicy, ZoneError, parse_zone},
+    cron::{CronError, DstPolicy, ZoneError},
     human_duration::HumanDuration,
     limits,
     names::{CalendarName, Name, QueueName},
-    slot::Slot,
     task::Task,
+    timing::{Timing, TimingFields},
     when::{IntervalError, When},
 };
 
@@ -85,14 +84,8 @@ pub enum Missed {
 pub struct Schedule {
     /// A sentence for the people who look after it.
     pub description: Option<String>,
-    /// When it is due.
-    pub when: When,
-    /// The zone its cron lines are read in.
-    pub timezone: Tz,
-    /// What happens where that zone's clocks change.
-    pub dst: DstPolicy,
-    /// What narrows and shifts the instants of `when`; none if nothing does.
-    pub bounds: Option<Box<Bounds>>,
+    /// When it is due. Its fields and methods are the schedule's own: `schedule.timezone`, `schedule.next_after(…)`.
+    pub timing: Arc<Timing>,
     /// What happens while the previous run has not ended.
     pub overlap: Overlap,
     /// What happens to slots that were missed.
@@ -101,8 +94,6 @@ pub struct Schedule {
     pub catch_up: std::time::Duration,
     /// Days on which it may run.
     pub calendar: Option<CalendarName>,
-    /// What happens to a slot on a day that its calendar leaves out.
-    pub on_closed_day: OnClosedDay,
     /// The queue its runs travel on.
     pub queue: QueueName,
     /// What is done.
@@ -110,7 +101,7 @@ pub struct Schedule {
 }
 
 /// One cron line or several.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum CronLines {
     /// One line.
@@ -221,79 +212,22 @@ pub enum ScheduleError {
 impl TryFrom<ScheduleFields> for Schedule {
     type Error = ScheduleError;
     fn try_from(fields: ScheduleFields) -> Result<Self, ScheduleError> {
-        if fields.phase.is_some() && fields.every.is_none() {
-            return Err(ScheduleError::Phase);
-        }
-        let when = match (fields.cron, fields.every, fields.at) {
-            (Some(lines), None, None) => When::Cron(parse_lines(lines)?),
-            (None, Some(every), None) => When::every(every.0, fields.phase.unwrap_or_default().0)?,
-            (None, None, Some(at)) => When::At(at.trunc_subsecs(0)),
-            (None, None, None) => return Err(ScheduleError::When("none")),
-            _ => return Err(ScheduleError::When("more than one")),
-        };
-        let catch_up = fields.catch_up.unwrap_or(HumanDuration(limits::CATCH_UP_DEFAULT));
-        if catch_up.0 > limits::CATCH_UP_MAX {
-            return Err(ScheduleError::CatchUp(catch_up));
-        }
-        if fields.on_closed_day != OnClosedDay::Skip && fields.calendar.is_none() {
-            return Err(ScheduleError::ClosedDay);
-        }
-        let timezone = fields.timezone.as_deref().map_or(Ok(Tz::UTC), parse_zone)?;
-        let bounds = Bounds {
-            start: fields.start,
-            end: fields.end,
-            max_runs: fields.max_runs,
-            exclude: fields.exclude,
-            jitter: fields.jitter.unwrap_or_default().0,
-            ..Bounds::default()
-        };
-        let bounds = if bounds.is_none() {
-            None
-        } else {
-            let nominal = |after| when.next_after(after, timezone, fields.dst);
-            let bounds = bounds.check()?;
-            bounds.check_comes(timezone, &nominal)?;
-            Some(Box::new(bounds.named("", timezone, &nominal)))
-        };
-        Ok(Self {
-            description: fields.description,
-            when,
-            timezone,
-            dst: fields.dst,
-            bounds,
-            overlap: fields.overlap,
-            missed: fields.missed,
-            catch_up: catch_up.0,
-            calendar: fields.calendar,
-            on_closed_day: fields.on_closed_day,
-            queue: fields.queue,
-            task: fields.task,
-        })
+        Self::read_with(fields, |timing| Ok(Arc::new(timing.try_into()?)))
     }
-}
-
-fn parse_lines(lines: CronLines) -> Result<Vec<CronExpr>, ScheduleError> {
-    let lines = match lines {
-        CronLines::One(line) => vec![line],
-        CronLines::Several(lines) => lines,
-    };
-    if !(1..=limits::CRON_LINES_MAX).contains(&lines.len()) {
-        return Err(ScheduleError::Lines(lines.len()));
-    }
-    Ok(lines.iter().map(|line| line.parse()).collect::<Result<_, CronError>>()?)
 }
 
 impl From<Schedule> for ScheduleFields {
     fn from(schedule: Schedule) -> Self {
-        let bounds = schedule.bounds.map(|bounds| *bounds).unwrap_or_default();
+        let timing = Arc::unwrap_or_clone(schedule.timing);
+        let bounds = timing.bounds.map(|bounds| *bounds).unwrap_or_default();
         let mut fields = Self {
             description: schedule.description,
             cron: None,
             every: None,
             phase: None,
             at: None,
-            timezone: (schedule.timezone != Tz::UTC).then(|| schedule.timezone.name().to_owned()),
-            dst: schedule.dst,
+            timezone: (timing.timezone != Tz::UTC).then(|| timing.timezone.name().to_owned()),
+            dst: timing.dst,
             start: bounds.start,
             end: bounds.end,
             max_runs: bounds.max_runs,
@@ -303,11 +237,11 @@ impl From<Schedule> for ScheduleFields {
             missed: schedule.missed,
             catch_up: Some(HumanDuration(schedule.catch_up)),
             calendar: schedule.calendar,
-            on_closed_day: schedule.on_closed_day,
+            on_closed_day: timing.on_closed_day,
             queue: schedule.queue,
             task: schedule.task,
         };
-        match schedule.when {
+        match timing.when {
             When::Cron(lines) if lines.len() == 1 => fields.cron = Some(CronLines::One(lines[0].to_string())),
             When::Cron(lines) => {
                 fields.cron = Some(CronLines::Several(lines.iter().map(ToString::to_string).collect()));
@@ -322,35 +256,45 @@ impl From<Schedule> for ScheduleFields {
     }
 }
 
+impl Deref for Schedule {
+    type Target = Timing;
+    fn deref(&self) -> &Timing {
+        &self.timing
+    }
+}
+
 impl Schedule {
+    /// Reads a definition; when it is due is read by `timing`, which may know it already.
+    pub(crate) fn read_with(
+        mut fields: ScheduleFields,
+        timing: impl FnOnce(TimingFields) -> Result<Arc<Timing>, ScheduleError>,
+    ) -> Result<Self, ScheduleError> {
+        let timing = timing(TimingFields::take(&mut fields))?;
+        let catch_up = fields.catch_up.unwrap_or(HumanDuration(limits::CATCH_UP_DEFAULT));
+        if catch_up.0 > limits::CATCH_UP_MAX {
+            return Err(ScheduleError::CatchUp(catch_up));
+        }
+        if timing.on_closed_day != OnClosedDay::Skip && fields.calendar.is_none() {
+            return Err(ScheduleError::ClosedDay);
+        }
+        Ok(Self {
+            description: fields.description,
+            timing,
+            overlap: fields.overlap,
+            missed: fields.missed,
+            catch_up: catch_up.0,
+            calendar: fields.calendar,
+            queue: fields.queue,
+            task: fields.task,
+        })
+    }
+
     /// The schedule under its name: `H` in its cron lines and its jitter are spread by the name, the same on every
     /// machine.
     #[must_use]
     pub fn named(mut self, name: &Name) -> Self {
-        if let When::Cron(lines) = self.when {
-            self.when = When::Cron(lines.into_iter().map(|line| line.with_seed(name.as_str())).collect());
-        }
-        if let Some(bounds) = self.bounds.take() {
-            let nominal = |after| self.when.next_after(after, self.timezone, self.dst);
-            self.bounds = Some(Box::new(bounds.named(name.as_str(), self.timezone, &nominal)));
-        }
+        self.timing = self.timing.named(name);
         self
-    }
-
-    /// The first slot strictly after an instant, whatever its calendar says.
-    pub fn next_after(&self, after: Timestamp) -> Option<Slot> {
-        let nominal = |after| self.when.next_after(after, self.timezone, self.dst);
-        let next = match &self.bounds {
-            None => nominal(after),
-            Some(bounds) => bounds.next_after(after, self.timezone, &nominal),
-        };
-        next.map(Slot::at)
-    }
-
-    /// The slots strictly after an instant, in order, whatever its calendar says. `closed_day.rs` has those that count
-    /// with a calendar.
-    pub fn slots_after(&self, after: Timestamp) -> impl Iterator<Item = Slot> + '_ {
-        std::iter::successors(self.next_after(after), |slot| self.next_after(slot.instant()))
     }
 }
 

@@ -360,6 +360,8 @@ impl Watched {
         let clock = self.bucket.streams.clock().clone();
         loop {
             tokio::select! {
+                // A million changes at the start need no timer each.
+                biased;
                 change = changes.next() => {
                     if let Some(Ok(change)) = &change {
                         self.silence.broken_by(change.revision);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, jetstream};
-use shared::clock::SharedClock;
+use shared::{clock::SharedClock, known_timings::KnownTimings};
 
 use crate::{Inner, Names, Namespace, Streams};
 
@@ -102,7 +102,8 @@ impl Streams {
             detail: error.to_string(),
         })?;
         let names = Names::new(settings.namespace.clone());
-        Ok(Self { inner: Arc::new(Inner { client, jetstream, names, clock }) })
+        let timings = KnownTimings::default();
+        Ok(Self { inner: Arc::new(Inner { client, jetstream, names, clock, timings }) })
     }
 }
 

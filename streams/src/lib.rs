@@ -41,7 +41,7 @@ mod write;
 use std::sync::Arc;
 
 use async_nats::{Client, jetstream};
-use shared::clock::SharedClock;
+use shared::{clock::SharedClock, known_timings::KnownTimings};
 
 pub use bytes::Bytes;
 pub use connect::{ConnectError, ConnectSettings};
@@ -62,6 +62,8 @@ struct Inner {
     jetstream: jetstream::Context,
     names: Names,
     clock: SharedClock,
+    /// When the schedules that were read over it are due.
+    timings: KnownTimings,
 }
 
 impl Streams {
@@ -81,6 +83,10 @@ impl Streams {
     /// The clock this connection was given.
     pub fn clock(&self) -> &SharedClock {
         &self.inner.clock
+    }
+
+    pub(crate) fn timings(&self) -> &KnownTimings {
+        &self.inner.timings
     }
 
     /// Whether the connection to a server stands at this moment.

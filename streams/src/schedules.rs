@@ -2,7 +2,13 @@
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use shared::{Timestamp, names::Name, schedule::Schedule};
+use shared::{
+    Timestamp,
+    definition::{Definition, DefinitionError},
+    known_timings::KnownTimings,
+    names::Name,
+    schedule::Schedule,
+};
 
 use crate::{
     ReadError, Streams, WriteError,
@@ -15,26 +21,38 @@ use crate::{
 #[derive(Clone)]
 pub struct Schedules {
     bucket: Bucket,
+    timings: KnownTimings,
 }
 
-/// A version of a schedule's definition.
+/// Definitions that are read as one piece of work.
+const READ_TOGETHER_MAX: usize = 256;
+/// Such pieces that are worked on at the same time.
+const PIECES_AT_ONCE_MAX: usize = 8;
+
+/// A version of a schedule's definition: all that it says, or (`Version<Definition>`) what is kept by the million.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Version {
+pub struct Version<D = Schedule> {
     /// The schedule.
     pub name: Name,
     /// What it says; `Err` if it cannot be understood, which concerns this schedule and no other.
-    pub definition: Result<Option<Schedule>, String>,
+    pub definition: Result<Option<D>, String>,
     /// Its revision.
     pub revision: u64,
     /// From when on it is in force.
     pub since: Timestamp,
 }
 
+impl From<Version> for Version<Definition> {
+    fn from(Version { name, definition, revision, since }: Version) -> Self {
+        Self { name, definition: definition.map(|schedule| schedule.map(Definition::from)), revision, since }
+    }
+}
+
 /// What a watch of the schedules sees.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Seen {
+pub enum Seen<D = Schedule> {
     /// A version of a schedule.
-    Version(Box<Version>),
+    Version(Box<Version<D>>),
     /// A schedule was paused, or resumed.
     Pause(Box<PauseVersion>),
     /// Everything that was there when the watch began has been seen. Comes once, and also if there was nothing but keys
@@ -56,7 +74,7 @@ pub enum Applied {
 impl Streams {
     /// The schedules.
     pub fn schedules(&self) -> Schedules {
-        Schedules { bucket: self.bucket(self.names().schedules_bucket()) }
+        Schedules { bucket: self.bucket(self.names().schedules_bucket()), timings: self.timings().clone() }
     }
 }
 
@@ -68,11 +86,12 @@ impl Schedules {
     /// Reads one from the leader.
     pub async fn get(&self, name: &Name) -> Result<Option<Stored<Schedule>>, ReadError> {
         let Some(stored) = self.bucket.get(&keys::schedule(name)).await? else { return Ok(None) };
-        let schedule = read(name, &stored.value).map_err(|detail| ReadError::Corrupt {
-            what: format!("schedule {name}"),
-            revision: stored.revision,
-            detail,
-        })?;
+        let schedule =
+            Schedule::read(name, &stored.value, &self.timings).map_err(|error| ReadError::Corrupt {
+                what: format!("schedule {name}"),
+                revision: stored.revision,
+                detail: error.to_string(),
+            })?;
         Ok(Some(Stored { value: schedule, revision: stored.revision, stored_at: stored.stored_at }))
     }
 
@@ -80,7 +99,7 @@ impl Schedules {
     /// it cannot be understood.
     pub async fn at(&self, name: &Name, revision: u64) -> Result<Option<Schedule>, ReadError> {
         let stored = self.bucket.at(&keys::schedule(name), revision).await?;
-        Ok(stored.and_then(|stored| read(name, &stored.value).ok()))
+        Ok(stored.and_then(|stored| Schedule::read(name, &stored.value, &self.timings).ok()))
     }
 
     /// Writes one if it differs from what is there; over exactly what was read, so no change is lost.
@@ -112,7 +131,7 @@ impl Schedules {
 
     /// All that are there now.
     pub async fn list(&self) -> Result<Vec<Version>, ReadError> {
-        Ok(self.bucket.list(">").await?.into_iter().filter_map(version_of).collect())
+        Ok(self.bucket.list(">").await?.into_iter().filter_map(|change| self.version(change)).collect())
     }
 
     /// All versions of all schedules of a partition, oldest first; none if no schedule was ever changed, because then
@@ -122,46 +141,87 @@ impl Schedules {
             return Ok(Vec::new());
         }
         let versions = self.bucket.list_versions(&keys::schedules_of(partition)).await?;
-        Ok(versions.into_iter().filter_map(version_of).collect())
+        Ok(versions.into_iter().filter_map(|change| self.version(change)).collect())
     }
 
     /// All versions of one, oldest first.
     pub async fn history(&self, name: &Name) -> Result<Vec<Version>, ReadError> {
-        Ok(self.bucket.history(&keys::schedule(name)).await?.into_iter().filter_map(version_of).collect())
+        Ok(self
+            .bucket
+            .history(&keys::schedule(name))
+            .await?
+            .into_iter()
+            .filter_map(|change| self.version(change))
+            .collect())
     }
 
     /// All that are there now, then [`Seen::Current`], then every change. Ends with an error when it is lost.
     pub async fn watch(
         &self,
     ) -> Result<impl Stream<Item = Result<Seen, ReadError>> + Send + Unpin + use<>, ReadError> {
+        self.watch_as(Schedule::read).await
+    }
+
+    /// As [`Schedules::watch`], for those who keep all of them: what is kept of a definition, after all of it was read.
+    pub async fn watch_definitions(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Seen<Definition>, ReadError>> + Send + Unpin + use<>, ReadError>
+    {
+        self.watch_as(Definition::read).await
+    }
+
+    async fn watch_as<D: Send + 'static>(
+        &self,
+        read: Reading<D>,
+    ) -> Result<impl Stream<Item = Result<Seen<D>, ReadError>> + Send + Unpin + use<D>, ReadError> {
         // Watch before looking whether there is anything: what is written in between is then seen, not missed.
         let changes = self.bucket.watch(">").await?;
         let nothing = self.bucket.is_empty().await?.then_some(Ok(Seen::Current));
-        let seen = changes.flat_map(|change| {
-            stream::iter(match change {
-                Ok(change) => {
-                    let current = change.is_current.then_some(Ok(Seen::Current));
-                    // A key that is no schedule's is a stranger's writing: it has no name to show it under.
-                    let seen = match pause_of(&change) {
-                        Some(pause) => Some(Seen::Pause(Box::new(pause))),
-                        None => version_of(change).map(|version| Seen::Version(Box::new(version))),
-                    };
-                    [seen.map(Ok), current]
-                }
-                Err(error) => [Some(Err(error)), None],
-            })
-            .filter_map(std::future::ready)
+        let timings = self.timings.clone();
+        // A million definitions are more to read than to receive: each processor takes its part. What comes alone is
+        // read alone, at once.
+        let pieces = changes.ready_chunks(READ_TOGETHER_MAX).map(move |piece| {
+            let timings = timings.clone();
+            let seen = move |change| seen_in(change, read, &timings);
+            tokio::spawn(async move { piece.into_iter().flat_map(seen).collect::<Vec<_>>() })
+        });
+        let seen = pieces.buffered(PIECES_AT_ONCE_MAX).flat_map(|piece| {
+            let lost = |error| vec![Err(ReadError::unavailable("watch of schedules", error))];
+            stream::iter(piece.unwrap_or_else(lost))
         });
         Ok(Box::pin(stream::iter(nothing).chain(seen)))
     }
+
+    fn version(&self, change: Change) -> Option<Version> {
+        version_of(change, Schedule::read, &self.timings)
+    }
 }
 
-fn read(name: &Name, bytes: &[u8]) -> Result<Schedule, String> {
-    let schedule: Schedule = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    Ok(schedule.named(name))
+/// How a definition is read.
+type Reading<D> = fn(&Name, &[u8], &KnownTimings) -> Result<D, DefinitionError>;
+
+/// What a change shows, one or two things.
+fn seen_in<D>(
+    change: Result<Change, ReadError>,
+    read: Reading<D>,
+    timings: &KnownTimings,
+) -> impl Iterator<Item = Result<Seen<D>, ReadError>> + use<D> {
+    let (seen, current) = match change {
+        Ok(change) => {
+            let current = change.is_current.then_some(Ok(Seen::Current));
+            // A key that is no schedule's is a stranger's writing: it has no name to show it under.
+            let seen = match pause_of(&change) {
+                Some(pause) => Some(Seen::Pause(Box::new(pause))),
+                None => version_of(change, read, timings).map(|version| Seen::Version(Box::new(version))),
+            };
+            (seen.map(Ok), current)
+        }
+        Err(error) => (Some(Err(error)), None),
+    };
+    seen.into_iter().chain(current)
 }
 
-fn version_of(change: Change) -> Option<Version> {
+fn version_of<D>(change: Change, read: Reading<D>, timings: &KnownTimings) -> Option<Version<D>> {
     if keys::paused_schedule(&change.key).is_some() {
         return None;
     }
@@ -174,6 +234,7 @@ fn version_of(change: Change) -> Option<Version> {
         );
         return None;
     };
-    let definition = change.value.map(|bytes| read(&name, &bytes)).transpose();
+    let read = |bytes: Bytes| read(&name, &bytes, timings).map_err(|error| error.to_string());
+    let definition = change.value.map(read).transpose();
     Some(Version { definition, revision: change.revision, since: change.stored_at, name })
 }

@@ -28,6 +28,14 @@ fn the_rate_of_dispatch_is_measured_by_the_raw_rate_of_the_same_server() {
     assert!((figure("per_s") / figure("raw_per_s") - figure("ratio")).abs() < 1e-9);
 }
 
+#[test]
+fn many_schedules_are_measured_from_the_start_of_their_planner_to_changes_in_force() {
+    let report = measured(&["schedules", "--n", "2000", "--seconds", "2"]);
+    let figure = |name: &str| report[name].as_f64().expect("a figure");
+    assert!(figure("ready_s") > 0.0 && figure("rss_mb") > 0.0, "{report}");
+    assert!(figure("idle_cpu_pct") >= 0.0 && figure("update_ms") >= 0.0, "{report}");
+}
+
 #[tokio::test]
 async fn a_scenario_nobody_knows_is_refused_with_those_there_are() {
     let fleet = Fleet::start().await;

@@ -1,8 +1,9 @@
 //! `schedules`: very many schedules, of which ten are due each second. How long does a planner read them, how much
-//! memory do they take, how idle is it, and how soon is a change in force?
+//! memory do they take, how idle is it, and how soon is a change in force, a new one and the end of one?
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use chrono::TimeDelta;
 use serde_json::json;
 use shared::{names::Name, run::RunId, slot::Slot};
@@ -14,8 +15,12 @@ use crate::{Bench, Report, load};
 const EXPRESSIONS: usize = 10_000;
 /// Schedules that are due every second.
 const DUE_EACH_SECOND: usize = 10;
-/// Changes whose effect is waited for.
+/// Schedules that are changed, and as many that are added, one after another.
 const UPDATES: usize = 10;
+/// Schedules that are deleted.
+const DELETED: usize = 3;
+/// What a planner that has not heard of a deletion would go on with is waited for.
+const DELETED_FOR: Duration = Duration::from_secs(3);
 const READY_WAIT: Duration = Duration::from_mins(5);
 /// What is idle is looked at for this long.
 const IDLE_FOR: Duration = Duration::from_secs(20);
@@ -45,14 +50,18 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     (bench.say)("watching it do little");
     bench.clock().sleep(Duration::from_secs(3)).await;
     let (cpu_before, before) = (planner.cpu()?, bench.clock().elapsed());
-    bench.clock().sleep(IDLE_FOR).await;
+    bench.clock().sleep(IDLE_FOR.min(Duration::from_secs(bench.seconds.into()))).await;
     let (cpu, time) =
         (planner.cpu()?.saturating_sub(cpu_before), bench.clock().elapsed().saturating_sub(before));
 
-    (bench.say)("changing some of them");
+    (bench.say)("changing some of them, adding and deleting others");
     let mut slowest: f64 = 0.0;
     for n in 0..UPDATES {
-        slowest = slowest.max(update(bench, n).await?);
+        slowest = slowest.max(begin(bench, &format!("many-{n}")).await?);
+        slowest = slowest.max(begin(bench, &format!("new-{n}")).await?);
+    }
+    for n in 0..DELETED {
+        slowest = slowest.max(end(bench, &format!("busy-{n}")).await?);
     }
     Ok(Report {
         ready_s: Some(ready.as_secs_f64()),
@@ -63,14 +72,24 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     })
 }
 
-/// Makes a schedule due at the next second; from the change to the record of that slot, less what lay between anyway.
-async fn update(bench: &Bench, n: usize) -> anyhow::Result<f64> {
-    let name = format!("many-{n}");
+/// Makes a schedule due at the next second, one that is there or a new one; from the write to the record of that slot, less
+/// what lay between anyway, in milliseconds.
+async fn begin(bench: &Bench, name: &str) -> anyhow::Result<f64> {
     let slot = second_after(bench.clock().now(), TimeDelta::milliseconds(20))?;
-    let changed = bench.clock().now();
-    bench.schedules(std::iter::once(load::schedule(&name, json!({ "at": slot })))).await?;
+    let written = bench.clock().now();
+    bench.schedules(std::iter::once(load::schedule(name, json!({ "at": slot })))).await?;
     let run = RunId::planned(&name.parse::<Name>()?, Slot::at(slot));
     let recorded = async || Ok(bench.streams.ledger().get(&run).await?);
     let record = bench.wait_for("the run of a changed schedule", Duration::from_mins(1), recorded).await?;
-    Ok((record.stored_at - changed.max(slot)).num_milliseconds().max(0) as f64)
+    Ok((record.stored_at - written.max(slot)).num_milliseconds().max(0) as f64)
+}
+
+/// Deletes a schedule that is due every second; from then to the last slot that ran all the same, in milliseconds.
+async fn end(bench: &Bench, name: &str) -> anyhow::Result<f64> {
+    bench.streams.schedules().delete(&name.parse::<Name>()?).await?;
+    let deleted = bench.clock().now();
+    bench.clock().sleep(DELETED_FOR).await;
+    let records = bench.streams.ledger().list(&format!("{name}.>")).await?;
+    let last = records.into_iter().filter_map(|record| record.value.slot).max().context("a run before")?;
+    Ok((last - deleted).num_milliseconds().max(0) as f64)
 }

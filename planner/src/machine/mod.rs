@@ -228,12 +228,11 @@ impl Planning {
         }
         if self.is_trusted(now) {
             for partition in self.open_partitions() {
-                for due in self.book.due(partition, now.wall) {
-                    if !self.busy.contains(&due.name) && !self.held_back.holds(&due.name, now.elapsed) {
-                        self.busy.insert(due.name.clone());
-                        self.ready.push_back(due);
-                    }
-                }
+                let due = self.book.due(partition, now.wall, |name| {
+                    self.busy.contains(name) || self.held_back.holds(name, now.elapsed)
+                });
+                self.busy.extend(due.iter().map(|due| due.name.clone()));
+                self.ready.extend(due);
             }
         }
         let is_unknown = |due: &DueSlots| {

@@ -157,6 +157,11 @@ impl CronExpr {
         Compiled::new(&self.0.text, seed).map_or(self, |seeded| Self(Arc::new(seeded)))
     }
 
+    /// Whether it has spreads (`H`, `~`): then its slots also follow from a seed.
+    pub fn is_spread(&self) -> bool {
+        self.0.seed.is_some()
+    }
+
     /// Whether the minute or hour field starts with `*`: Vixie's sign that it means the wall clock, not a time of day.
     pub fn follows_wall_clock(&self) -> bool {
         self.0.follows_wall_clock

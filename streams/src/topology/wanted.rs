@@ -22,7 +22,9 @@ const DEAD_BYTES_MAX: i64 = 256 * MIB;
 const CONTROL_BYTES_MAX: i64 = 64 * MIB;
 /// About seven million runs; `doctor` warns long before it is full.
 const RUNS_BYTES_MAX: i64 = 8192 * MIB;
-const DEFINITIONS_BYTES_MAX: i64 = 512 * MIB;
+/// Three million definitions of 600 bytes, versions counted.
+const SCHEDULES_BYTES_MAX: i64 = 2048 * MIB;
+const CATALOG_BYTES_MAX: i64 = 512 * MIB;
 const BACKFILLS_BYTES_MAX: i64 = 64 * MIB;
 const PLANNER_BYTES_MAX: i64 = 64 * MIB;
 const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
@@ -131,8 +133,8 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
             }),
             ..bucket(&runs, limits::RUN_HISTORY, RUNS_BYTES_MAX, replicas)
         },
-        bucket(&names.schedules_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
-        bucket(&names.catalog_bucket(), limits::DEFINITION_HISTORY, DEFINITIONS_BYTES_MAX, replicas),
+        bucket(&names.schedules_bucket(), limits::DEFINITION_HISTORY, SCHEDULES_BYTES_MAX, replicas),
+        bucket(&names.catalog_bucket(), limits::DEFINITION_HISTORY, CATALOG_BYTES_MAX, replicas),
         Config {
             max_age: limits::RUN_RETENTION,
             ..bucket(&names.backfills_bucket(), 1, BACKFILLS_BYTES_MAX, replicas)
