@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod after;
 pub mod backfill;
 pub mod bounds;
 pub mod calendar;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
+    after::{self, After, AfterError},
     bounds::{Bounds, BoundsError, Exclusion},
     closed_day::OnClosedDay,
     cron::{CronError, CronExpr, DstPolicy, ZoneError, parse_zone},
@@ -128,7 +129,7 @@ pub struct ScheduleFields {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub description: Option<String>,
     /// When it is due, as Unix cron writes it: 5 fields, 6 with seconds first, 7 with the year last; or a list of
-    /// such lines. One of `cron`, `every` and `at`.
+    /// such lines. One of `cron`, `every`, `at` and `after`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cron: Option<CronLines>,
     /// The distance between two slots, counted from midnight UTC of 1970-01-01.
@@ -140,6 +141,9 @@ pub struct ScheduleFields {
     /// The one instant at which it is due (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub at: Option<Timestamp>,
+    /// The schedule whose runs it follows: due whenever one of them ends. It is handed the id, state and output of that run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<After>,
     /// The IANA zone its cron lines are read in. Default UTC.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timezone: Option<String>,
@@ -189,8 +193,8 @@ pub struct ScheduleFields {
 /// A schedule that cannot be planned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
-    /// None of the three ways, or more than one.
-    #[error("a schedule has exactly one of `cron`, `every` and `at`; this one has {0}")]
+    /// None of the four ways, or more than one.
+    #[error("a schedule has exactly one of `cron`, `every`, `at` and `after`; this one has {0}")]
     When(&'static str),
     /// A line that cannot be planned.
     #[error(transparent)]
@@ -210,6 +214,9 @@ pub enum ScheduleError {
     /// Bounds that cannot be kept.
     #[error(transparent)]
     Bounds(#[from] BoundsError),
+    /// About slots, where there are none.
+    #[error(transparent)]
+    After(#[from] AfterError),
     /// Without a calendar no day is closed.
     #[error("on_closed_day is for schedules with `calendar`: name the calendar, or leave it out")]
     ClosedDay,
@@ -224,11 +231,15 @@ impl TryFrom<ScheduleFields> for Schedule {
         if fields.phase.is_some() && fields.every.is_none() {
             return Err(ScheduleError::Phase);
         }
-        let when = match (fields.cron, fields.every, fields.at) {
-            (Some(lines), None, None) => When::Cron(parse_lines(lines)?),
-            (None, Some(every), None) => When::every(every.0, fields.phase.unwrap_or_default().0)?,
-            (None, None, Some(at)) => When::At(at.trunc_subsecs(0)),
-            (None, None, None) => return Err(ScheduleError::When("none")),
+        if fields.after.is_some() {
+            after::check_fields(&fields)?;
+        }
+        let when = match (fields.cron, fields.every, fields.at, fields.after) {
+            (Some(lines), None, None, None) => When::Cron(parse_lines(lines)?),
+            (None, Some(every), None, None) => When::every(every.0, fields.phase.unwrap_or_default().0)?,
+            (None, None, Some(at), None) => When::At(at.trunc_subsecs(0)),
+            (None, None, None, Some(after)) => When::After(after),
+            (None, None, None, None) => return Err(ScheduleError::When("none")),
             _ => return Err(ScheduleError::When("more than one")),
         };
         let catch_up = fields.catch_up.unwrap_or(HumanDuration(limits::CATCH_UP_DEFAULT));
@@ -252,7 +263,9 @@ impl TryFrom<ScheduleFields> for Schedule {
         } else {
             let nominal = |after| when.next_after(after, timezone, fields.dst);
             let bounds = bounds.check()?;
-            bounds.check_comes(timezone, &nominal)?;
+            if !matches!(when, When::After(_)) {
+                bounds.check_comes(timezone, &nominal)?;
+            }
             Some(Box::new(bounds.named("", timezone, &nominal)))
         };
         Ok(Self {
@@ -292,6 +305,7 @@ impl From<Schedule> for ScheduleFields {
             every: None,
             phase: None,
             at: None,
+            after: None,
             timezone: (schedule.timezone != Tz::UTC).then(|| schedule.timezone.name().to_owned()),
             dst: schedule.dst,
             start: bounds.start,
@@ -317,6 +331,10 @@ impl From<Schedule> for ScheduleFields {
                 fields.phase = (!phase.is_zero()).then_some(HumanDuration(phase));
             }
             When::At(at) => fields.at = Some(at),
+            When::After(after) => {
+                fields.after = Some(after);
+                fields.catch_up = None;
+            }
         }
         fields
     }
@@ -335,6 +353,14 @@ impl Schedule {
             self.bounds = Some(Box::new(bounds.named(name.as_str(), self.timezone, &nominal)));
         }
         self
+    }
+
+    /// The schedule whose runs it follows, if it is due when they end.
+    pub fn after(&self) -> Option<&After> {
+        match &self.when {
+            When::After(after) => Some(after),
+            _ => None,
+        }
     }
 
     /// The first slot strictly after an instant, whatever its calendar says.
