@@ -25,6 +25,8 @@ const LEAVE_WAIT_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Status {
     id: MemberId,
     now: Mutex<PlannerStatus>,
+    /// Schedules that follow themselves: each can be understood, and all of them together cannot.
+    cycles: Mutex<Vec<String>>,
     news: Notify,
 }
 
@@ -43,7 +45,7 @@ impl Status {
             waiting: None,
             stopping: false,
         };
-        Self { id, now: Mutex::new(now), news: Notify::new() }
+        Self { id, now: Mutex::new(now), cycles: Mutex::default(), news: Notify::new() }
     }
 
     pub(crate) fn id(&self) -> &MemberId {
@@ -52,6 +54,10 @@ impl Status {
 
     pub(crate) fn note_schedules(&self, (known, invalid): (usize, Vec<String>)) {
         self.change(|status| (status.schedules, status.invalid) = (known, invalid));
+    }
+
+    pub(crate) fn note_cycles(&self, cycles: Vec<String>) {
+        *self.cycles.lock().unwrap_or_else(PoisonError::into_inner) = cycles;
     }
 
     pub(crate) fn note_partitions(&self, partitions: Vec<u16>) {
@@ -95,7 +101,9 @@ impl Status {
     }
 
     pub(crate) fn member(&self) -> Member {
-        Member::Planner(self.now.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        now.invalid.extend(self.cycles.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        Member::Planner(now)
     }
 
     fn change(&self, change: impl FnOnce(&mut PlannerStatus)) {

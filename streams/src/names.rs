@@ -20,7 +20,7 @@
 //! | | | `<partition>.<name>.pause` | operators | planners |
 //! | `<ns>_backfills` | bucket, aged out | `<name>.<id>` | planners | everybody |
 //! | `<ns>_catalog` | bucket | `target.<name>` `queue.<name>` `calendar.<name>` | operators | everybody |
-//! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` | planners | planners |
+//! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` `chain.<partition>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
 //!
 //! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
@@ -381,6 +381,11 @@ pub(crate) mod keys {
 
     pub(crate) fn line(name: &Name) -> String {
         format!("line.{}.{name}", partition_of(name.as_str()))
+    }
+
+    /// Up to where the ends of runs were followed.
+    pub(crate) fn chain(partition: u16) -> String {
+        format!("chain.{partition}")
     }
 
     pub(crate) fn member(kind: &str, id: &MemberId) -> String {
