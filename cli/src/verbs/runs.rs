@@ -90,6 +90,17 @@ pub fn text(run: &RunRecord) -> String {
     let lateness = lateness.unwrap_or_default();
     field("slot", run.slot.map(|slot| format!("{}{lateness}", utc(slot))));
     field("not before", run.not_before.map(|at| format!("{}{lateness}", utc(at))));
+    field(
+        "follows",
+        run.upstream.as_ref().map(|upstream| {
+            format!(
+                "{}, which ended {} at {}{lateness}",
+                upstream.run,
+                upstream.status,
+                utc(upstream.ended_at)
+            )
+        }),
+    );
     field("attempt", Some(run.attempt.to_string()));
     field("fence", run.fence.map(|fence| fence.to_string()));
     field("worker", run.worker.as_ref().map(ToString::to_string));
