@@ -11,6 +11,7 @@ mod backfill;
 mod bad_input;
 mod bench;
 mod cancelling;
+mod chaining;
 mod cluster;
 mod control;
 mod delayed;
