@@ -27,6 +27,7 @@ use crate::{
     lines::{Lines, Standing, stand},
     lock::{Contention, Locks, Placing},
     missed::Decision,
+    shards,
 };
 
 /// Writes to a line, each over a newer one, before the slot is left to the next round.
@@ -97,6 +98,7 @@ impl Dispatcher {
         let now = self.streams.clock().now();
         let record = RunRecord {
             definition_revision: Some(due.revision),
+            shards: schedule.shards(),
             ..RunRecord::planned(name, due.slot, schedule.queue.clone(), now)
         };
         let record = describe(record, &schedule.task);
@@ -147,6 +149,7 @@ impl Dispatcher {
             schedule: Some(run.name.clone()),
             by: Some(by.to_owned()),
             definition_revision: Some(revision),
+            shards: schedule.shards(),
             ..RunRecord::pending(run, schedule.queue.clone(), self.streams.clock().now())
         };
         let record = describe(record, &task);
@@ -230,6 +233,9 @@ impl Dispatcher {
         overlap: Overlap,
         traceparent: Option<&str>,
     ) -> Result<Outcome, DispatchError> {
+        if due.run.shards.is_some() {
+            return Box::pin(shards::fan_out(&self.streams, self, due, revision, overlap)).await;
+        }
         let may_wait = overlap.waiting_max() > 0;
         // Nobody goes past those who wait; but a run that is asked for again may lie in the queue already.
         let waiting = if may_wait { self.lines.get(&due.run.id.name).await?.runs } else { Vec::new() };

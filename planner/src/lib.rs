@@ -34,6 +34,7 @@
 //! | `definitions.rs` | following the buckets of definitions |
 //! | `trigger.rs` | runs asked for by hand |
 //! | `chain/` | runs that follow the ends of other schedules' runs |
+//! | `shards/` | runs in several parts: making the parts, and the end of the whole |
 //! | `backfill.rs` | ranges of slots asked for by hand |
 //! | `delayed/` | submissions that wait for their instant |
 
@@ -57,6 +58,7 @@ mod missed;
 mod news;
 mod pauses;
 mod round;
+mod shards;
 mod share;
 mod status;
 mod table;
@@ -139,6 +141,8 @@ impl Planner {
             parts.spawn("watch of definitions", following);
         }
         drop(changes);
+        let shepherd = shards::Shepherd::new(streams(), Arc::clone(&holdings), self.id.clone());
+        parts.spawn("shards", shepherd.follow(planning.clone()));
         let id = self.id.clone();
         let advance = advance::Advance::new(streams(), dispatcher.clone(), Arc::clone(&holdings), id);
         parts.spawn("lines", advance.follow(planning.clone()));

@@ -68,13 +68,13 @@ impl After {
     }
 }
 
-/// Whether a record is that of a schedule's run that has ended: not a skip.
+/// Whether a record is that of a schedule's run that has ended: not a skip, nor a part of a run.
 fn is_end_of_a_run(record: &RunRecord) -> bool {
     let skips = [Reason::SkippedMissed, Reason::SkippedOverlap, Reason::SkippedCalendar, Reason::Paused];
     let was_skipped = record.status == RunState::Cancelled
         && record.attempt == 0
         && record.reason.is_some_and(|reason| skips.contains(&reason));
-    record.status.is_final() && !was_skipped
+    record.status.is_final() && !was_skipped && record.shard.is_none()
 }
 
 /// The run whose end a run follows, as the record of the latter names it.
@@ -166,7 +166,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{names::QueueName, run_state::RunEvent, schedule::Schedule, slot::Slot};
+    use crate::{names::QueueName, run_state::RunEvent, schedule::Schedule, shard::Shard, slot::Slot};
 
     fn name(text: &str) -> Name {
         text.parse().expect("name")
@@ -206,6 +206,9 @@ mod tests {
             assert!(!After { schedule: name("other"), on: End::Always }.follows(&record));
             let ad_hoc = RunRecord { schedule: None, ..record };
             assert!(!After { schedule: name("up"), on: End::Always }.follows(&ad_hoc), "a stranger's run");
+            let shard = Some(Shard { parent: ad_hoc.id.clone(), index: 0, total: 2 });
+            let part = RunRecord { schedule: Some(name("up")), shard, ..ad_hoc };
+            assert!(!After { schedule: name("up"), on: End::Always }.follows(&part), "the whole counts");
         }
     }
 

@@ -26,6 +26,7 @@ pub mod run;
 pub mod run_record;
 pub mod run_state;
 pub mod schedule;
+pub mod shard;
 pub mod slot;
 pub mod suggest;
 pub mod target;

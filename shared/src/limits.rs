@@ -121,6 +121,15 @@ pub const ROUND_SLEEP_MAX: Duration = Duration::from_millis(500);
 /// Dispatches a planner has in flight at once.
 pub const DISPATCHES_IN_FLIGHT_MAX: usize = 256;
 
+/// Runs of one slot, at most, when a schedule has several.
+pub const SHARDS_MAX: u16 = 256;
+/// Slots of one schedule whose shards are at work at once with overlap `allow`; what comes then is recorded as skipped.
+pub const SHARDED_OPEN_MAX: usize = 100;
+/// Shards of one slot that are made or looked at at once.
+pub const SHARDS_IN_FLIGHT_MAX: usize = 32;
+/// How often the shards of a run are looked at although nothing was heard, and how often its progress is written at most.
+pub const SHARDS_LOOK: Duration = Duration::from_secs(2);
+
 /// Ends of runs that a planner is dealing with at once because other schedules follow them; then it reads no further.
 pub const CHAIN_ENDS_OPEN_MAX: usize = 1_024;
 /// Schedules whose runs a planner has picked out of the ledger for it; of more it reads the whole ledger.
@@ -211,5 +220,7 @@ const _: () = assert!(2 * 13 * CALENDAR_DATES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(1 + 2 * (ATTEMPTS_DEFAULT as i64) < RUN_HISTORY);
 // What catching up may run at once may also wait at once.
 const _: () = assert!(MISSED_RUNS_MAX <= WAITING_RUNS_MAX);
+// The keys of all sharded runs that are open are one value, too.
+const _: () = assert!(SHARDED_OPEN_MAX <= WAITING_RUNS_MAX);
 // The keys of all runs that wait are one value in a bucket.
 const _: () = assert!(WAITING_RUNS_MAX * (NAME_CHARS_MAX + 4) < MESSAGE_BYTES_MAX / 4);

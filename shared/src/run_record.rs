@@ -14,6 +14,7 @@ use crate::{
     names::{ActionName, BackfillId, MemberId, Name, QueueName, TargetName},
     run::RunId,
     run_state::{IllegalTransition, RunEvent, RunState},
+    shard::{Shard, Shards},
     slot::Slot,
 };
 
@@ -55,6 +56,8 @@ pub enum Reason {
     Expired,
     /// An operator stopped it.
     ByOperator,
+    /// One of its shards failed, or was cancelled.
+    Shards,
     /// A reason of a newer version, which this one has no word for: the rest of the record still counts.
     #[serde(other)]
     Other,
@@ -86,6 +89,8 @@ pub enum ErrorKind {
     Lost,
     /// As many runs of the schedule wait as may.
     Overlap,
+    /// One of its shards failed.
+    Shards,
     /// Something in the worker itself.
     Internal,
     /// A kind of a newer version, which this one has no word for.
@@ -142,6 +147,12 @@ pub struct RunRecord {
     /// The run whose end it follows; absent unless its schedule is due `after` another.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub upstream: Option<Upstream>,
+    /// Which part of a sharded run it is; absent if it is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shard: Option<Shard>,
+    /// How far its parts are; absent unless its schedule has `shards`. No worker has such a run: its parts are runs themselves.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shards: Option<Shards>,
     /// Whether it was dispatched noticeably after its slot, after the instant it waited for, or after the end it follows.
     #[serde(default)]
     pub late: bool,
@@ -203,6 +214,8 @@ impl RunRecord {
             slot: None,
             not_before: None,
             upstream: None,
+            shard: None,
+            shards: None,
             late: false,
             attempt: 0,
             fence: None,

@@ -16,6 +16,7 @@ use crate::{
     human_duration::HumanDuration,
     limits,
     names::{CalendarName, Name, QueueName},
+    shard::{self, Shards, ShardsError},
     slot::Slot,
     task::Task,
     when::{IntervalError, When},
@@ -96,6 +97,8 @@ pub struct Schedule {
     pub bounds: Option<Box<Bounds>>,
     /// What happens while the previous run has not ended.
     pub overlap: Overlap,
+    /// How many runs a slot has, if it is run in several parts.
+    pub shards: Option<u16>,
     /// What happens to slots that were missed.
     pub missed: Missed,
     /// How late a missed slot may still run.
@@ -170,6 +173,11 @@ pub struct ScheduleFields {
     /// What happens at a slot while the previous run has not ended. Default skip.
     #[serde(default)]
     pub overlap: Overlap,
+    /// How many runs each slot has, which share its work: each is told its index and how many there are. Default: one run, and
+    /// no shards. With overlap skip or allow.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schemars(range(min = 1, max = limits::SHARDS_MAX))]
+    pub shards: Option<u16>,
     /// What happens to slots that passed while nobody could dispatch them. Default latest. A slot counts as missed when it is
     /// more than 15 s old; younger ones run as if nothing had happened.
     #[serde(default)]
@@ -217,6 +225,9 @@ pub enum ScheduleError {
     /// About slots, where there are none.
     #[error(transparent)]
     After(#[from] AfterError),
+    /// Shards that it cannot have.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
     /// Without a calendar no day is closed.
     #[error("on_closed_day is for schedules with `calendar`: name the calendar, or leave it out")]
     ClosedDay,
@@ -231,6 +242,7 @@ impl TryFrom<ScheduleFields> for Schedule {
         if fields.phase.is_some() && fields.every.is_none() {
             return Err(ScheduleError::Phase);
         }
+        shard::check(fields.shards, fields.overlap)?;
         if fields.after.is_some() {
             after::check_fields(&fields)?;
         }
@@ -275,6 +287,7 @@ impl TryFrom<ScheduleFields> for Schedule {
             dst: fields.dst,
             bounds,
             overlap: fields.overlap,
+            shards: fields.shards,
             missed: fields.missed,
             catch_up: catch_up.0,
             calendar: fields.calendar,
@@ -314,6 +327,7 @@ impl From<Schedule> for ScheduleFields {
             exclude: bounds.exclude,
             jitter: (!bounds.jitter.is_zero()).then_some(HumanDuration(bounds.jitter)),
             overlap: schedule.overlap,
+            shards: schedule.shards,
             missed: schedule.missed,
             catch_up: Some(HumanDuration(schedule.catch_up)),
             calendar: schedule.calendar,
@@ -361,6 +375,11 @@ impl Schedule {
             When::After(after) => Some(after),
             _ => None,
         }
+    }
+
+    /// The parts of a run of it that is just made; none if it is run as a whole.
+    pub fn shards(&self) -> Option<Shards> {
+        self.shards.map(Shards::new)
     }
 
     /// The first slot strictly after an instant, whatever its calendar says.

@@ -248,6 +248,7 @@ impl Inner {
             number: record.attempt,
             fence: under_way.claimed.revision,
             slot: record.slot,
+            shard: record.shard.clone(),
             upstream,
             task: task.clone(),
             target,

@@ -105,6 +105,7 @@ impl Followers {
         let now = self.streams.clock().now();
         let record = RunRecord {
             definition_revision: Some(revision),
+            shards: schedule.shards(),
             ..RunRecord::chained(name, upstream, schedule.queue.clone(), now)
         };
         let record = describe(record, &schedule.task);

@@ -19,6 +19,7 @@ use shared::{
     run::RunId,
     run_record::{ErrorKind, RunError},
     run_state::RunState,
+    shard::Shard,
     target::{Address, Target},
     task::{Task, Work},
 };
@@ -38,6 +39,8 @@ pub struct Attempt {
     pub slot: Option<Timestamp>,
     /// What is to be done.
     pub task: Task,
+    /// Which part of a sharded run this is; none if it is none.
+    pub shard: Option<Shard>,
     /// The end of another run that this one follows; none if it follows none.
     pub upstream: Option<UpstreamEnd>,
     /// The target, for a service task; looked up by the caller.
@@ -106,6 +109,9 @@ impl Attempt {
         if let Some(slot) = self.slot {
             body["slot"] = json!(slot);
         }
+        if let Some(shard) = &self.shard {
+            body["shard"] = json!(shard);
+        }
         if let Some(upstream) = &self.upstream {
             body["upstream"] = upstream.body();
         }
@@ -121,6 +127,11 @@ impl Attempt {
             (headers::FENCE, self.fence.to_string()),
         ];
         headers.extend(self.slot.map(|slot| (headers::SLOT, written(slot))));
+        if let Some(shard) = &self.shard {
+            headers.push((headers::SHARD_INDEX, shard.index.to_string()));
+            headers.push((headers::SHARD_TOTAL, shard.total.to_string()));
+            headers.push((headers::SHARD_PARENT, shard.parent.to_string()));
+        }
         if let Some(upstream) = &self.upstream {
             headers.push((headers::UPSTREAM_RUN, upstream.run.to_string()));
             headers.push((headers::UPSTREAM_STATUS, upstream.status.to_string()));

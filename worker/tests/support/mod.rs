@@ -26,6 +26,7 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         number: 2,
         fence: 4711,
         slot: Some("2026-11-24T02:00:00Z".parse().expect("an instant")),
+        shard: None,
         upstream: None,
         task,
         target: None,

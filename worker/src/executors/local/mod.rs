@@ -181,6 +181,11 @@ fn environment(settings: &CommandSettings, attempt: &Attempt) -> Vec<(OsString, 
         ("CRONFLEET_TASK", attempt.task_name().to_string()),
     ];
     own.extend(attempt.slot.map(|slot| ("CRONFLEET_SLOT", written(slot))));
+    if let Some(shard) = &attempt.shard {
+        own.push(("CRONFLEET_SHARD_INDEX", shard.index.to_string()));
+        own.push(("CRONFLEET_SHARD_TOTAL", shard.total.to_string()));
+        own.push(("CRONFLEET_SHARD_PARENT", shard.parent.to_string()));
+    }
     own.extend(upstream_variables(attempt));
     own.extend(attempt.traceparent.clone().map(|context| ("TRACEPARENT", context)));
     // The last of a name counts: an operator may set another PATH, nobody another CRONFLEET_RUN.
