@@ -31,6 +31,7 @@ mod planning;
 mod readme;
 mod results;
 mod server;
+mod shards;
 mod targets;
 mod time;
 mod topology;

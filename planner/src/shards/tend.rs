@@ -142,19 +142,19 @@ impl Tender {
             written_at: now,
         });
         let open = self.tallies.entry(run.clone()).or_insert_with(fresh);
+        let mut alive = Vec::new();
         for (index, part) in parts(streams, run, open.tally.missing()).await? {
             match part {
-                Some(part) => open.tally.note(index, &part),
+                Some(part) => {
+                    open.tally.note(index, &part);
+                    alive.extend((!part.status.is_final()).then_some(part));
+                }
                 // All were made before the whole was said to run.
                 None => open.tally.note_gone(index),
             }
         }
         if let Some(request) = &asked {
-            for index in open.tally.missing() {
-                let request =
-                    CancelRequest { run: shard_of(run, index), at: streams.clock().now(), ..request.clone() };
-                streams.cancel(&request).await?;
-            }
+            stop(streams, request, alive).await?;
         }
         let end = open.tally.end_of(&parent.value, asked.as_ref(), streams.clock().now());
         let Ok(end) = end else { return Ok(false) };
@@ -181,35 +181,47 @@ impl Tender {
         if parent.reason == Some(Reason::SkippedOverlap) {
             return Ok(true);
         }
-        let asked = self.streams.cancel_asked(parent).await?;
         let now = self.streams.clock().now();
-        let request = |run: RunId| CancelRequest {
-            run,
-            reason: parent.reason.unwrap_or(Reason::ByOperator),
-            by: asked.as_ref().map_or_else(|| self.id.to_string(), |asked| asked.by.clone()),
-            at: now,
+        let request = match self.streams.cancel_asked(parent).await? {
+            Some(request) => request,
+            // The record says that somebody did it, in whatever way.
+            None => CancelRequest {
+                run: parent.id.clone(),
+                reason: parent.reason.unwrap_or(Reason::ByOperator),
+                by: self.id.to_string(),
+                at: now,
+            },
         };
-        let mut all_ended = true;
+        let (mut alive, mut all_are_made) = (Vec::new(), true);
         for (index, part) in parts(&self.streams, &parent.id, (0..total).collect()).await? {
-            let request = request(shard_of(&parent.id, index));
-            let has_ended = match part {
-                Some(part) if part.status.is_final() => true,
-                Some(_) => matches!(
-                    self.streams.cancel(&request).await?,
-                    Cancelling::Cancelled(_) | Cancelling::Ended(_)
-                ),
-                None => {
-                    // Who makes the parts just now finds this one ended.
-                    let part = part_of(parent, index, now);
-                    let Ok(ended) = part.apply(RunEvent::Cancelled, now) else { continue };
-                    let ended = ended.because(request.reason);
-                    matches!(self.streams.ledger().create(&ended).await?, Creation::Created(_))
-                }
-            };
-            all_ended &= has_ended;
+            if let Some(part) = part {
+                alive.extend((!part.status.is_final()).then_some(part));
+                continue;
+            }
+            // Who makes the parts just now finds this one ended.
+            let Ok(ended) = part_of(parent, index, now).apply(RunEvent::Cancelled, now) else { continue };
+            let created = self.streams.ledger().create(&ended.because(request.reason)).await?;
+            all_are_made &= matches!(created, Creation::Created(_));
         }
-        Ok(all_ended)
+        Ok(stop(&self.streams, &request, alive).await? && all_are_made)
     }
+}
+
+/// Cancels these runs as somebody asked for the whole. Those that wait first: what a running one leaves free, they would take.
+/// Whether all have ended.
+async fn stop(
+    streams: &Streams,
+    request: &CancelRequest,
+    mut runs: Vec<RunRecord>,
+) -> Result<bool, DispatchError> {
+    runs.sort_by_key(|run| run.status == RunState::Running);
+    let mut all_have_ended = true;
+    for run in runs {
+        let request = CancelRequest { run: run.id, at: streams.clock().now(), ..request.clone() };
+        let cancelling = streams.cancel(&request).await?;
+        all_have_ended &= matches!(cancelling, Cancelling::Cancelled(_) | Cancelling::Ended(_));
+    }
+    Ok(all_have_ended)
 }
 
 /// The records of these parts of a run, from the leader. A stranger's writing is none that has ended: its worker replaces it.
