@@ -56,8 +56,12 @@ impl Status {
         self.change(|status| (status.schedules, status.invalid) = (known, invalid));
     }
 
-    pub(crate) fn note_cycles(&self, cycles: Vec<String>) {
-        *self.cycles.lock().unwrap_or_else(PoisonError::into_inner) = cycles;
+    /// Notes the schedules that follow themselves. Whether that is news.
+    pub(crate) fn note_cycles(&self, cycles: Vec<String>) -> bool {
+        let mut known = self.cycles.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *known != cycles;
+        *known = cycles;
+        is_news
     }
 
     pub(crate) fn note_partitions(&self, partitions: Vec<u16>) {

@@ -12,7 +12,7 @@
 //! however often, makes the same one. A chain has a beginning: a cycle is refused, and one that a stranger wrote into the
 //! bucket is not followed ([`cycle_through`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -155,16 +155,38 @@ pub fn cycle_through<'a>(
     (at == start).then_some(way)
 }
 
+/// Every schedule whose `after` leads back to itself, with that way in words. Each schedule is looked at once.
+pub fn cycles<'a>(
+    schedules: impl Iterator<Item = &'a Name>,
+    upstream_of: impl Fn(&Name) -> Option<&'a Name>,
+) -> BTreeMap<&'a Name, String> {
+    let (mut seen, mut found) = (BTreeSet::new(), BTreeMap::new());
+    for start in schedules {
+        let (mut way, mut places, mut at) = (Vec::new(), BTreeMap::new(), Some(start));
+        while let Some(name) = at.filter(|name| seen.insert(*name)) {
+            places.insert(name, way.len());
+            way.push(name);
+            at = upstream_of(name);
+        }
+        // Where the way came to what was seen before: on this way, then it is a cycle, or on an earlier one.
+        let Some(first) = at.and_then(|name| places.get(name)) else { continue };
+        let mut cycle = way.split_off(*first);
+        for _ in 0..cycle.len() {
+            found.insert(cycle[0], cycle_words(&cycle));
+            cycle.rotate_left(1);
+        }
+    }
+    found
+}
+
 /// A cycle in words: `a after b after a`.
-pub fn cycle_words<'a>(way: &[&'a Name]) -> String {
+pub fn cycle_words(way: &[&Name]) -> String {
     let names: Vec<&str> = way.iter().chain(way.first()).map(|name| name.as_str()).collect();
     names.join(" after ")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{names::QueueName, run_state::RunEvent, schedule::Schedule, shard::Shard, slot::Slot};
 
@@ -279,6 +301,8 @@ mod tests {
             let start = name(start);
             let found = cycle_through(&start, |name| after.get(name));
             assert_eq!(found.map(|way| cycle_words(&way)).as_deref(), words, "{start}");
+            let all = cycles(after.keys(), |name| after.get(name));
+            assert_eq!(all.get(&start).map(String::as_str), words, "{start}");
         }
     }
 }

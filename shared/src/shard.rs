@@ -72,10 +72,9 @@ pub enum ShardsError {
 /// Checks how many shards a schedule has, with its overlap policy.
 pub(crate) fn check(shards: Option<u16>, overlap: Overlap) -> Result<(), ShardsError> {
     match shards {
-        None => Ok(()),
         Some(number) if !(1..=SHARDS_MAX).contains(&number) => Err(ShardsError::Number(number)),
         Some(_) if !matches!(overlap, Overlap::Skip | Overlap::Allow) => Err(ShardsError::Overlap(overlap)),
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 

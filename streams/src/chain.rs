@@ -29,12 +29,12 @@ use crate::{
     names::{bucket_prefix, bucket_stream, keys},
 };
 
-/// Records of one pull. Fewer than async-nats holds for a subscriber, so none is dropped.
-const PULL_MAX: usize = 10_000;
+/// Records of one pull. They lie in memory until they are looked at, each with its output.
+const PULL_MAX: usize = 500;
 /// A pull that was not filled ends after this, and is asked anew. That long a lost one is not missed.
 const PULL_EXPIRES: Duration = Duration::from_secs(2);
 /// Records that are handed on at once.
-const CHUNK_MAX: usize = 256;
+const CHUNK_MAX: usize = 100;
 /// The server drops a consumer that nobody pulls from after this.
 const INACTIVE_MAX: Duration = Duration::from_secs(20);
 

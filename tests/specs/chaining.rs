@@ -110,7 +110,7 @@ async fn each_end_makes_one_run_of_those_that_follow_it_whichever_of_two_planner
         all_is_followed(&fleet, upstream, follower).await;
     }
     for (name, upstream, on) in &names {
-        let expected = match (*upstream, on.as_ref()) {
+        let expected = match (*upstream, *on) {
             ("good", "success" | "always") | ("bad", "failure" | "always") => 2,
             ("slow", "always") => 1,
             _ => 0,
@@ -223,6 +223,33 @@ async fn a_chain_goes_on_late_and_marked_when_its_planner_is_killed_before_the_e
     let runs = runs_of(&fleet, "new").await;
     assert_eq!(runs.len(), 1, "what had ended before it was registered is not its own: {runs:?}");
     assert_eq!(fleet.target.calls_of(&down).len(), 1);
+}
+
+#[tokio::test]
+async fn a_chain_goes_on_after_its_server_was_killed_while_the_upstream_run_came_to_its_end() {
+    let mut fleet = Fleet::start().await;
+    let _worker = fleet.worker(&[]);
+    let _planner = fleet.planner();
+    apply(
+        &fleet,
+        &[
+            ("up", schedule(YEARLY, "", "slow", "ms: 1500")),
+            ("down", schedule(&after("up", "always"), "", "echo", "")),
+        ],
+    );
+    all_is_followed(&fleet, "up", "down").await;
+    let run = fleet.cronfleet(&["trigger", "up"]).trim().to_owned();
+    eventually("a call", async || {
+        if fleet.target.calls_of(&run).is_empty() { Err("none".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    fleet.nats.kill();
+    for_a_while(Duration::from_secs(3)).await;
+    fleet.nats.restart().await;
+    let record = fleet.end_of(&following("down", &run)).await;
+    assert_eq!(record.status, RunState::Success);
+    all_is_followed(&fleet, "up", "down").await;
+    assert_eq!(runs_of(&fleet, "down").await.len(), 3, "each once");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::{
     Timestamp,
-    after::{cycle_through, cycle_words},
+    after::cycles,
     names::{Name, QueueName},
     pause::PauseInForce,
     run::RunId,
@@ -226,9 +226,9 @@ pub fn mark_cycles(items: &mut [ScheduleItem]) {
         .iter()
         .filter_map(|item| Some((item.name.clone(), item.definition.as_ref()?.after()?.schedule.clone())))
         .collect();
+    let found = cycles(upstreams.keys(), |at| upstreams.get(at));
     for item in items {
-        if let Some(way) = cycle_through(&item.name, |at| upstreams.get(at)) {
-            let way = cycle_words(&way);
+        if let Some(way) = found.get(&item.name) {
             item.invalid = Some(format!("its `after` leads back to itself: {way}"));
         }
     }

@@ -74,8 +74,11 @@ pub(super) struct Followers {
     dispatcher: Dispatcher,
     /// The versions of definitions that are younger than an end was, by their newest revision: there may be many such ends
     /// after an outage, and each reading is a consumer.
-    versions: Arc<Mutex<HashMap<Name, (u64, Arc<Vec<Version>>)>>>,
+    versions: Arc<Mutex<HashMap<Name, Remembered>>>,
 }
+
+/// The versions of a definition, and the newest revision among them.
+type Remembered = (u64, Arc<Vec<Version>>);
 
 /// Definitions whose versions are remembered.
 const VERSIONS_KEPT_MAX: usize = 256;

@@ -7,7 +7,7 @@ use std::{
 
 use shared::{
     Timestamp,
-    after::{After, cycle_through, cycle_words},
+    after::{After, cycles},
     hash::partition_of,
     names::Name,
 };
@@ -146,10 +146,11 @@ impl Table {
 
     fn plan(&self, held: &BTreeSet<u16>) -> Plan {
         let mut plan = Plan { heard: self.heard, ..Plan::default() };
+        let cycles = self.cycles();
         for (name, link) in &self.links {
             let partition = partition_of(name.as_str());
             // Only a foreign writer can make a cycle. Its schedules would run each other for ever.
-            if held.contains(&partition) && self.cycle_of(name).is_none() {
+            if held.contains(&partition) && !cycles.contains_key(name) {
                 plan.partitions.entry(partition).or_default().push((name.clone(), link.clone()));
                 plan.followers.entry(link.after.schedule.clone()).or_default().push(name.clone());
             }
@@ -157,14 +158,9 @@ impl Table {
         plan
     }
 
-    fn cycle_of(&self, name: &Name) -> Option<String> {
-        let (name, _) = self.links.get_key_value(name)?;
-        let way = cycle_through(name, |at| Some(&self.links.get(at)?.after.schedule))?;
-        Some(cycle_words(&way))
-    }
-
     fn cycles(&self) -> BTreeMap<Name, String> {
-        self.links.keys().filter_map(|name| Some((name.clone(), self.cycle_of(name)?))).collect()
+        let cycles = cycles(self.links.keys(), |at| Some(&self.links.get(at)?.after.schedule));
+        cycles.into_iter().map(|(name, way)| (name.clone(), way)).collect()
     }
 }
 

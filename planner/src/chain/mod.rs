@@ -25,9 +25,11 @@ use shared::{
     Timestamp,
     limits::{CHAIN_CURSOR_WRITE, CHAIN_ENDS_OPEN_MAX, DISPATCHES_IN_FLIGHT_MAX},
     names::Name,
+    run_record::RunRecord,
 };
 use streams::{
     ReadError, Streams, WriteError,
+    bucket::Stored,
     chain::{ChainCursor, Heard},
     schedules::Version,
 };
@@ -53,7 +55,7 @@ const BEGIN_ANEW_WAIT: Duration = Duration::from_millis(200);
 const FAILED_WAIT: Duration = Duration::from_secs(1);
 const FAILED_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Batches of records that were read and not taken in; the reading waits when it is full.
-const BATCHES_WAITING_MAX: usize = 8;
+const BATCHES_WAITING_MAX: usize = 2;
 /// Schedules whose history is read one by one; of more, a partition's whole history is read at once.
 const HISTORIES_ONE_BY_ONE_MAX: usize = 2;
 /// What a stopping planner waits for its last cursors to be taken.
@@ -155,7 +157,7 @@ impl Chains {
                             let upstream = record.value.schedule.as_ref();
                             let followers = upstream.and_then(|upstream| plan.followers.get(upstream));
                             if let Some(followers) = followers.filter(|_| record.value.status.is_final()) {
-                                state.work.take_in(record, followers);
+                                state.work.take_in(light(record), followers);
                             }
                         }
                         state.work.note_read(place);
@@ -183,12 +185,13 @@ impl Chains {
 
     /// Says which schedules follow themselves; only a foreign writer can have made them.
     fn note_cycles(&self) {
-        let cycles = self.links.cycles();
-        for (name, way) in &cycles {
-            tracing::error!(schedule.name = %name, "`{name}` is not run: its `after` leads back to itself: {way}");
-        }
         let words = |(name, way)| format!("{name}: its `after` leads back to itself: {way}");
-        self.status.note_cycles(cycles.into_iter().map(words).collect());
+        let cycles: Vec<String> = self.links.cycles().into_iter().map(words).collect();
+        if self.status.note_cycles(cycles.clone()) {
+            for cycle in cycles {
+                tracing::error!("Nothing is run after the ends that this schedule follows: {cycle}");
+            }
+        }
     }
 
     /// A task of its own that reads: nothing that happens here interrupts it in the middle of a pull.
@@ -392,6 +395,11 @@ impl Chains {
             cursor.revision = revision;
         }
     }
+}
+
+/// A record without its output, which the worker reads itself: many may lie in memory.
+fn light(record: Stored<RunRecord>) -> Stored<RunRecord> {
+    Stored { value: RunRecord { output: None, ..record.value }, ..record }
 }
 
 /// What is read from the ledger.

@@ -38,7 +38,7 @@ struct Reading {
 pub(crate) struct Work {
     partitions: BTreeMap<u16, Reading>,
     waiting: BTreeMap<Name, VecDeque<Item>>,
-    at_work: BTreeSet<Name>,
+    begun: BTreeSet<Name>,
     held_back: BTreeMap<Name, (Duration, Duration)>,
 }
 
@@ -93,19 +93,19 @@ impl Work {
 
     /// What is to be begun now, so that at most so many are at work.
     pub(crate) fn begin(&mut self, now: Duration, at_once_max: usize) -> Vec<Item> {
-        let places = at_once_max.saturating_sub(self.at_work.len());
+        let places = at_once_max.saturating_sub(self.begun.len());
         let is_free = |name: &Name| {
-            !self.at_work.contains(name) && self.held_back.get(name).is_none_or(|(until, _)| *until <= now)
+            !self.begun.contains(name) && self.held_back.get(name).is_none_or(|(until, _)| *until <= now)
         };
         let heads = self.waiting.iter().filter(|(name, _)| is_free(name));
         let begun: Vec<Item> = heads.filter_map(|(_, items)| items.front().cloned()).take(places).collect();
-        self.at_work.extend(begun.iter().map(|item| item.downstream.clone()));
+        self.begun.extend(begun.iter().map(|item| item.downstream.clone()));
         begun
     }
 
     /// Notes what came of one that was begun.
     pub(crate) fn end(&mut self, downstream: &Name, place: u64, went_well: bool, now: Duration) {
-        self.at_work.remove(downstream);
+        self.begun.remove(downstream);
         if !went_well {
             let before = self.held_back.get(downstream).map(|(_, wait)| *wait);
             let wait = before.map_or(TRY_AGAIN, |wait| (wait * 2).min(TRY_AGAIN_MAX));
@@ -237,8 +237,8 @@ mod tests {
         for wait_ms in [500, 1_000, 2_000, 4_000, 5_000, 5_000] {
             assert_eq!(begun(&mut work, now).len(), 1);
             work.end(&one, 5, false, now);
+            assert!(begun(&mut work, now + Duration::from_millis(wait_ms - 1)).is_empty());
             now += Duration::from_millis(wait_ms);
-            assert!(begun(&mut work, now - Duration::from_millis(1)).is_empty());
         }
         work.close(partition_of("one"));
         assert_eq!((work.len(), work.behind()), (0, None));
