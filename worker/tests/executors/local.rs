@@ -70,13 +70,13 @@ async fn arguments_arrive_as_they_are_and_no_shell_reads_them() {
 
 #[tokio::test]
 async fn a_command_is_told_how_the_run_ended_that_its_run_follows() {
-    let words = r#"printf '%s\n' "$CRONFLEET_UPSTREAM_RUN" "$CRONFLEET_UPSTREAM_STATUS" "$CRONFLEET_UPSTREAM_OUTPUT" "$CRONFLEET_UPSTREAM_OUTPUT_BYTES""#;
+    let words = r#"echo "$CRONFLEET_UPSTREAM_RUN $CRONFLEET_UPSTREAM_STATUS $CRONFLEET_UPSTREAM_OUTPUT $CRONFLEET_UPSTREAM_OUTPUT_BYTES""#;
     let attempt = |output| Attempt { upstream: Some(upstream(output)), ..command(&[]) };
     let output = run(script(words), &attempt(json!({"rows": 3}))).await.expect("a success");
-    assert_eq!(output["text"], "load.20261124T010000Z\nSUCCESS\n{\"rows\":3}");
+    assert_eq!(output["text"], "load.20261124T010000Z SUCCESS {\"rows\":3}");
     let long = json!("x".repeat(shared::limits::OUTPUT_BYTES_MAX - 2));
     let output = run(script(words), &attempt(long.clone())).await.expect("a success");
-    assert_eq!(output["text"], "load.20261124T010000Z\nSUCCESS\n\n65536");
+    assert_eq!(output["text"], "load.20261124T010000Z SUCCESS  65536");
     let input = run(script("wc -c"), &attempt(long)).await.expect("a success");
     assert!(input.as_u64().is_some_and(|bytes| bytes > 65_536), "its input has all of it: {input}");
 }
