@@ -1,57 +1,53 @@
 //! Chains: every end that a schedule follows makes one run of it, and hands on what came of the other.
 
-use std::time::Duration;
-
-use harness::{Fleet, PlainClient, eventually, wait::for_a_while, within};
+use harness::{Fleet, PlainClient, eventually};
 use serde_json::{Value, json};
 use shared::{
-    after::{Upstream, run_after},
-    names::QueueName,
+    after::run_after,
     run::RunId,
     run_record::{Reason, RunRecord},
     run_state::RunState,
     schedule::Schedule,
 };
-use streams::ledger::Creation;
 use tokio_util::sync::CancellationToken;
 
-const YEARLY: &str = "cron: '0 0 1 1 *'";
+pub(crate) const YEARLY: &str = "cron: '0 0 1 1 *'";
 
-fn schedule(when: &str, more: &str, action: &str, parameters: &str) -> String {
+pub(crate) fn schedule(when: &str, more: &str, action: &str, parameters: &str) -> String {
     format!(
         "{{{when}, {more} task: {{target_service: target, action: {action}, parameters: {{{parameters}}}, retry: {{attempts: \
          1}}}}}}"
     )
 }
 
-fn apply(fleet: &Fleet, schedules: &[(&str, String)]) -> String {
+pub(crate) fn apply(fleet: &Fleet, schedules: &[(&str, String)]) -> String {
     let lines: Vec<String> = schedules.iter().map(|(name, text)| format!("  {name}: {text}\n")).collect();
     fleet.apply(&format!("targets: {{target: {{http: TARGET}}}}\nschedules:\n{}", lines.concat()))
 }
 
-fn after(upstream: &str, on: &str) -> String {
+pub(crate) fn after(upstream: &str, on: &str) -> String {
     format!("after: {{schedule: {upstream}, on: {on}}}")
 }
 
 /// The run of a schedule that follows this one.
-fn following(schedule: &str, upstream: &str) -> String {
+pub(crate) fn following(schedule: &str, upstream: &str) -> String {
     run_after(&schedule.parse().expect("name"), &upstream.parse().expect("run")).to_string()
 }
 
 /// Runs a schedule now and waits for its end.
-async fn trigger(fleet: &Fleet, schedule: &str) -> RunRecord {
+pub(crate) async fn trigger(fleet: &Fleet, schedule: &str) -> RunRecord {
     let run = fleet.cronfleet(&["trigger", schedule]).trim().to_owned();
     fleet.end_of(&run).await
 }
 
 /// The records of a schedule's runs.
-async fn runs_of(fleet: &Fleet, schedule: &str) -> Vec<RunRecord> {
+pub(crate) async fn runs_of(fleet: &Fleet, schedule: &str) -> Vec<RunRecord> {
     let records = fleet.records().await.into_iter().map(|stored| stored.value);
     records.filter(|record| record.id.name.as_str() == schedule).collect()
 }
 
 /// Waits until all planners have dealt with every end so far: those of a run that came after them, too.
-async fn all_is_followed(fleet: &Fleet, upstream: &str, follower: &str) {
+pub(crate) async fn all_is_followed(fleet: &Fleet, upstream: &str, follower: &str) {
     let last = trigger(fleet, upstream).await;
     fleet.end_of(&following(follower, &last.id.to_string())).await;
 }
@@ -186,154 +182,6 @@ async fn what_came_of_a_run_is_handed_on_over_http_over_nats_and_to_a_command() 
     assert!(variables.contains("CRONFLEET_UPSTREAM_OUTPUT={"), "{variables}");
     stop.cancel();
     service.await.expect("joined").expect("stopped");
-}
-
-#[tokio::test]
-async fn a_chain_goes_on_late_and_marked_when_its_planner_is_killed_before_the_end_that_is_followed() {
-    let fleet = Fleet::start().await;
-    let _worker = fleet.worker(&[]);
-    let mut planner = fleet.planner();
-    apply(
-        &fleet,
-        &[
-            ("up", schedule(YEARLY, "", "slow", "ms: 1500")),
-            ("down", schedule(&after("up", "always"), "", "echo", "")),
-            ("last", schedule(&after("down", "success"), "", "echo", "")),
-        ],
-    );
-    all_is_followed(&fleet, "up", "down").await;
-    let run = fleet.cronfleet(&["trigger", "up"]).trim().to_owned();
-    eventually("a call", async || {
-        if fleet.target.calls_of(&run).is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
-    .await;
-    planner.kill();
-    assert_eq!(fleet.end_of(&run).await.status, RunState::Success);
-    let down = following("down", &run);
-    for_a_while(Duration::from_secs(6)).await;
-    assert_eq!(fleet.record(&down).await, None, "nobody was there to see it");
-    // A schedule that comes while nobody plans, and follows the same one, follows what ends from then on.
-    apply(&fleet, &[("new", schedule(&after("up", "always"), "", "echo", ""))]);
-    let _planner = fleet.planner();
-    let record = fleet.end_of(&down).await;
-    assert_eq!((record.status, record.late), (RunState::Success, true));
-    let record = fleet.end_of(&following("last", &down)).await;
-    assert_eq!((record.status, record.late), (RunState::Success, false), "its own upstream ended just now");
-    all_is_followed(&fleet, "up", "new").await;
-    let runs = runs_of(&fleet, "new").await;
-    assert_eq!(runs.len(), 1, "what had ended before it was registered is not its own: {runs:?}");
-    assert_eq!(fleet.target.calls_of(&down).len(), 1);
-}
-
-#[tokio::test]
-async fn a_chain_goes_on_after_its_server_was_killed_while_the_upstream_run_came_to_its_end() {
-    let mut fleet = Fleet::start().await;
-    let _worker = fleet.worker(&[]);
-    let _planner = fleet.planner();
-    apply(
-        &fleet,
-        &[
-            ("up", schedule(YEARLY, "", "slow", "ms: 1500")),
-            ("down", schedule(&after("up", "always"), "", "echo", "")),
-        ],
-    );
-    all_is_followed(&fleet, "up", "down").await;
-    let run = fleet.cronfleet(&["trigger", "up"]).trim().to_owned();
-    eventually("a call", async || {
-        if fleet.target.calls_of(&run).is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
-    .await;
-    fleet.nats.kill();
-    for_a_while(Duration::from_secs(3)).await;
-    fleet.nats.restart().await;
-    let record = fleet.end_of(&following("down", &run)).await;
-    assert_eq!(record.status, RunState::Success);
-    all_is_followed(&fleet, "up", "down").await;
-    assert_eq!(runs_of(&fleet, "down").await.len(), 3, "each once");
-}
-
-#[tokio::test]
-async fn chains_lose_no_link_while_their_planners_are_killed_again_and_again() {
-    let fleet = Fleet::start().await;
-    let _worker = fleet.worker(&[]);
-    let mut planners = [fleet.planner(), fleet.planner()];
-    fleet.members("planner", 2).await;
-    apply(
-        &fleet,
-        &[
-            ("first", schedule("every: 1s", "overlap: allow,", "slow", "ms: 300")),
-            ("second", schedule(&after("first", "success"), "overlap: buffer_all,", "slow", "ms: 200")),
-            ("third", schedule(&after("second", "success"), "overlap: allow,", "echo", "")),
-        ],
-    );
-    let progress = async |more: usize| {
-        let count = || fleet.target.calls().iter().filter(|call| call.run.starts_with("third.")).count();
-        let before = count();
-        within(Duration::from_secs(40), "more ends of chains", async || {
-            if count() >= before + more { Ok(()) } else { Err(count().to_string()) }
-        })
-        .await;
-    };
-    for round in 0..4 {
-        progress(2).await;
-        let planner = &mut planners[round % 2];
-        planner.kill();
-        *planner = fleet.planner();
-    }
-    progress(2).await;
-    fleet.cronfleet(&["delete", "first"]);
-    let firsts = within(Duration::from_mins(1), "the end of every chain", async || {
-        let records = fleet.records().await;
-        let open = records.iter().filter(|stored| !stored.value.status.is_final()).count();
-        let ran = |name: &str| {
-            let runs = records.iter().map(|stored| &stored.value).filter(|run| run.id.name.as_str() == name);
-            runs.filter(|run| run.status == RunState::Success).count()
-        };
-        let counts = [ran("first"), ran("second"), ran("third")];
-        if open == 0 && counts[0] == counts[1] && counts[1] == counts[2] {
-            Ok(runs_of(&fleet, "first").await)
-        } else {
-            Err(format!("{open} open, {counts:?}"))
-        }
-    })
-    .await;
-    for first in firsts.iter().filter(|run| run.status == RunState::Success) {
-        let second = following("second", &first.id.to_string());
-        for run in [first.id.to_string(), second.clone(), following("third", &second)] {
-            assert_eq!(fleet.target.calls_of(&run).len(), 1, "{run}");
-        }
-    }
-    fleet.target.assert_never_two_at_once("second");
-}
-
-#[tokio::test]
-async fn what_a_planner_leaves_half_done_of_a_link_its_successor_finishes() {
-    let fleet = Fleet::start().await;
-    apply(
-        &fleet,
-        &[
-            ("up", schedule(YEARLY, "", "ok", "")),
-            ("down", schedule(&after("up", "success"), "", "echo", "")),
-        ],
-    );
-    // A run that ended, and the record of the one that follows, without its task.
-    let pending = RunRecord {
-        schedule: Some("up".parse().expect("name")),
-        ..RunRecord::pending("up.manual-1".parse().expect("run"), QueueName::default_queue(), fleet.now())
-    };
-    let started = pending.apply(shared::run_state::RunEvent::Started, fleet.now()).expect("starts");
-    let ended = started.apply(shared::run_state::RunEvent::Succeeded, fleet.now()).expect("ends");
-    let ledger = fleet.streams.ledger();
-    assert!(matches!(ledger.create(&ended).await.expect("created"), Creation::Created(_)));
-    let upstream = Upstream { run: ended.id.clone(), status: ended.status, ended_at: fleet.now() };
-    let down = "down".parse().expect("name");
-    let half = RunRecord::chained(&down, upstream, QueueName::default_queue(), fleet.now());
-    assert!(matches!(ledger.create(&half).await.expect("created"), Creation::Created(_)));
-    let _worker = fleet.worker(&[]);
-    let _planner = fleet.planner();
-    let record = fleet.end_of(&half.id.to_string()).await;
-    assert_eq!((record.status, record.created_at), (RunState::Success, half.created_at));
-    assert_eq!(fleet.target.calls().len(), 1);
 }
 
 #[tokio::test]

@@ -56,7 +56,9 @@ async fn a_slot_runs_in_shards_that_know_their_index_and_its_record_ends_when_al
         at.to_rfc3339()
     );
     let down = "down: {after: {schedule: parts}, task: {target_service: target, action: echo}}";
-    fleet.apply(&definitions(&[&parts, down]));
+    let spread =
+        "spread: {after: {schedule: parts}, shards: 2, task: {target_service: target, action: echo}}";
+    fleet.apply(&definitions(&[&parts, down, spread]));
     let parent = RunId::planned(&name("parts"), Slot::at(at));
     let record = fleet.end_of(&parent.to_string()).await;
     assert_eq!((record.status, record.slot, record.worker), (RunState::Success, Some(at), None));
@@ -79,9 +81,18 @@ async fn a_slot_runs_in_shards_that_know_their_index_and_its_record_ends_when_al
     let follower = run_after(&name("down"), &parent).to_string();
     assert_eq!(fleet.end_of(&follower).await.status, RunState::Success);
     assert_eq!(fleet.target.calls_of(&follower)[0].body["upstream"]["output"], output);
+    // A run that follows another may have shards itself: each is told what it follows.
+    let spread = run_after(&name("spread"), &parent);
+    assert_eq!(fleet.end_of(&spread.to_string()).await.status, RunState::Success);
+    for index in 0..2 {
+        let call = fleet.target.calls_of(&part(&spread, index)).remove(0);
+        assert_eq!(call.body["upstream"]["output"], output);
+        assert_eq!(call.body["shard"], json!({"parent": spread, "index": index, "total": 2}));
+    }
     nothing_is_open(&fleet, "parts").await;
+    nothing_is_open(&fleet, "spread").await;
     let records = fleet.records().await;
-    assert_eq!(records.len(), 1 + 4 + 1, "the whole is followed, and not its shards");
+    assert_eq!(records.len(), (1 + 4) + 1 + (1 + 2), "the whole is followed, and not its shards");
     let shown = fleet.cronfleet(&["describe", "run", &parent.to_string()]);
     assert!(shown.contains("4 of 4 have ended: 4 SUCCESS"), "{shown}");
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{hash::partition_of, names::Name, run_record::RunRecord};
+use shared::{Timestamp, hash::partition_of, names::Name, run_record::RunRecord};
 use streams::bucket::Stored;
 
 /// Before an end is tried again, and at most.
@@ -125,6 +125,14 @@ impl Work {
         }
     }
 
+    /// How many wait because one before them, of the same schedule, could not be dealt with, and since when the oldest.
+    pub(crate) fn held_back(&self) -> Option<(usize, Timestamp)> {
+        let stuck = self.waiting.iter().filter(|(name, _)| self.held_back.contains_key(*name));
+        let (counts, oldest): (Vec<usize>, Vec<Option<Timestamp>>) =
+            stuck.map(|(_, items)| (items.len(), items.front().map(|item| item.end.stored_at))).unzip();
+        Some((counts.iter().sum(), oldest.into_iter().flatten().min()?))
+    }
+
     /// How many are not dealt with.
     pub(crate) fn len(&self) -> usize {
         self.waiting.values().map(VecDeque::len).sum()
@@ -233,6 +241,7 @@ mod tests {
         let mut work = Work::default();
         work.open(partition_of("one"), 0);
         work.take_in(end(5), std::slice::from_ref(&one));
+        assert_eq!(work.held_back(), None);
         let mut now = NOW;
         for wait_ms in [500, 1_000, 2_000, 4_000, 5_000, 5_000] {
             assert_eq!(begun(&mut work, now).len(), 1);
@@ -240,7 +249,8 @@ mod tests {
             assert!(begun(&mut work, now + Duration::from_millis(wait_ms - 1)).is_empty());
             now += Duration::from_millis(wait_ms);
         }
+        assert_eq!(work.held_back(), Some((1, end(5).stored_at)));
         work.close(partition_of("one"));
-        assert_eq!((work.len(), work.behind()), (0, None));
+        assert_eq!((work.len(), work.behind(), work.held_back()), (0, None, None));
     }
 }
