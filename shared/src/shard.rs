@@ -52,6 +52,11 @@ impl Shards {
         Self { total, ..Self::default() }
     }
 
+    /// How many there are, at most as many as may be, whoever wrote the record.
+    pub fn parts(&self) -> u16 {
+        self.total.min(SHARDS_MAX)
+    }
+
     /// How many have ended.
     pub fn ended(&self) -> u16 {
         self.succeeded + self.failed + self.cancelled

@@ -265,12 +265,24 @@ async fn a_cycle_and_a_schedule_nobody_knows_are_refused_with_the_way_and_the_ne
         assert!(!output.status.success() && said.contains(words), "{when}: {said}");
         assert!(said.contains("line 2"), "with its place: {said}");
     }
+    let alone = fleet.folder().join("alone.yaml");
+    let text = format!("schedules:\n  report: {}\n", schedule(&after("check", "success"), "", "ok", ""));
+    std::fs::write(&alone, text).expect("a file");
+    let arguments = ["apply", "-f", alone.to_str().expect("a path"), "--prune"];
+    let said = String::from_utf8_lossy(&fleet.try_cronfleet(&arguments).stderr).into_owned();
+    assert!(said.contains("schedule \"check\" is not declared"), "it would be gone: {said}");
     let shown = fleet.cronfleet_json(&["get", "schedules"]);
     assert_eq!(shown.as_array().map(Vec::len), Some(3), "{shown}");
     let table = fleet.cronfleet(&["get", "schedules"]);
     assert!(table.contains("after check (success)"), "{table}");
     let next = fleet.cronfleet(&["next", "report", "--lang", "en"]);
     assert!(next.contains("report: whenever a run of check succeeds"), "{next}");
+    fleet.cronfleet(&["delete", "check"]);
+    let doctor = String::from_utf8_lossy(&fleet.try_cronfleet(&["doctor"]).stdout).into_owned();
+    assert!(
+        doctor.contains("schedule \"check\" is not declared"),
+        "its follower waits, and it is seen: {doctor}"
+    );
 }
 
 #[tokio::test]

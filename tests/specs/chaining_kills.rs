@@ -6,6 +6,7 @@ use harness::{Fleet, PlainClient, eventually, wait::for_a_while, within};
 use shared::{
     after::Upstream,
     names::QueueName,
+    run::RunId,
     run_record::RunRecord,
     run_state::{RunEvent, RunState},
 };
@@ -15,6 +16,20 @@ use crate::{
     chaining::{YEARLY, after, all_is_followed, apply, following, runs_of, schedule},
     planners::resize_tasks,
 };
+
+/// The record of a run that has ended well, as a worker leaves it.
+async fn ended_run(fleet: &Fleet, run: &str) -> RunRecord {
+    let run: RunId = run.parse().expect("run");
+    let pending = RunRecord {
+        schedule: Some(run.name.clone()),
+        ..RunRecord::pending(run, QueueName::default_queue(), fleet.now())
+    };
+    let started = pending.apply(RunEvent::Started, fleet.now()).expect("starts");
+    let ended = started.apply(RunEvent::Succeeded, fleet.now()).expect("ends");
+    let created = fleet.streams.ledger().create(&ended).await.expect("created");
+    assert!(matches!(created, Creation::Created(_)));
+    ended
+}
 
 #[tokio::test]
 async fn a_chain_goes_on_late_and_marked_when_its_planner_is_killed_before_the_end_that_is_followed() {
@@ -42,14 +57,18 @@ async fn a_chain_goes_on_late_and_marked_when_its_planner_is_killed_before_the_e
     assert_eq!(fleet.record(&down).await, None, "nobody was there to see it");
     // A schedule that comes while nobody plans, and follows the same one, follows what ends from then on.
     apply(&fleet, &[("new", schedule(&after("up", "always"), "", "echo", ""))]);
+    let meanwhile = ended_run(&fleet, "up.manual-1").await.id.to_string();
     let _planner = fleet.planner();
     let record = fleet.end_of(&down).await;
     assert_eq!((record.status, record.late), (RunState::Success, true));
     let record = fleet.end_of(&following("last", &down)).await;
     assert_eq!((record.status, record.late), (RunState::Success, false), "its own upstream ended just now");
     all_is_followed(&fleet, "up", "new").await;
+    for name in ["new", "down"] {
+        assert_eq!(fleet.end_of(&following(name, &meanwhile)).await.status, RunState::Success, "{name}");
+    }
     let runs = runs_of(&fleet, "new").await;
-    assert_eq!(runs.len(), 1, "what had ended before it was registered is not its own: {runs:?}");
+    assert_eq!(runs.len(), 2, "what had ended before it was registered is not its own: {runs:?}");
     assert_eq!(fleet.target.calls_of(&down).len(), 1);
 }
 
@@ -145,14 +164,8 @@ async fn what_a_planner_leaves_half_done_of_a_link_its_successor_finishes() {
         ],
     );
     // A run that ended, and the record of the one that follows, without its task.
-    let pending = RunRecord {
-        schedule: Some("up".parse().expect("name")),
-        ..RunRecord::pending("up.manual-1".parse().expect("run"), QueueName::default_queue(), fleet.now())
-    };
-    let started = pending.apply(RunEvent::Started, fleet.now()).expect("starts");
-    let ended = started.apply(RunEvent::Succeeded, fleet.now()).expect("ends");
+    let ended = ended_run(&fleet, "up.manual-1").await;
     let ledger = fleet.streams.ledger();
-    assert!(matches!(ledger.create(&ended).await.expect("created"), Creation::Created(_)));
     let upstream = Upstream { run: ended.id.clone(), status: ended.status, ended_at: fleet.now() };
     let down = "down".parse().expect("name");
     let half = RunRecord::chained(&down, upstream, QueueName::default_queue(), fleet.now());

@@ -37,7 +37,7 @@ pub(crate) async fn fan_out(
         let reason = Reason::SkippedOverlap;
         return dispatcher.end(parent, revision, RunEvent::Skipped, reason, Some(error)).await;
     }
-    stream::iter(0..shards.total)
+    stream::iter(0..shards.parts())
         .map(|index| make(streams, dispatcher, parent, &due.task, index))
         .buffer_unordered(SHARDS_IN_FLIGHT_MAX)
         .try_collect::<()>()
@@ -69,7 +69,7 @@ async fn make(
 
 /// The record of a part of a run.
 pub(super) fn part_of(parent: &RunRecord, index: u16, now: shared::Timestamp) -> RunRecord {
-    let total = parent.shards.map_or(0, |shards| shards.total);
+    let total = parent.shards.map_or(0, |shards| shards.parts());
     RunRecord {
         schedule: parent.schedule.clone(),
         slot: parent.slot,
@@ -160,7 +160,7 @@ async fn is_over(streams: &Streams, run: &RunId) -> Result<bool, ReadError> {
         return Ok(record.status.is_final());
     }
     // Cancelled at once; its parts may need a moment, or a worker, to stop.
-    let total = record.shards.map_or(0, |shards| shards.total);
+    let total = record.shards.map_or(0, |shards| shards.parts());
     for index in 0..total {
         match streams.ledger().get(&shard_of(run, index)).await {
             Ok(Some(part)) if !part.value.status.is_final() => return Ok(false),

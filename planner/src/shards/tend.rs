@@ -74,7 +74,7 @@ impl Tender {
             return Ok(!list.runs.is_empty());
         }
         let open: Vec<RunId> = list.runs.into_iter().filter(|run| !over.contains(run)).collect();
-        // Stale: somebody entered another one meanwhile. The next look, which is at once, finds these over again.
+        // Stale: somebody entered another one meanwhile. The next look finds these over again.
         self.streams.sharded_runs().write(&self.name, &open, list.revision).await?;
         Ok(true)
     }
@@ -134,7 +134,7 @@ impl Tender {
     async fn count(&mut self, parent: &Stored<RunRecord>) -> Result<bool, DispatchError> {
         let run = &parent.value.id;
         let asked = self.streams.cancel_asked(&parent.value).await?;
-        let total = parent.value.shards.map_or(0, |shards| shards.total);
+        let total = parent.value.shards.map_or(0, |shards| shards.parts());
         let now = self.streams.clock().elapsed();
         let (streams, fresh) = (&self.streams, || Open {
             tally: Tally::new(run, total),
@@ -177,7 +177,7 @@ impl Tender {
     /// Stops the parts of a run that was cancelled before it was said to run, those that are still to be made included. Whether
     /// all have ended.
     async fn stop_parts(&mut self, parent: &RunRecord) -> Result<bool, DispatchError> {
-        let total = parent.shards.map_or(0, |shards| shards.total);
+        let total = parent.shards.map_or(0, |shards| shards.parts());
         if parent.reason == Some(Reason::SkippedOverlap) {
             return Ok(true);
         }
