@@ -40,7 +40,7 @@ async fn a_chain_goes_on_late_and_marked_when_its_planner_is_killed_before_the_e
         &fleet,
         &[
             ("up", schedule(YEARLY, "", "slow", "ms: 1500")),
-            ("down", schedule(&after("up", "always"), "", "echo", "")),
+            ("down", schedule(&after("up", "always"), "overlap: allow,", "echo", "")),
             ("last", schedule(&after("down", "success"), "", "echo", "")),
         ],
     );

@@ -12,6 +12,7 @@ mod bad_input;
 mod bench;
 mod cancelling;
 mod chaining;
+mod chaining_cluster;
 mod chaining_kills;
 mod cluster;
 mod control;
