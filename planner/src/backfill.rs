@@ -408,6 +408,7 @@ impl<'a> Work<'a> {
                 backfill: Some(request.id.clone()),
                 definition_revision: Some(request.revision),
                 queue: plan.schedule.queue.clone(),
+                shards: plan.schedule.shards(),
                 ..record
             };
             describe(record, &task)

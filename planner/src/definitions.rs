@@ -1,7 +1,7 @@
 //! Following the buckets of definitions. A watch that is lost begins anew, with everything that is there: the book
 //! knows what it has seen before.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use shared::{
@@ -18,7 +18,7 @@ use streams::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::PlannerError;
+use crate::{PlannerError, chain::Links};
 
 /// Waits before a lost watch is begun anew: quick at first, never in a hot loop (each watch is a consumer).
 const REWATCH_WAIT: Duration = Duration::from_millis(250);
@@ -53,6 +53,7 @@ pub(crate) async fn follow(
     bucket: Bucket,
     streams: Streams,
     changes: mpsc::Sender<Change>,
+    links: Arc<Links>,
     stop: CancellationToken,
 ) -> Result<(), PlannerError> {
     let mut wait = REWATCH_WAIT;
@@ -60,7 +61,7 @@ pub(crate) async fn follow(
         let begun = streams.clock().elapsed();
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            ended = watch(bucket, &streams, &changes) => if let Err(error) = ended {
+            ended = watch(bucket, &streams, &changes, &links) => if let Err(error) = ended {
                 tracing::warn!(%error, ?bucket, "The watch of {bucket:?} is lost: {error}");
             },
         }
@@ -73,20 +74,36 @@ pub(crate) async fn follow(
     }
 }
 
-async fn watch(bucket: Bucket, streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
+async fn watch(
+    bucket: Bucket,
+    streams: &Streams,
+    changes: &mpsc::Sender<Change>,
+    links: &Links,
+) -> Result<(), ReadError> {
     match bucket {
-        Bucket::Schedules => watch_schedules(streams, changes).await,
+        Bucket::Schedules => watch_schedules(streams, changes, links).await,
         Bucket::Catalog => watch_catalog(streams, changes).await,
     }
 }
 
-async fn watch_schedules(streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
+async fn watch_schedules(
+    streams: &Streams,
+    changes: &mpsc::Sender<Change>,
+    links: &Links,
+) -> Result<(), ReadError> {
+    links.note_watch_begins();
     let mut watch = streams.schedules().watch_definitions().await?;
     while let Some(seen) = watch.next().await {
         let change = match seen? {
-            Seen::Version(version) => Change::Schedule(version),
+            Seen::Version(version) => {
+                links.note(&version);
+                Change::Schedule(version)
+            }
             Seen::Pause(pause) => Change::Pause(pause),
-            Seen::Current => Change::SchedulesCurrent,
+            Seen::Current => {
+                links.note_current();
+                Change::SchedulesCurrent
+            }
         };
         let _ = changes.send(change).await;
     }

@@ -16,14 +16,14 @@ use shared::{
     task::Task,
     trace::TraceContext,
 };
-use streams::{ReadError, Streams, WriteError, cancel::CancelError, tasks::DueTask};
+use streams::{ReadError, Streams, WriteError, cancel::CancelError, ledger::Update, tasks::DueTask};
 
 use crate::{
     lines::Lines,
     machine::{
         ask::Unanswered,
         contending::{Contending, Contention},
-        dispatching::{Dispatching, IfPending, Wanted, closed},
+        dispatching::{Dispatching, IfPending, Wanted, closed, ended},
         placing::Placement,
     },
     perform::drive,
@@ -89,6 +89,7 @@ impl Dispatcher {
             schedule: Some(run.name.clone()),
             by: Some(by.to_owned()),
             definition_revision: Some(revision),
+            shards: schedule.shards(),
             ..RunRecord::pending(run, schedule.queue.clone(), self.streams.clock().now())
         };
         let record = describe(record, &task);
@@ -159,12 +160,36 @@ impl Dispatcher {
         definition.is_some() && alone.get(name).copied() == definition
     }
 
+    /// Looks at who is in the way of a run, and helps what has ended out of it.
+    pub(crate) async fn contend(&self, run: &RunId) -> Result<Contention, DispatchError> {
+        Ok(drive(&self.streams, Contending::new(run.clone())).await?)
+    }
+
+    /// Ends a run that no worker has had.
+    pub(crate) async fn end(
+        &self,
+        record: &RunRecord,
+        revision: u64,
+        event: RunEvent,
+        reason: Reason,
+        error: Option<RunError>,
+    ) -> Result<Outcome, DispatchError> {
+        let Some(ended) = ended(record, event, reason, error, self.streams.clock().now()) else {
+            return Ok(Outcome::Dispatched);
+        };
+        Ok(match self.streams.ledger().update(&ended, revision).await? {
+            Update::Stored(_) => Outcome::Closed,
+            // A worker or another planner moved it on.
+            Update::Stale => Outcome::Dispatched,
+        })
+    }
+
     /// Whether no run of a schedule but this one is queued or running; what an ended one left behind is removed.
     pub(crate) async fn is_free(&self, schedule: &Name) -> Result<bool, DispatchError> {
         // A run that cannot be: whoever holds the lock is another.
         let nobody = RunId { name: schedule.clone(), key: shared::names::RunKey::unique() };
         for _ in 0..2 {
-            match drive(&self.streams, Contending::new(nobody.clone())).await? {
+            match self.contend(&nobody).await? {
                 Contention::Free | Contention::Ours => return Ok(true),
                 Contention::Freed => {}
                 Contention::Held(_) | Contention::ToBeBuried => return Ok(false),

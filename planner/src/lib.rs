@@ -33,6 +33,8 @@
 //! | `status.rs` | what the planner says of itself at each heartbeat |
 //! | `definitions.rs` | following the buckets of definitions |
 //! | `trigger.rs` | runs asked for by hand |
+//! | `chain/` | runs that follow the ends of other schedules' runs |
+//! | `shards/` | runs in several parts: making the parts, and the end of the whole |
 //! | `backfill.rs` | ranges of slots asked for by hand |
 //! | `delayed/` | submissions that wait for their instant |
 
@@ -41,6 +43,7 @@ mod backfill;
 mod backlog;
 mod book;
 mod catch_up;
+mod chain;
 mod clock_guard;
 mod definitions;
 mod delayed;
@@ -56,6 +59,7 @@ mod news;
 mod pauses;
 mod perform;
 mod planning_loop;
+mod shards;
 mod share;
 mod status;
 mod table;
@@ -130,11 +134,15 @@ impl Planner {
 
         let mut parts = Parts::default();
         let streams = || self.streams.clone();
+        let links = Arc::new(chain::Links::default());
         for bucket in [Bucket::Schedules, Bucket::Catalog] {
-            let following = definitions::follow(bucket, streams(), changes.clone(), planning.clone());
+            let links = Arc::clone(&links);
+            let following = definitions::follow(bucket, streams(), changes.clone(), links, planning.clone());
             parts.spawn("watch of definitions", following);
         }
         drop(changes);
+        let shepherd = shards::Shepherd::new(streams(), Arc::clone(&holdings), self.id.clone());
+        parts.spawn("shards", shepherd.follow(planning.clone()));
         let id = self.id.clone();
         let advance = advance::Advance::new(streams(), Arc::clone(&holdings), id);
         parts.spawn("lines", advance.follow(planning.clone()));
@@ -145,6 +153,15 @@ impl Planner {
             Arc::clone(&guard),
         );
         parts.spawn("planning loop", plans.run(waiting, planning.clone()));
+        let chains = chain::Chains::new(
+            streams(),
+            dispatcher.clone(),
+            Arc::clone(&holdings),
+            Arc::clone(&status),
+            Arc::clone(&guard),
+            links,
+        );
+        parts.spawn("chains", chains.run(planning.clone()));
         parts.spawn("triggers", trigger::follow(streams(), dispatcher.clone(), planning.clone()));
         parts.spawn(
             "backfills",

@@ -12,8 +12,10 @@ use streams::{
 };
 
 use crate::{
+    dispatch::{Dispatcher, Outcome},
     lines::Lines,
     machine::ask::{Answer, Ask, CursorFound, Definition, Flow, Next, Publishing},
+    shards,
 };
 
 /// Does what is asked for, and answers. Whatever goes wrong is an answer too.
@@ -25,6 +27,7 @@ pub async fn perform(streams: &Streams, ask: Ask) -> Answer {
         | Ask::RemoveTask(_)
         | Ask::WriteLine { .. }
         | Ask::WriteCursor { .. }
+        | Ask::FanOut { .. }
         | Ask::Cancel(_) => write(streams, ask).await,
         Ask::Wait(wait) => {
             streams.clock().sleep(wait).await;
@@ -73,6 +76,14 @@ async fn write(streams: &Streams, ask: Ask) -> Answer {
                     | WriteError::Refused { .. }
                     | WriteError::Header { .. }),
                 ) => Answer::Published(Publishing::Never(error.to_string())),
+                Err(error) => failed(&error),
+            }
+        }
+        Ask::FanOut { due, revision, overlap } => {
+            let dispatcher = Dispatcher::new(streams.clone());
+            // Each part goes the way of a run, which may be to here again: but a part has no parts.
+            match Box::pin(shards::fan_out(streams, &dispatcher, &due, revision, overlap)).await {
+                Ok(outcome) => Answer::Is(outcome != Outcome::Closed),
                 Err(error) => failed(&error),
             }
         }

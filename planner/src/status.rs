@@ -25,6 +25,10 @@ const LEAVE_WAIT_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Status {
     id: MemberId,
     now: Mutex<PlannerStatus>,
+    /// Schedules that follow themselves: each can be understood, and all of them together cannot.
+    cycles: Mutex<Vec<String>>,
+    /// Ends of runs that wait to be followed.
+    ends_waiting: Mutex<Option<Waiting>>,
     news: Notify,
 }
 
@@ -43,7 +47,13 @@ impl Status {
             waiting: None,
             stopping: false,
         };
-        Self { id, now: Mutex::new(now), news: Notify::new() }
+        Self {
+            id,
+            now: Mutex::new(now),
+            cycles: Mutex::default(),
+            ends_waiting: Mutex::default(),
+            news: Notify::new(),
+        }
     }
 
     pub(crate) fn id(&self) -> &MemberId {
@@ -52,6 +62,19 @@ impl Status {
 
     pub(crate) fn note_schedules(&self, (known, invalid): (usize, Vec<String>)) {
         self.change(|status| (status.schedules, status.invalid) = (known, invalid));
+    }
+
+    /// Notes the ends of runs that wait to be followed.
+    pub(crate) fn note_ends_waiting(&self, waiting: Option<Waiting>) {
+        *self.ends_waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+    }
+
+    /// Notes the schedules that follow themselves. Whether that is news.
+    pub(crate) fn note_cycles(&self, cycles: Vec<String>) -> bool {
+        let mut known = self.cycles.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *known != cycles;
+        *known = cycles;
+        is_news
     }
 
     pub(crate) fn note_partitions(&self, partitions: Vec<u16>) {
@@ -95,7 +118,18 @@ impl Status {
     }
 
     pub(crate) fn member(&self) -> Member {
-        Member::Planner(self.now.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        now.invalid.extend(self.cycles.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        let ends = self.ends_waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        now.waiting = match (now.waiting, ends) {
+            (Some(slots), Some(ends)) => Some(Waiting {
+                slots: slots.slots + ends.slots,
+                since: slots.since.min(ends.since),
+                why: slots.why,
+            }),
+            (slots, ends) => slots.or(ends),
+        };
+        Member::Planner(now)
     }
 
     fn change(&self, change: impl FnOnce(&mut PlannerStatus)) {

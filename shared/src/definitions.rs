@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    after::{cycle_through, cycle_words},
     calendar::{Calendar, CalendarError, ReadFile},
     limits::{DEFINITIONS_BYTES_MAX, QUEUES_MAX},
     mistake,
@@ -79,6 +80,16 @@ pub enum DefinitionsError {
         /// " (did you mean …?)", or nothing.
         hint: String,
     },
+    /// A schedule follows, in the end, itself.
+    #[error(
+        "schedule {schedule:?}: its `after` leads back to itself: {way}; a chain has a beginning: give one of them cron, every or at"
+    )]
+    Cycle {
+        /// The schedule.
+        schedule: String,
+        /// The way back: `a after b after a`.
+        way: String,
+    },
     /// A schedule's task does not go with its target.
     #[error("schedule {schedule:?}: {source}")]
     Task {
@@ -93,9 +104,9 @@ impl DefinitionsError {
     /// The schedule that is at fault, if one is.
     pub fn schedule(&self) -> Option<&str> {
         match self {
-            DefinitionsError::Unknown { schedule, .. } | DefinitionsError::Task { schedule, .. } => {
-                Some(schedule)
-            }
+            DefinitionsError::Unknown { schedule, .. }
+            | DefinitionsError::Cycle { schedule, .. }
+            | DefinitionsError::Task { schedule, .. } => Some(schedule),
             _ => None,
         }
     }
@@ -174,8 +185,27 @@ impl Definitions {
                     self.calendars.keys().chain(fleet.calendars.keys()).map(CalendarName::as_str).collect();
                 return Err(unknown("calendar", wanted.as_str(), known));
             }
+            if let Some(wanted) = self.upstream_of(fleet, name)
+                && self.schedule_of(fleet, wanted).is_none()
+            {
+                let known = self.schedules.keys().chain(fleet.schedules.keys()).map(Name::as_str).collect();
+                return Err(unknown("schedule", wanted.as_str(), known));
+            }
+            if let Some(way) = cycle_through(name, |at| self.upstream_of(fleet, at)) {
+                let way = cycle_words(&way);
+                return Err(DefinitionsError::Cycle { schedule: name.to_string(), way });
+            }
         }
         Ok(())
+    }
+
+    /// A schedule as it will be: as it is here, or else as the fleet has it.
+    fn schedule_of<'a>(&'a self, fleet: &'a Definitions, name: &Name) -> Option<&'a Schedule> {
+        self.schedules.get(name).or_else(|| fleet.schedules.get(name))
+    }
+
+    fn upstream_of<'a>(&'a self, fleet: &'a Definitions, name: &Name) -> Option<&'a Name> {
+        Some(&self.schedule_of(fleet, name)?.after()?.schedule)
     }
 }
 
@@ -304,6 +334,35 @@ calendars:
             let error = Definitions::parse(&text).expect(to).check_references(&Definitions::default());
             let message = error.expect_err(to).to_string();
             assert!(message.contains(part), "{to}: {message}");
+        }
+    }
+
+    fn chained(links: &[(&str, &str)]) -> Definitions {
+        let mut text = String::from("schedules:\n  first: {every: 1h, task: {command: [a]}}\n");
+        for (name, upstream) in links {
+            let after = format!("{{schedule: {upstream}, on: always}}");
+            let _ = writeln!(text, "  {name}: {{after: {after}, task: {{command: [a]}}}}");
+        }
+        Definitions::parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn a_chain_has_a_beginning_in_the_file_and_the_fleet_together() {
+        let fleet = chained(&[("b", "a"), ("c", "b")]);
+        for (links, part) in [
+            (&[("x", "c"), ("y", "x")][..], None),
+            (&[("a", "first")], None),
+            (&[("a", "a")], Some("a after a; a chain has a beginning")),
+            (&[("a", "c")], Some("a after c after b after a;")),
+            (&[("b", "first"), ("a", "c")], None),
+            (&[("x", "y"), ("y", "x")], Some("x after y after x;")),
+            (&[("x", "frist")], Some("schedule \"frist\" is not declared (did you mean \"first\"?)")),
+        ] {
+            let found = chained(links).check_references(&fleet).map_err(|error| error.to_string());
+            match part {
+                None => assert_eq!(found, Ok(()), "{links:?}"),
+                Some(part) => assert!(found.expect_err("refused").contains(part), "{links:?}"),
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod after;
 pub mod backfill;
 pub mod bounds;
 pub mod calendar;
@@ -27,6 +28,7 @@ pub mod run;
 pub mod run_record;
 pub mod run_state;
 pub mod schedule;
+pub mod shard;
 pub mod slot;
 pub mod suggest;
 pub mod target;

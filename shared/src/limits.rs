@@ -13,6 +13,8 @@ pub const TASK_BYTES_MAX: usize = 256 * 1024;
 pub const DEFINITIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a run's output kept in its record; what is longer is cut and marked.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the upstream run's output that a command finds in its environment; a longer one is in its input only.
+pub const UPSTREAM_OUTPUT_VARIABLE_BYTES_MAX: usize = 32 * 1024;
 /// Levels of lists and objects within each other, in a task's parameters and in an output. Far below what JSON readers stop
 /// at (128), because both are stored within other JSON.
 pub const JSON_DEPTH_MAX: usize = 64;
@@ -119,6 +121,22 @@ pub const ROUND_SLEEP_MAX: Duration = Duration::from_millis(500);
 /// Dispatches a planner has in flight at once.
 pub const DISPATCHES_IN_FLIGHT_MAX: usize = 256;
 
+/// Runs of one slot, at most, when a schedule has several.
+pub const SHARDS_MAX: u16 = 256;
+/// Slots of one schedule whose shards are at work at once with overlap `allow`; what comes then is recorded as skipped.
+pub const SHARDED_OPEN_MAX: usize = 100;
+/// Shards of one slot that are made or looked at at once.
+pub const SHARDS_IN_FLIGHT_MAX: usize = 32;
+/// How often the shards of a run are looked at although nothing was heard, and how often its progress is written at most.
+pub const SHARDS_LOOK: Duration = Duration::from_secs(2);
+
+/// Ends of runs that a planner is dealing with at once because other schedules follow them; then it reads no further.
+pub const CHAIN_ENDS_OPEN_MAX: usize = 1_024;
+/// Schedules whose runs a planner has picked out of the ledger for it; of more it reads the whole ledger.
+pub const CHAIN_FILTERS_MAX: usize = 200;
+/// How often the place up to which ends were followed is written down, if it has moved.
+pub const CHAIN_CURSOR_WRITE: Duration = Duration::from_secs(1);
+
 /// How long a submission may wait for its instant, at most.
 pub const DELAY_MAX: Duration = Duration::from_hours(8784);
 /// Delayed submissions a planner has in hand at once: read, waiting for their last moments, or on their way.
@@ -193,11 +211,16 @@ const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);
+// A variable of the environment holds 128 KiB on Linux, and the upstream's output is never longer than an output.
+const _: () =
+    assert!(UPSTREAM_OUTPUT_VARIABLE_BYTES_MAX <= OUTPUT_BYTES_MAX && OUTPUT_BYTES_MAX < 128 * 1024);
 // A calendar as JSON fits into one message: a date is 13 bytes there.
 const _: () = assert!(2 * 13 * CALENDAR_DATES_MAX < MESSAGE_BYTES_MAX);
 // The whole life of a run with the default attempts fits its history: pending, and two writes an attempt.
 const _: () = assert!(1 + 2 * (ATTEMPTS_DEFAULT as i64) < RUN_HISTORY);
 // What catching up may run at once may also wait at once.
 const _: () = assert!(MISSED_RUNS_MAX <= WAITING_RUNS_MAX);
+// The keys of all sharded runs that are open are one value, too.
+const _: () = assert!(SHARDED_OPEN_MAX <= WAITING_RUNS_MAX);
 // The keys of all runs that wait are one value in a bucket.
 const _: () = assert!(WAITING_RUNS_MAX * (NAME_CHARS_MAX + 4) < MESSAGE_BYTES_MAX / 4);

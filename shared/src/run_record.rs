@@ -8,10 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Timestamp, limits,
+    Timestamp,
+    after::{Upstream, run_after},
+    limits,
     names::{ActionName, BackfillId, MemberId, Name, QueueName, TargetName},
     run::RunId,
     run_state::{IllegalTransition, RunEvent, RunState},
+    shard::{Shard, Shards},
     slot::Slot,
 };
 
@@ -53,6 +56,8 @@ pub enum Reason {
     Expired,
     /// An operator stopped it.
     ByOperator,
+    /// One of its shards failed, or was cancelled.
+    Shards,
     /// A reason of a newer version, which this one has no word for: the rest of the record still counts.
     #[serde(other)]
     Other,
@@ -84,6 +89,8 @@ pub enum ErrorKind {
     Lost,
     /// As many runs of the schedule wait as may.
     Overlap,
+    /// One of its shards failed.
+    Shards,
     /// Something in the worker itself.
     Internal,
     /// A kind of a newer version, which this one has no word for.
@@ -137,7 +144,16 @@ pub struct RunRecord {
     /// The instant before which it was not to run; absent if it was submitted to run at once.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub not_before: Option<Timestamp>,
-    /// Whether it was dispatched noticeably after its slot, or after the instant it waited for.
+    /// The run whose end it follows; absent unless its schedule is due `after` another.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub upstream: Option<Upstream>,
+    /// Which part of a sharded run it is; absent if it is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shard: Option<Shard>,
+    /// How far its parts are; absent unless its schedule has `shards`. No worker has such a run: its parts are runs themselves.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shards: Option<Shards>,
+    /// Whether it was dispatched noticeably after its slot, after the instant it waited for, or after the end it follows.
     #[serde(default)]
     pub late: bool,
     /// The attempt it is in or ended with, from 1; 0 before the first.
@@ -197,6 +213,9 @@ impl RunRecord {
             backfill: None,
             slot: None,
             not_before: None,
+            upstream: None,
+            shard: None,
+            shards: None,
             late: false,
             attempt: 0,
             fence: None,
@@ -230,6 +249,18 @@ impl RunRecord {
     pub fn delayed(id: RunId, not_before: Timestamp, queue: QueueName, at: Timestamp) -> Self {
         let late = at - not_before > chrono_duration(limits::LATE_AFTER);
         Self { not_before: Some(not_before), late, ..Self::pending(id, queue, at) }
+    }
+
+    /// A record of a schedule's run that follows the end of another.
+    pub fn chained(schedule: &Name, upstream: Upstream, queue: QueueName, at: Timestamp) -> Self {
+        let late = at - upstream.ended_at > chrono_duration(limits::LATE_AFTER);
+        let id = run_after(schedule, &upstream.run);
+        Self {
+            schedule: Some(schedule.clone()),
+            upstream: Some(upstream),
+            late,
+            ..Self::pending(id, queue, at)
+        }
     }
 
     /// The record after an event, or that the event cannot happen. Fields of the past are cleared, dates are set.
@@ -302,9 +333,10 @@ impl RunRecord {
         self
     }
 
-    /// How long after its slot, or the instant it waited for, the run was dispatched or will be.
+    /// How long after its slot, the instant it waited for or the end it follows, the run was dispatched or will be.
     pub fn lateness(&self) -> Option<Duration> {
-        (self.created_at - self.slot.or(self.not_before)?).to_std().ok()
+        let ended_at = || self.upstream.as_ref().map(|upstream| upstream.ended_at);
+        (self.created_at - self.slot.or(self.not_before).or_else(ended_at)?).to_std().ok()
     }
 }
 

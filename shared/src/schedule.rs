@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
+    after::{self, After, AfterError},
     bounds::{BoundsError, Exclusion},
     closed_day::OnClosedDay,
     cron::{CronError, DstPolicy, ZoneError},
     human_duration::HumanDuration,
     limits,
     names::{CalendarName, Name, QueueName},
+    shard::{self, Shards, ShardsError},
     task::Task,
     timing::{Timing, TimingFields},
     when::{IntervalError, When},
@@ -88,6 +90,8 @@ pub struct Schedule {
     pub timing: Arc<Timing>,
     /// What happens while the previous run has not ended.
     pub overlap: Overlap,
+    /// How many runs a slot has, if it is run in several parts.
+    pub shards: Option<u16>,
     /// What happens to slots that were missed.
     pub missed: Missed,
     /// How late a missed slot may still run.
@@ -119,7 +123,7 @@ pub struct ScheduleFields {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub description: Option<String>,
     /// When it is due, as Unix cron writes it: 5 fields, 6 with seconds first, 7 with the year last; or a list of
-    /// such lines. One of `cron`, `every` and `at`.
+    /// such lines. One of `cron`, `every`, `at` and `after`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cron: Option<CronLines>,
     /// The distance between two slots, counted from midnight UTC of 1970-01-01.
@@ -131,6 +135,9 @@ pub struct ScheduleFields {
     /// The one instant at which it is due (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub at: Option<Timestamp>,
+    /// The schedule whose runs it follows: due whenever one of them ends. It is handed the id, state and output of that run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<After>,
     /// The IANA zone its cron lines are read in. Default UTC.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timezone: Option<String>,
@@ -157,6 +164,11 @@ pub struct ScheduleFields {
     /// What happens at a slot while the previous run has not ended. Default skip.
     #[serde(default)]
     pub overlap: Overlap,
+    /// How many runs each slot has, which share its work: each is told its index and how many there are. Default: one run, and
+    /// no shards. With overlap skip or allow.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schemars(range(min = 1, max = limits::SHARDS_MAX))]
+    pub shards: Option<u16>,
     /// What happens to slots that passed while nobody could dispatch them. Default latest. A slot counts as missed when it is
     /// more than 15 s old; younger ones run as if nothing had happened.
     #[serde(default)]
@@ -180,8 +192,8 @@ pub struct ScheduleFields {
 /// A schedule that cannot be planned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
-    /// None of the three ways, or more than one.
-    #[error("a schedule has exactly one of `cron`, `every` and `at`; this one has {0}")]
+    /// None of the four ways, or more than one.
+    #[error("a schedule has exactly one of `cron`, `every`, `at` and `after`; this one has {0}")]
     When(&'static str),
     /// A line that cannot be planned.
     #[error(transparent)]
@@ -201,6 +213,12 @@ pub enum ScheduleError {
     /// Bounds that cannot be kept.
     #[error(transparent)]
     Bounds(#[from] BoundsError),
+    /// About slots, where there are none.
+    #[error(transparent)]
+    After(#[from] AfterError),
+    /// Shards that it cannot have.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
     /// Without a calendar no day is closed.
     #[error("on_closed_day is for schedules with `calendar`: name the calendar, or leave it out")]
     ClosedDay,
@@ -226,6 +244,7 @@ impl From<Schedule> for ScheduleFields {
             every: None,
             phase: None,
             at: None,
+            after: None,
             timezone: (timing.timezone != Tz::UTC).then(|| timing.timezone.name().to_owned()),
             dst: timing.dst,
             start: bounds.start,
@@ -234,6 +253,7 @@ impl From<Schedule> for ScheduleFields {
             exclude: bounds.exclude,
             jitter: (!bounds.jitter.is_zero()).then_some(HumanDuration(bounds.jitter)),
             overlap: schedule.overlap,
+            shards: schedule.shards,
             missed: schedule.missed,
             catch_up: Some(HumanDuration(schedule.catch_up)),
             calendar: schedule.calendar,
@@ -251,6 +271,10 @@ impl From<Schedule> for ScheduleFields {
                 fields.phase = (!phase.is_zero()).then_some(HumanDuration(phase));
             }
             When::At(at) => fields.at = Some(at),
+            When::After(after) => {
+                fields.after = Some(after);
+                fields.catch_up = None;
+            }
         }
         fields
     }
@@ -269,6 +293,10 @@ impl Schedule {
         mut fields: ScheduleFields,
         timing: impl FnOnce(TimingFields) -> Result<Arc<Timing>, ScheduleError>,
     ) -> Result<Self, ScheduleError> {
+        shard::check(fields.shards, fields.overlap)?;
+        if fields.after.is_some() {
+            after::check_fields(&fields)?;
+        }
         let timing = timing(TimingFields::take(&mut fields))?;
         let catch_up = fields.catch_up.unwrap_or(HumanDuration(limits::CATCH_UP_DEFAULT));
         if catch_up.0 > limits::CATCH_UP_MAX {
@@ -281,6 +309,7 @@ impl Schedule {
             description: fields.description,
             timing,
             overlap: fields.overlap,
+            shards: fields.shards,
             missed: fields.missed,
             catch_up: catch_up.0,
             calendar: fields.calendar,
@@ -295,6 +324,11 @@ impl Schedule {
     pub fn named(mut self, name: &Name) -> Self {
         self.timing = self.timing.named(name);
         self
+    }
+
+    /// The parts of a run of it that is just made; none if it is run as a whole.
+    pub fn shards(&self) -> Option<Shards> {
+        self.shards.map(Shards::new)
     }
 }
 

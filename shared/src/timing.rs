@@ -14,6 +14,7 @@ use chrono_tz::Tz;
 
 use crate::{
     Timestamp,
+    after::After,
     bounds::{Bounds, Exclusion},
     closed_day::OnClosedDay,
     cron::{CronError, CronExpr, DstPolicy, parse_zone},
@@ -60,6 +61,7 @@ pub struct TimingFields {
     pub(crate) every: Option<HumanDuration>,
     pub(crate) phase: Option<HumanDuration>,
     pub(crate) at: Option<Timestamp>,
+    pub(crate) after: Option<After>,
     pub(crate) timezone: Option<String>,
     pub(crate) dst: DstPolicy,
     pub(crate) start: Option<Timestamp>,
@@ -78,6 +80,7 @@ impl TimingFields {
             every: fields.every.take(),
             phase: fields.phase.take(),
             at: fields.at.take(),
+            after: fields.after.take(),
             timezone: fields.timezone.take(),
             dst: std::mem::take(&mut fields.dst),
             start: fields.start.take(),
@@ -110,11 +113,12 @@ impl TryFrom<TimingFields> for Timing {
         if fields.phase.is_some() && fields.every.is_none() {
             return Err(ScheduleError::Phase);
         }
-        let when = match (fields.cron, fields.every, fields.at) {
-            (Some(lines), None, None) => When::Cron(parse_lines(lines)?),
-            (None, Some(every), None) => When::every(every.0, fields.phase.unwrap_or_default().0)?,
-            (None, None, Some(at)) => When::At(at.trunc_subsecs(0)),
-            (None, None, None) => return Err(ScheduleError::When("none")),
+        let when = match (fields.cron, fields.every, fields.at, fields.after) {
+            (Some(lines), None, None, None) => When::Cron(parse_lines(lines)?),
+            (None, Some(every), None, None) => When::every(every.0, fields.phase.unwrap_or_default().0)?,
+            (None, None, Some(at), None) => When::At(at.trunc_subsecs(0)),
+            (None, None, None, Some(after)) => When::After(after),
+            (None, None, None, None) => return Err(ScheduleError::When("none")),
             _ => return Err(ScheduleError::When("more than one")),
         };
         let timezone = fields.timezone.as_deref().map_or(Ok(Tz::UTC), parse_zone)?;
@@ -131,7 +135,9 @@ impl TryFrom<TimingFields> for Timing {
         } else {
             let nominal = |after| when.next_after(after, timezone, fields.dst);
             let bounds = bounds.check()?;
-            bounds.check_comes(timezone, &nominal)?;
+            if !matches!(when, When::After(_)) {
+                bounds.check_comes(timezone, &nominal)?;
+            }
             Some(Box::new(bounds.named("", timezone, &nominal)))
         };
         Ok(Self {
@@ -162,6 +168,14 @@ impl Timing {
     pub fn is_spread(&self) -> bool {
         let by_line = matches!(&self.when, When::Cron(lines) if lines.iter().any(CronExpr::is_spread));
         by_line || self.bounds.as_ref().is_some_and(|bounds| !bounds.jitter.is_zero())
+    }
+
+    /// The schedule whose runs are followed, if it is due when they end.
+    pub fn after(&self) -> Option<&After> {
+        match &self.when {
+            When::After(after) => Some(after),
+            _ => None,
+        }
     }
 
     /// The same under a schedule's name: `H` in its cron lines and its jitter are spread by the name, the same on every

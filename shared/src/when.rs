@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 
 use crate::{
     Timestamp,
+    after::After,
     cron::{CronExpr, DstPolicy},
     limits::{INTERVAL_MAX, INTERVAL_MIN},
 };
@@ -25,6 +26,8 @@ pub enum When {
     },
     /// Once.
     At(Timestamp),
+    /// Whenever a run of another schedule ends: it has no slots.
+    After(After),
 }
 
 /// An interval that cannot be kept.
@@ -73,6 +76,7 @@ impl When {
                 whole_second.checked_add_signed(TimeDelta::try_seconds(interval - past)?)
             }
             When::At(at) => (*at > after).then_some(*at),
+            When::After(_) => None,
         }
     }
 }

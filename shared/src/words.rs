@@ -5,7 +5,12 @@ use std::{fmt::Write as _, str::FromStr, time::Duration};
 use chrono::SecondsFormat;
 
 use crate::{
-    Timestamp, bounds::Bounds, closed_day::OnClosedDay, human_duration::HumanDuration, schedule::Schedule,
+    Timestamp,
+    after::{After, End},
+    bounds::Bounds,
+    closed_day::OnClosedDay,
+    human_duration::HumanDuration,
+    schedule::Schedule,
     when::When,
 };
 
@@ -69,6 +74,7 @@ impl When {
             }
             When::At(at) if is_english => format!("once, at {}", instant(*at)),
             When::At(at) => format!("仅一次，于 {}", instant(*at)),
+            When::After(after) => after_words(after, language),
         }
     }
 }
@@ -96,6 +102,17 @@ impl Schedule {
             text += &days;
         }
         text
+    }
+}
+
+fn after_words(After { schedule, on }: &After, language: Language) -> String {
+    match (language, on) {
+        (Language::English, End::Success) => format!("whenever a run of {schedule} succeeds"),
+        (Language::English, End::Failure) => format!("whenever a run of {schedule} fails"),
+        (Language::English, End::Always) => format!("whenever a run of {schedule} ends"),
+        (Language::Chinese, End::Success) => format!("{schedule} 每次运行成功后"),
+        (Language::Chinese, End::Failure) => format!("{schedule} 每次运行失败后"),
+        (Language::Chinese, End::Always) => format!("{schedule} 每次运行结束后"),
     }
 }
 
@@ -180,6 +197,9 @@ mod tests {
             r#""every":"1h 30m","phase":"45s""#,
             r#""at":"2026-11-24T02:00:00Z""#,
             r#""cron":["0 2 * * *","0 14 * * MON-FRI"]"#,
+            r#""after":{"schedule":"archive"}"#,
+            r#""after":{"schedule":"archive","on":"failure"},"end":"2027-12-01T00:00:00Z""#,
+            r#""after":{"schedule":"archive","on":"always"},"calendar":"cn_market""#,
             r#""cron":"0 2 * * *","jitter":"10m","start":"2026-12-01T00:00:00Z","end":"2027-12-01T00:00:00Z","max_runs":5"#,
             r#""cron":"0 2 * * *","exclude":["2026-12-24","2026-12-25","2026-12-26","2026-12-27T02:00:00Z"]"#,
             r#""cron":"0 2 * * *","calendar":"cn_market""#,

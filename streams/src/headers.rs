@@ -16,6 +16,16 @@ pub const ATTEMPT: &str = "Cronfleet-Attempt";
 pub const FENCE: &str = "Cronfleet-Fence";
 /// The slot of a planned run, RFC 3339.
 pub const SLOT: &str = "Cronfleet-Slot";
+/// Which part of a sharded run a run is, from 0.
+pub const SHARD_INDEX: &str = "Cronfleet-Shard-Index";
+/// How many parts there are.
+pub const SHARD_TOTAL: &str = "Cronfleet-Shard-Total";
+/// The run it is a part of.
+pub const SHARD_PARENT: &str = "Cronfleet-Shard-Parent";
+/// The run whose end a run follows.
+pub const UPSTREAM_RUN: &str = "Cronfleet-Upstream-Run";
+/// How that ended.
+pub const UPSTREAM_STATUS: &str = "Cronfleet-Upstream-Status";
 /// The same for every attempt of a run, so that a target can drop repeats.
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// W3C trace context.

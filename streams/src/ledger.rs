@@ -60,7 +60,7 @@ impl Ledger {
     /// Reads a record from the leader. The fence of a running attempt is the revision of its claim.
     pub async fn get(&self, run: &RunId) -> Result<Option<Stored<RunRecord>>, ReadError> {
         let Some(stored) = self.bucket.get(&run.to_string()).await? else { return Ok(None) };
-        parse(&run.to_string(), &stored.value, stored.revision)
+        read_record(&run.to_string(), &stored.value, stored.revision)
             .map(|value| Some(Stored { value, revision: stored.revision, stored_at: stored.stored_at }))
     }
 
@@ -176,7 +176,7 @@ impl Ledger {
 }
 
 fn stored_of(change: Change) -> Result<Stored<RunRecord>, ReadError> {
-    let value = parse(&change.key, &change.value.unwrap_or_default(), change.revision)?;
+    let value = read_record(&change.key, &change.value.unwrap_or_default(), change.revision)?;
     Ok(Stored { value, revision: change.revision, stored_at: change.stored_at })
 }
 
@@ -195,7 +195,7 @@ struct Outline {
     created_at: Timestamp,
 }
 
-fn parse(key: &str, bytes: &[u8], revision: u64) -> Result<RunRecord, ReadError> {
+pub(crate) fn read_record(key: &str, bytes: &[u8], revision: u64) -> Result<RunRecord, ReadError> {
     let corrupt = |detail: String| ReadError::Corrupt { what: format!("run {key}"), revision, detail };
     let record = match serde_json::from_slice::<RunRecord>(bytes) {
         Ok(record) => record,
@@ -224,12 +224,15 @@ mod tests {
             format!(r#"{{{head},"status":"SUCCESS","output":{deep}}}"#),
             format!(r#"{{{head},"status":"SUCCESS","attempt":"three","slot":{{"of":"a newer version"}}}}"#),
         ] {
-            let record = parse("a.b", body.as_bytes(), 7).expect("an outline");
+            let record = read_record("a.b", body.as_bytes(), 7).expect("an outline");
             assert_eq!((record.status, record.reason), (RunState::Success, Some(Reason::Other)));
-            assert!(matches!(parse("a.c", body.as_bytes(), 7), Err(ReadError::Corrupt { revision: 7, .. })));
+            assert!(matches!(
+                read_record("a.c", body.as_bytes(), 7),
+                Err(ReadError::Corrupt { revision: 7, .. })
+            ));
         }
         for nonsense in ["", "no record", "{}", r#"{"id":"a.b","status":"SUCCESS"}"#] {
-            assert!(parse("a.b", nonsense.as_bytes(), 7).is_err(), "{nonsense}");
+            assert!(read_record("a.b", nonsense.as_bytes(), 7).is_err(), "{nonsense}");
         }
     }
 }

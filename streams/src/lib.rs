@@ -12,6 +12,7 @@ pub mod backfills;
 pub mod bucket;
 pub mod cancel;
 pub mod catalog;
+pub mod chain;
 pub mod connect;
 pub mod control;
 pub mod dead;

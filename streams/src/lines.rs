@@ -35,25 +35,31 @@ pub struct LineSeen {
 #[derive(Clone)]
 pub struct Lines {
     bucket: Bucket,
+    kind: &'static str,
 }
 
 impl Streams {
     /// The lines of all schedules.
     pub fn lines(&self) -> Lines {
-        Lines { bucket: self.bucket(self.names().planner_bucket()) }
+        Lines { bucket: self.bucket(self.names().planner_bucket()), kind: keys::LINE }
+    }
+
+    /// The runs of each schedule whose shards are at work, kept in the same way.
+    pub fn sharded_runs(&self) -> Lines {
+        Lines { bucket: self.bucket(self.names().planner_bucket()), kind: keys::SHARDS }
     }
 }
 
 impl Lines {
     /// A schedule's line, read from the leader. Corrupt if what is there is no line.
     pub async fn get(&self, schedule: &Name) -> Result<Line, ReadError> {
-        let Some(stored) = self.bucket.get_with_deleted(&keys::line(schedule)).await? else {
+        let Some(stored) = self.bucket.get_with_deleted(&keys::list(self.kind, schedule)).await? else {
             return Ok(Line { runs: Vec::new(), revision: 0 });
         };
         let revision = stored.revision;
         let Some(bytes) = stored.value else { return Ok(Line { runs: Vec::new(), revision }) };
         let keys: Vec<RunKey> = serde_json::from_slice(&bytes).map_err(|error| ReadError::Corrupt {
-            what: format!("the line of {schedule}"),
+            what: format!("the {} of {schedule}", self.kind),
             revision,
             detail: error.to_string(),
         })?;
@@ -63,7 +69,7 @@ impl Lines {
 
     /// Writes a line over exactly this revision. Stale: somebody came or went meanwhile.
     pub async fn write(&self, schedule: &Name, runs: &[RunId], revision: u64) -> Result<Update, WriteError> {
-        let key = keys::line(schedule);
+        let key = keys::list(self.kind, schedule);
         let written = if runs.is_empty() {
             self.bucket.delete(&key, revision).await
         } else {
@@ -82,15 +88,16 @@ impl Lines {
     pub async fn watch(
         &self,
     ) -> Result<impl Stream<Item = Result<LineSeen, ReadError>> + Send + Unpin + use<>, ReadError> {
-        let changes = self.bucket.watch("line.*.*").await?;
-        Ok(Box::pin(changes.filter_map(|change| async {
+        let kind = self.kind;
+        let changes = self.bucket.watch(&format!("{kind}.*.*")).await?;
+        Ok(Box::pin(changes.filter_map(move |change| async move {
             let change = match change {
                 Ok(change) => change,
                 Err(error) => return Some(Err(error)),
             };
             let schedule: Name = change.key.rsplit('.').next()?.parse().ok()?;
             // A stranger's writing under a partition that is not the schedule's is no line.
-            (keys::line(&schedule) == change.key)
+            (keys::list(kind, &schedule) == change.key)
                 .then(|| Ok(LineSeen { schedule, is_empty: change.value.is_none() }))
         })))
     }

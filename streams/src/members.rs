@@ -51,7 +51,7 @@ pub struct PlannerStatus {
     pub stopping: bool,
 }
 
-/// Slots that are due and have no record or task yet. They come late; none is lost.
+/// Slots that are due, or ends of runs that others follow, which have no record or task yet. They come late; none is lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// How many, at least.

@@ -20,7 +20,7 @@
 //! | | | `<partition>.<name>.pause` | operators | planners |
 //! | `<ns>_backfills` | bucket, aged out | `<name>.<id>` | planners | everybody |
 //! | `<ns>_catalog` | bucket | `target.<name>` `queue.<name>` `calendar.<name>` | operators | everybody |
-//! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` | planners | planners |
+//! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` `chain.<partition>` `shards.<partition>.<name>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
 //!
 //! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
@@ -196,7 +196,9 @@ impl Names {
 
     /// Whether a key is one of ours and not for callers.
     pub fn is_reserved_key(key: &RunKey) -> bool {
-        key.as_str().starts_with('_') || shared::slot::Slot::is_slot_key(key)
+        key.as_str().starts_with('_')
+            || shared::slot::Slot::is_slot_key(key)
+            || shared::shard::is_shard_key(key)
     }
 
     pub(crate) fn dead(&self, queue: &QueueName, run: &RunId) -> String {
@@ -384,8 +386,19 @@ pub(crate) mod keys {
         format!("cursor.{partition}")
     }
 
-    pub(crate) fn line(name: &Name) -> String {
-        format!("line.{}.{name}", partition_of(name.as_str()))
+    /// The runs of a schedule that wait for its lock.
+    pub(crate) const LINE: &str = "line";
+    /// The runs of a schedule whose shards are at work.
+    pub(crate) const SHARDS: &str = "shards";
+
+    /// A list of runs of a schedule, of one of these kinds.
+    pub(crate) fn list(kind: &str, name: &Name) -> String {
+        format!("{kind}.{}.{name}", partition_of(name.as_str()))
+    }
+
+    /// Up to where the ends of runs were followed.
+    pub(crate) fn chain(partition: u16) -> String {
+        format!("chain.{partition}")
     }
 
     pub(crate) fn member(kind: &str, id: &MemberId) -> String {
@@ -428,7 +441,13 @@ mod tests {
 
     #[test]
     fn keys_that_planners_use_are_not_for_callers() {
-        for (key, reserved) in [("_", true), ("_x", true), ("20261124T020000Z", true), ("4711", false)] {
+        for (key, reserved) in [
+            ("20261124T020000Z-3", true),
+            ("_", true),
+            ("_x", true),
+            ("20261124T020000Z", true),
+            ("4711", false),
+        ] {
             assert_eq!(Names::is_reserved_key(&key.parse().expect("key")), reserved, "{key}");
         }
     }

@@ -187,7 +187,7 @@ async fn a_clock_that_is_set_forward_or_back_under_a_planner_runs_nothing_early_
 }
 
 /// Changes how many bytes the stream of tasks may hold.
-async fn resize_tasks(client: &mut PlainClient, max_bytes: i64) {
+pub(crate) async fn resize_tasks(client: &mut PlainClient, max_bytes: i64) {
     let info = client.request("$JS.API.STREAM.INFO.cronfleet_TASKS", b"").await;
     let mut info: Value = serde_json::from_str(&info.payload).expect("JSON");
     info["config"]["max_bytes"] = max_bytes.into();

@@ -27,6 +27,7 @@ mod running;
 mod serve;
 mod spans;
 mod targets;
+mod upstream;
 mod verdict;
 
 use std::{sync::Arc, time::Duration};

@@ -33,6 +33,7 @@ use crate::{
     running::{Place, Running},
     spans::AttemptSpan,
     targets::Targets,
+    upstream,
     verdict::{Answer, Ending, rejected, verdict},
 };
 
@@ -241,11 +242,14 @@ impl Inner {
             },
             None => None,
         };
+        let upstream = upstream::end_of(&self.streams, record.upstream.as_ref()).await?;
         let attempt = Attempt {
             run: record.id.clone(),
             number: record.attempt,
             fence: under_way.claimed.revision,
             slot: record.slot,
+            shard: record.shard.clone(),
+            upstream,
             task: task.clone(),
             target,
             traceparent: Some(under_way.span.traceparent()),

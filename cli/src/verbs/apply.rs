@@ -54,7 +54,12 @@ pub async fn run(args: ApplyArgs, global: &GlobalArgs) -> anyhow::Result<ExitCod
     let files = args.files.read()?;
     let streams = global.connect().await?;
     let fleet = Fleet::read(&streams).await?;
-    files.check_references(&fleet.definitions)?;
+    let mut stays = fleet.definitions.clone();
+    if args.prune {
+        // What will be gone cannot be followed.
+        stays.schedules.clear();
+    }
+    files.check_references(&stays)?;
     let files = files.definitions;
     if args.prune && files.schedules.is_empty() && fleet.schedule_names().next().is_some() {
         bail!(
@@ -67,7 +72,7 @@ pub async fn run(args: ApplyArgs, global: &GlobalArgs) -> anyhow::Result<ExitCod
     show(&done, global)?;
     let now = global.clock().now();
     for (name, schedule) in &files.schedules {
-        if schedule.next_after(now).is_none() {
+        if schedule.after().is_none() && schedule.next_after(now).is_none() {
             talk(format!("warning: schedule {name} has no slot left: it never runs again"));
         }
     }

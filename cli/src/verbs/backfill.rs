@@ -133,6 +133,12 @@ pub async fn run(args: BackfillArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     };
     let slots = slots_of(&schedule, calendar.as_ref(), from, to, BACKFILL_SLOTS_MAX + 1);
     match slots.len() {
+        0 if let Some(after) = schedule.after() => bail!(
+            "schedule {} has no slots: it follows the runs of {}; back-fill that one, or run this one now with `cronfleet \
+             trigger`",
+            args.name,
+            after.schedule
+        ),
         0 => bail!("schedule {} has no slot from {} to {}", args.name, utc(from), utc(to)),
         count if count > BACKFILL_SLOTS_MAX => bail!(
             "schedule {} has more than {BACKFILL_SLOTS_MAX} slots from {} to {}; ask for the range in parts",

@@ -93,8 +93,14 @@ async fn cancel(streams: &Streams, request: &CancelRequest, output: Output) -> a
             }
             Ok(Cancelling::Asked(record)) if !was_asked => {
                 was_asked = true;
-                let worker = record.worker.as_ref().map_or("its worker", |worker| worker.as_str());
-                talk(format!("{run} is RUNNING; {worker} was asked to stop it"));
+                let who = match &record.shards {
+                    Some(shards) => format!("its {} shards are", shards.total),
+                    None => format!(
+                        "{} was",
+                        record.worker.as_ref().map_or("its worker", |worker| worker.as_str())
+                    ),
+                };
+                talk(format!("{run} is RUNNING; {who} asked to stop"));
             }
             Ok(Cancelling::Asked(_)) | Err(CancelError::Restless(_)) => {}
             // Repeating it is harmless.

@@ -15,7 +15,7 @@ use streams::{
 
 use super::{
     backfill::progress_line,
-    get::{ScheduleItem, written},
+    get::{ScheduleItem, mark_cycles, written},
     known::unknown,
     reader,
     runs::{self, word},
@@ -92,8 +92,10 @@ async fn schedule(streams: &Streams, output: Output, name: &Name) -> anyhow::Res
     let now = streams.clock().now();
     let versions = streams.schedules().list().await?;
     let names: Vec<Name> = versions.iter().map(|version| version.name.clone()).collect();
-    let found = versions.into_iter().find(|version| version.name == *name);
-    let Some(mut item) = found.and_then(|version| ScheduleItem::of(version, now)) else {
+    let mut items: Vec<ScheduleItem> =
+        versions.into_iter().filter_map(|version| ScheduleItem::of(version, now)).collect();
+    mark_cycles(&mut items);
+    let Some(mut item) = items.into_iter().find(|item| item.name == *name) else {
         return Err(unknown("schedule", name.as_str(), names.iter().map(Name::as_str)));
     };
     item.paused = streams.schedules().pause(name).await?.standing(now);
@@ -130,7 +132,7 @@ fn schedule_text(description: &ScheduleDescription, now: Timestamp, colours: boo
     if let Some(reason) = &item.invalid {
         let _ = writeln!(
             text,
-            "\nits definition cannot be understood, so it is not planned: {}",
+            "\nits definition cannot be understood or followed, so it is not planned: {}",
             printable(reason)
         );
     }
@@ -144,11 +146,12 @@ fn schedule_text(description: &ScheduleDescription, now: Timestamp, colours: boo
         for slot in slots {
             table.row(vec![in_zone(*slot, schedule.timezone).into(), utc(*slot).into()]);
         }
-        let _ = write!(
-            text,
-            "\n{}",
-            if slots.is_empty() { "no slot is left\n".to_owned() } else { table.render(colours) }
-        );
+        let coming = match schedule.after() {
+            Some(after) => format!("it has no slots: it follows the runs of {}\n", after.schedule),
+            None if slots.is_empty() => "no slot is left\n".to_owned(),
+            None => table.render(colours),
+        };
+        let _ = write!(text, "\n{coming}");
     }
     let _ = write!(
         text,

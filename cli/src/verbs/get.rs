@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::{
     Timestamp,
+    after::cycles,
     names::{Name, QueueName},
     pause::PauseInForce,
     run::RunId,
@@ -168,7 +169,7 @@ pub struct ScheduleItem {
     /// By whom, why and until when it is paused; absent if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<PauseInForce>,
-    /// Why its definition cannot be understood.
+    /// Why its definition cannot be understood, or not be followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invalid: Option<String>,
     /// The fields of its definition.
@@ -208,12 +209,28 @@ impl ScheduleItem {
 /// When a schedule is due, as it was written.
 pub fn written(schedule: &Schedule) -> String {
     let fields = ScheduleFields::from(schedule.clone());
-    match (fields.cron, fields.every, fields.at) {
+    match (fields.cron, fields.every, fields.at, fields.after) {
         (Some(CronLines::One(line)), ..) => line,
         (Some(CronLines::Several(lines)), ..) => lines.join(" | "),
-        (_, Some(every), _) => format!("every {every}"),
-        (.., Some(at)) => format!("at {}", utc(at)),
+        (_, Some(every), ..) => format!("every {every}"),
+        (_, _, Some(at), _) => format!("at {}", utc(at)),
+        (.., Some(after)) => format!("after {} ({})", after.schedule, runs::word(&after.on)),
         _ => String::new(),
+    }
+}
+
+/// Marks schedules that follow, in the end, themselves: only a foreign writer can have put them there, and planners do not
+/// follow them.
+pub fn mark_cycles(items: &mut [ScheduleItem]) {
+    let upstreams: BTreeMap<Name, Name> = items
+        .iter()
+        .filter_map(|item| Some((item.name.clone(), item.definition.as_ref()?.after()?.schedule.clone())))
+        .collect();
+    let found = cycles(upstreams.keys(), |at| upstreams.get(at));
+    for item in items {
+        if let Some(way) = found.get(&item.name) {
+            item.invalid = Some(format!("its `after` leads back to itself: {way}"));
+        }
     }
 }
 
@@ -230,6 +247,7 @@ async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> a
     let mut items: Vec<ScheduleItem> =
         versions.into_iter().filter_map(|version| ScheduleItem::of(version, now)).collect();
     items.sort_by(|a, b| a.name.cmp(&b.name));
+    mark_cycles(&mut items);
     let pauses = paused_now(streams).await?;
     for item in &mut items {
         item.paused = pauses.get(&item.name).cloned();
@@ -237,7 +255,7 @@ async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> a
     let table = |items: &[ScheduleItem]| {
         let mut table = Table::new(&["NAME", "WHEN", "ZONE", "NEXT", "QUEUE", "ACTS ON"]);
         for item in items {
-            let Some(schedule) = &item.definition else {
+            let Some(schedule) = item.definition.as_ref().filter(|_| item.invalid.is_none()) else {
                 let reason = item.invalid.as_deref().unwrap_or_default();
                 let invalid = Cell::coloured(format!("invalid: {reason}"), Some(Colour::Red));
                 table.row(vec![item.name.as_str().into(), invalid]);

@@ -106,6 +106,8 @@ struct Shown<'a> {
     zone: Tz,
     calendar: Option<&'a CalendarName>,
     paused: Option<&'a PauseInForce>,
+    /// The schedule whose runs it follows, if it has no slots.
+    after: Option<&'a Name>,
     slots: Vec<(Timestamp, Coming)>,
 }
 
@@ -161,7 +163,7 @@ fn of_expression(cron: &CronExpr, from: Timestamp, args: &NextArgs) -> Shown<'st
     let next = |after: &Timestamp| when.next_after(*after, zone, DstPolicy::default());
     let slots = std::iter::successors(next(&from), next).map(|slot| (slot, Coming::Here));
     let words = cron.in_words(reader::language(args.lang));
-    Shown { words, zone, calendar: None, paused: None, slots: within(slots, args) }
+    Shown { words, zone, calendar: None, paused: None, after: None, slots: within(slots, args) }
 }
 
 fn of_schedule<'a>(
@@ -179,6 +181,7 @@ fn of_schedule<'a>(
         zone: schedule.timezone,
         calendar,
         paused,
+        after: schedule.after().map(|after| &after.schedule),
         slots: within(slots, args),
     }
 }
@@ -202,7 +205,9 @@ fn show(shown: &BTreeMap<&str, Shown<'_>>, args: &NextArgs, global: &GlobalArgs)
         remark.into_iter().for_each(talk);
         let mut text = String::new();
         for (name, shown) in shown {
-            if shown.slots.is_empty() {
+            if let Some(after) = shown.after {
+                talk(format!("schedule {name} has no slots: it follows the runs of {after}"));
+            } else if shown.slots.is_empty() {
                 talk(format!("schedule {name} has no slot there"));
             }
             if let Some(paused) = shown.paused {

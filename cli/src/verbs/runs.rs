@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use shared::{Timestamp, limits::LATE_AFTER, run_record::RunRecord};
+use shared::{Timestamp, limits::LATE_AFTER, run_record::RunRecord, shard::Shards};
 
 use super::when::{ago, milliseconds, utc};
 use crate::{
@@ -39,6 +39,9 @@ pub fn because(run: &RunRecord) -> String {
     }
     if run.backfill.is_some() {
         parts.push("backfill".to_owned());
+    }
+    if let Some(shards) = run.shards.filter(|_| run.attempt > 0) {
+        parts.push(format!("{}/{} shards", shards.ended(), shards.total));
     }
     parts.extend(run.reason.map(|reason| word(&reason)));
     parts.extend(run.note.as_deref().map(cut));
@@ -90,6 +93,28 @@ pub fn text(run: &RunRecord) -> String {
     let lateness = lateness.unwrap_or_default();
     field("slot", run.slot.map(|slot| format!("{}{lateness}", utc(slot))));
     field("not before", run.not_before.map(|at| format!("{}{lateness}", utc(at))));
+    field(
+        "follows",
+        run.upstream.as_ref().map(|upstream| {
+            format!(
+                "{}, which ended {} at {}{lateness}",
+                upstream.run,
+                upstream.status,
+                utc(upstream.ended_at)
+            )
+        }),
+    );
+    field(
+        "shard",
+        run.shard
+            .as_ref()
+            .map(|shard| format!("{} of {} ({} is the whole)", shard.index, shard.total, shard.parent)),
+    );
+    field("shards", run.shards.map(|shards| {
+        let Shards { total, succeeded, failed, cancelled } = shards;
+        let ids = format!("`cronfleet get runs {}` lists them", run.id.name);
+        format!("{} of {total} have ended: {succeeded} SUCCESS, {failed} FAILED, {cancelled} CANCELLED; {ids}", shards.ended())
+    }));
     field("attempt", Some(run.attempt.to_string()));
     field("fence", run.fence.map(|fence| fence.to_string()));
     field("worker", run.worker.as_ref().map(ToString::to_string));

@@ -48,6 +48,15 @@ pub enum Ask {
         /// Its place in its trace.
         traceparent: Option<String>,
     },
+    /// Make the parts of a sharded run. Answered by [`Answer::Is`]: whether it runs, and was not skipped.
+    FanOut {
+        /// The whole and its task.
+        due: Arc<DueTask>,
+        /// The revision of its record.
+        revision: u64,
+        /// The policy in force.
+        overlap: Overlap,
+    },
     /// The newest task of a schedule that is queued or running. Answered by [`Answer::Holder`].
     FindHolder(Name),
     /// The schedules of which a run is queued or running. Answered by [`Answer::Schedules`].

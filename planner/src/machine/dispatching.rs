@@ -68,6 +68,8 @@ enum At {
     /// Somebody waits; but a run that is asked for again may lie in the queue already.
     LookingInQueue(Placement, Contending),
     Placing(Placement, Placing),
+    /// Its parts are being made: it is no task itself.
+    FanningOut,
     LiningUp(Box<LiningUp>),
     /// To end a run that no worker has had: its record as it ends, over this revision.
     Ending(Box<RunRecord>, u64),
@@ -181,6 +183,11 @@ impl Dispatching {
         placement: Placement,
         now: Timestamp,
     ) -> Result<Next<Outcome>, DispatchError> {
+        if placement.due.run.shards.is_some() {
+            self.at = At::FanningOut;
+            let Placement { due, revision, overlap, .. } = placement;
+            return Ok(Next::Ask(Ask::FanOut { due, revision, overlap }));
+        }
         if placement.overlap.waiting_max() == 0 {
             return self.place(placement, now);
         }
@@ -308,6 +315,10 @@ impl Dispatching {
                 self.look_in_queue(placement, contending, Some(answer), now)
             }
             At::Placing(placement, placing) => self.go_on_placing(placement, placing, Some(answer), now),
+            At::FanningOut => {
+                let runs = wants!(answer, Answer::Is(runs) => runs);
+                Ok(Next::End(if runs { Outcome::Dispatched } else { Outcome::Closed }))
+            }
             At::LiningUp(lining_up) => self.go_on_lining_up(lining_up, Some(answer), now),
             At::Ending(..) => Ok(Next::End(match wants!(answer, Answer::Updated(update) => update) {
                 Update::Stored(_) => Outcome::Closed,

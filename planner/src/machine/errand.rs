@@ -292,6 +292,7 @@ impl Errand {
         let schedule = &due.schedule;
         let record = RunRecord {
             definition_revision: Some(due.revision),
+            shards: schedule.shards(),
             ..RunRecord::planned(&self.name, due.slot, schedule.queue.clone(), now.wall)
         };
         let record = describe(record, &schedule.task);

@@ -230,7 +230,8 @@ impl Turning {
         };
         self.task = Some(task);
         match &self.first {
-            Some(first) if first.value.slot.is_none() => {
+            // A run that follows another's end has no slot either, and was asked for by nobody.
+            Some(first) if first.value.slot.is_none() && first.value.upstream.is_none() => {
                 self.at = At::ReadingWish;
                 Ok(Next::Ask(Ask::ReadWish(first.value.id.clone())))
             }

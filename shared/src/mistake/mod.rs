@@ -112,6 +112,7 @@ impl DefinitionsError {
             DefinitionsError::Unknown { schedule, kind, name, .. } => {
                 ("schedules", schedule, vec![(*kind, Some(name))])
             }
+            DefinitionsError::Cycle { schedule, .. } => ("schedules", schedule, vec![("after", None)]),
             DefinitionsError::Task { schedule, .. } => {
                 ("schedules", schedule, vec![("execution", None), ("target_service", None)])
             }

@@ -18,6 +18,8 @@ use shared::{
     names::{Name, TargetName},
     run::RunId,
     run_record::{ErrorKind, RunError},
+    run_state::RunState,
+    shard::Shard,
     target::{Address, Target},
     task::{Task, Work},
 };
@@ -37,10 +39,29 @@ pub struct Attempt {
     pub slot: Option<Timestamp>,
     /// What is to be done.
     pub task: Task,
+    /// Which part of a sharded run this is; none if it is none.
+    pub shard: Option<Shard>,
+    /// The end of another run that this one follows; none if it follows none.
+    pub upstream: Option<UpstreamEnd>,
     /// The target, for a service task; looked up by the caller.
     pub target: Option<Target>,
     /// W3C trace context to hand on.
     pub traceparent: Option<String>,
+}
+
+/// The end of a run, as a run that follows it is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamEnd {
+    /// The run that ended.
+    pub run: RunId,
+    /// How it ended.
+    pub status: RunState,
+    /// When its end was recorded.
+    pub ended_at: Timestamp,
+    /// Its output as its record keeps it; none if it has none, or the ledger does not remember it.
+    pub output: Option<Value>,
+    /// What went wrong in it.
+    pub error: Option<RunError>,
 }
 
 /// Why an attempt did not go well.
@@ -88,6 +109,12 @@ impl Attempt {
         if let Some(slot) = self.slot {
             body["slot"] = json!(slot);
         }
+        if let Some(shard) = &self.shard {
+            body["shard"] = json!(shard);
+        }
+        if let Some(upstream) = &self.upstream {
+            body["upstream"] = upstream.body();
+        }
         body
     }
 
@@ -100,6 +127,15 @@ impl Attempt {
             (headers::FENCE, self.fence.to_string()),
         ];
         headers.extend(self.slot.map(|slot| (headers::SLOT, written(slot))));
+        if let Some(shard) = &self.shard {
+            headers.push((headers::SHARD_INDEX, shard.index.to_string()));
+            headers.push((headers::SHARD_TOTAL, shard.total.to_string()));
+            headers.push((headers::SHARD_PARENT, shard.parent.to_string()));
+        }
+        if let Some(upstream) = &self.upstream {
+            headers.push((headers::UPSTREAM_RUN, upstream.run.to_string()));
+            headers.push((headers::UPSTREAM_STATUS, upstream.status.to_string()));
+        }
         headers.extend(self.traceparent.clone().map(|context| (headers::TRACEPARENT, context)));
         headers
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use worker::executors::{Attempt, Failure, http::HttpExecutor};
 
 use crate::{
-    support::wait_for,
+    support::{upstream, wait_for},
     target::{Service, archive},
 };
 
@@ -51,6 +51,23 @@ async fn the_target_is_told_which_attempt_of_which_run_this_is() {
     }
     assert_eq!(output["body"], archive().body());
     assert_eq!(output["body"]["parameters"], json!({"batch_size": 10_000}));
+}
+
+#[tokio::test]
+async fn the_target_is_told_how_the_run_ended_that_its_run_follows() {
+    async fn echo(headers: HeaderMap, Json(body): Json<Value>) -> Json<Value> {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let said = [header("cronfleet-upstream-run"), header("cronfleet-upstream-status")];
+        Json(json!({ "headers": said, "upstream": body["upstream"] }))
+    }
+    let service = Service::with(Router::new().route("/actions/archive", post(echo))).await;
+    let attempt = Attempt { upstream: Some(upstream(json!({"rows": 3}))), ..archive() };
+    let output = execute(&service, &attempt).await.expect("a success");
+    assert_eq!(output["headers"], json!(["load.20261124T010000Z", "SUCCESS"]));
+    assert_eq!(
+        output["upstream"],
+        json!({"run": "load.20261124T010000Z", "status": "SUCCESS", "ended_at": "2026-11-24T01:00:09Z", "output": {"rows": 3}})
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use worker::executors::{
     local::{CommandSettings, LocalExecutor, LocalSettings},
 };
 
-use crate::support::{command, executor, is_gone, pid_in, program, script, wait_for};
+use crate::support::{command, executor, is_gone, pid_in, program, script, upstream, wait_for};
 
 async fn run(tool: CommandSettings, attempt: &Attempt) -> Result<Value, Failure> {
     executor(tool, Vec::new()).execute(attempt, &CancellationToken::new()).await
@@ -66,6 +66,19 @@ async fn arguments_arrive_as_they_are_and_no_shell_reads_them() {
     // NUL bytes are control characters, which a text loses: what is left are the arguments, one after another.
     assert_eq!(text, json!({ "text": format!("fixed{}", arguments.concat()) }));
     assert!(!trap.exists());
+}
+
+#[tokio::test]
+async fn a_command_is_told_how_the_run_ended_that_its_run_follows() {
+    let words = r#"echo "$CRONFLEET_UPSTREAM_RUN $CRONFLEET_UPSTREAM_STATUS $CRONFLEET_UPSTREAM_OUTPUT $CRONFLEET_UPSTREAM_OUTPUT_BYTES""#;
+    let attempt = |output| Attempt { upstream: Some(upstream(output)), ..command(&[]) };
+    let output = run(script(words), &attempt(json!({"rows": 3}))).await.expect("a success");
+    assert_eq!(output["text"], "load.20261124T010000Z SUCCESS {\"rows\":3}");
+    let long = json!("x".repeat(shared::limits::OUTPUT_BYTES_MAX - 2));
+    let output = run(script(words), &attempt(long.clone())).await.expect("a success");
+    assert_eq!(output["text"], "load.20261124T010000Z SUCCESS  65536");
+    let input = run(script("wc -c"), &attempt(long)).await.expect("a success");
+    assert!(input.as_u64().is_some_and(|bytes| bytes > 65_536), "its input has all of it: {input}");
 }
 
 #[tokio::test]

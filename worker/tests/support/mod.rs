@@ -7,10 +7,11 @@ use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 use serde_json::{Value, json};
 use shared::{
     clock::{Clock as _, SystemClock},
+    run_state::RunState,
     task::Task,
 };
 use worker::executors::{
-    Attempt,
+    Attempt, UpstreamEnd,
     local::{CommandSettings, LocalExecutor, LocalSettings},
 };
 
@@ -25,9 +26,22 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         number: 2,
         fence: 4711,
         slot: Some("2026-11-24T02:00:00Z".parse().expect("an instant")),
+        shard: None,
+        upstream: None,
         task,
         target: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+    }
+}
+
+/// The end of a run that others follow.
+pub(crate) fn upstream(output: Value) -> UpstreamEnd {
+    UpstreamEnd {
+        run: "load.20261124T010000Z".parse().expect("a run id"),
+        status: RunState::Success,
+        ended_at: "2026-11-24T01:00:09Z".parse().expect("an instant"),
+        output: Some(output),
+        error: None,
     }
 }
 

@@ -47,7 +47,9 @@ pub(super) struct NextSlot {
     pub(super) schedule: Name,
     pub(super) zone: Tz,
     pub(super) does: String,
-    /// None: it does not come again. An error: the definition cannot be understood.
+    /// What it says where there is no slot: never again, or after which schedule.
+    pub(super) otherwise: String,
+    /// None: it does not come again, or has no slots. An error: the definition cannot be understood.
     pub(super) slot: Result<Option<Timestamp>, String>,
 }
 
@@ -74,6 +76,11 @@ pub(super) struct Model {
 struct Planned {
     schedule: Result<Box<Schedule>, String>,
     next: Option<Slot>,
+}
+
+fn otherwise(planned: &Planned) -> String {
+    let after = planned.schedule.as_ref().ok().and_then(|schedule| schedule.after());
+    after.map_or_else(|| "never".to_owned(), |after| format!("after {}", after.schedule))
 }
 
 impl Model {
@@ -148,6 +155,7 @@ impl Model {
             schedule: name.clone(),
             zone: planned.schedule.as_ref().map_or(Tz::UTC, |schedule| schedule.timezone),
             does: planned.schedule.as_ref().map_or_else(|_| String::new(), |schedule| does(&schedule.task)),
+            otherwise: otherwise(planned),
             slot: match &planned.schedule {
                 Ok(_) => Ok(planned.next.map(Slot::instant)),
                 Err(detail) => Err(printable(detail)),

@@ -34,7 +34,7 @@ pub(super) fn opening(model: &Model) -> String {
                     let wait = coarse((*slot - model.now).to_std().unwrap_or_default());
                     [wait, local(*slot, next.zone, None), rfc3339(*slot), next.does.clone()]
                 }
-                Ok(None) => ["never".to_owned(), String::new(), String::new(), next.does.clone()],
+                Ok(None) => [next.otherwise.clone(), String::new(), String::new(), next.does.clone()],
                 Err(detail) => ["invalid".to_owned(), String::new(), String::new(), detail.clone()],
             };
             std::iter::once(next.schedule.to_string()).chain(cells).map(Cell::plain).collect()

@@ -153,7 +153,7 @@ fn next_row(next: &NextSlot, now: Timestamp) -> Vec<Cell> {
             ),
             does,
         ],
-        Ok(None) => vec![name, Cell::new("never", Style::FAINT), none(), none(), does],
+        Ok(None) => vec![name, Cell::new(next.otherwise.clone(), Style::FAINT), none(), none(), does],
         Err(detail) => vec![
             name,
             Cell::new("invalid", Style::BAD),

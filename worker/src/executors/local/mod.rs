@@ -181,8 +181,32 @@ fn environment(settings: &CommandSettings, attempt: &Attempt) -> Vec<(OsString, 
         ("CRONFLEET_TASK", attempt.task_name().to_string()),
     ];
     own.extend(attempt.slot.map(|slot| ("CRONFLEET_SLOT", written(slot))));
+    if let Some(shard) = &attempt.shard {
+        own.push(("CRONFLEET_SHARD_INDEX", shard.index.to_string()));
+        own.push(("CRONFLEET_SHARD_TOTAL", shard.total.to_string()));
+        own.push(("CRONFLEET_SHARD_PARENT", shard.parent.to_string()));
+    }
+    own.extend(upstream_variables(attempt));
     own.extend(attempt.traceparent.clone().map(|context| ("TRACEPARENT", context)));
     // The last of a name counts: an operator may set another PATH, nobody another CRONFLEET_RUN.
     let own = own.into_iter().map(|(name, value)| (name.into(), value.into()));
     base.into_iter().chain(passed_on).chain(own).filter(|(_, value)| guard::is_passable(value)).collect()
+}
+
+/// What a command finds in its environment of the end that its run follows. All of it is in its input, too.
+fn upstream_variables(attempt: &Attempt) -> Vec<(&'static str, String)> {
+    let Some(upstream) = &attempt.upstream else { return Vec::new() };
+    let mut variables = vec![
+        ("CRONFLEET_UPSTREAM_RUN", upstream.run.to_string()),
+        ("CRONFLEET_UPSTREAM_STATUS", upstream.status.to_string()),
+    ];
+    variables.extend(upstream.output.as_ref().map(|output| {
+        let text = output.to_string();
+        if text.len() <= limits::UPSTREAM_OUTPUT_VARIABLE_BYTES_MAX {
+            ("CRONFLEET_UPSTREAM_OUTPUT", text)
+        } else {
+            ("CRONFLEET_UPSTREAM_OUTPUT_BYTES", text.len().to_string())
+        }
+    }));
+    variables
 }
