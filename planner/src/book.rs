@@ -128,10 +128,8 @@ impl Book {
     }
 
     /// Notes that a schedule is accounted for up to an instant, and finds its next slot.
-    pub(crate) fn account(&mut self, name: &Name, upto: Timestamp) {
-        if let Some(partition) = self.partitions.get_mut(&partition_of(name.as_str())) {
-            partition.account(name, upto);
-        }
+    pub(crate) fn account(&mut self, name: &Name, upto: Timestamp) -> Option<Slot> {
+        self.partitions.get_mut(&partition_of(name.as_str()))?.account(name, upto)
     }
 
     /// Up to where a whole partition is accounted for, when everything but what is still in the agenda is done.

@@ -149,11 +149,12 @@ impl Partition {
     }
 
     /// Notes that a schedule is accounted for up to an instant, and finds its next slot.
-    pub(super) fn account(&mut self, name: &Name, upto: Timestamp) {
-        let Some((place, _, entry)) = self.entries.get_full_mut(name) else { return };
+    pub(super) fn account(&mut self, name: &Name, upto: Timestamp) -> Option<Slot> {
+        let (place, _, entry) = self.entries.get_full_mut(name)?;
         entry.accounted_to = entry.accounted_to.max(upto);
         entry.forget_past();
         self.place(place);
+        self.entries.get_index(place)?.1.next
     }
 
     /// Up to where everything is accounted for but what is in the agenda.
