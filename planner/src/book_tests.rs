@@ -105,12 +105,14 @@ impl Simple {
         }
     }
 
-    fn account(&mut self, name: &Name, upto: Timestamp) {
-        let Some(entry) = self.schedules.get_mut(name) else { return };
+    fn account(&mut self, name: &Name, upto: Timestamp) -> Option<Slot> {
+        let is_open = self.is_open(name);
+        let entry = self.schedules.get_mut(name)?;
         entry.accounted_to = entry.accounted_to.max(upto);
         while entry.versions.get(1).is_some_and(|next| next.0 <= entry.accounted_to) {
             entry.versions.remove(0);
         }
+        entry.next().filter(|_| is_open)
     }
 
     fn in_partition(&self, partition: u16) -> impl Iterator<Item = (&Name, &SimpleEntry)> {
@@ -242,8 +244,8 @@ impl Both {
                 self.simple.close(partition);
             }
             Step::Account { schedule, upto } => {
-                self.compact.account(&self.names[schedule], at(upto));
-                self.simple.account(&self.names[schedule], at(upto));
+                let next = self.compact.account(&self.names[schedule], at(upto));
+                assert_eq!(next, self.simple.account(&self.names[schedule], at(upto)));
             }
             Step::Pause { schedule, is_paused, since } => {
                 self.revision += 1;

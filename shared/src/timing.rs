@@ -75,20 +75,44 @@ pub struct TimingFields {
 impl TimingFields {
     /// Takes what says when out of a definition. What is left says the rest, and no longer when.
     pub(crate) fn take(fields: &mut ScheduleFields) -> Self {
+        // All are named, so that whoever adds one says here to which part it belongs.
+        let ScheduleFields {
+            cron,
+            every,
+            phase,
+            at,
+            after,
+            timezone,
+            dst,
+            start,
+            end,
+            max_runs,
+            exclude,
+            jitter,
+            on_closed_day,
+            description: _,
+            overlap: _,
+            shards: _,
+            missed: _,
+            catch_up: _,
+            calendar: _,
+            queue: _,
+            task: _,
+        } = fields;
         Self {
-            cron: fields.cron.take(),
-            every: fields.every.take(),
-            phase: fields.phase.take(),
-            at: fields.at.take(),
-            after: fields.after.take(),
-            timezone: fields.timezone.take(),
-            dst: std::mem::take(&mut fields.dst),
-            start: fields.start.take(),
-            end: fields.end.take(),
-            max_runs: fields.max_runs.take(),
-            exclude: std::mem::take(&mut fields.exclude),
-            jitter: fields.jitter.take(),
-            on_closed_day: std::mem::take(&mut fields.on_closed_day),
+            cron: cron.take(),
+            every: every.take(),
+            phase: phase.take(),
+            at: at.take(),
+            after: after.take(),
+            timezone: timezone.take(),
+            dst: std::mem::take(dst),
+            start: start.take(),
+            end: end.take(),
+            max_runs: max_runs.take(),
+            exclude: std::mem::take(exclude),
+            jitter: jitter.take(),
+            on_closed_day: std::mem::take(on_closed_day),
         }
     }
 
