@@ -90,7 +90,7 @@ impl ChainCursors {
 /// What a follower hears.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    /// The ledger was made anew: no place in it means what it did.
+    /// The ledger was made anew, or has lost its newest records: no place in it means what it did.
     Anew,
     /// Records as they were written, in the order of their places, and the last place that was looked at.
     Records(Vec<Stored<RunRecord>>, u64),
@@ -114,9 +114,11 @@ struct Open {
 }
 
 impl Streams {
-    /// When the ledger was made.
-    pub async fn ledger_made(&self) -> Result<Timestamp, ReadError> {
-        Ok(timestamp(self.ledger_stream().await?.cached_info().created.unix_timestamp_nanos()))
+    /// When the ledger was made, and its last place.
+    pub async fn ledger_extent(&self) -> Result<(Timestamp, u64), ReadError> {
+        let stream = self.ledger_stream().await?;
+        let info = stream.cached_info();
+        Ok((timestamp(info.created.unix_timestamp_nanos()), info.state.last_sequence))
     }
 
     /// The last place in the ledger before an instant, by the server's clock.

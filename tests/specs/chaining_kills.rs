@@ -5,12 +5,13 @@ use std::time::Duration;
 use harness::{Fleet, PlainClient, eventually, wait::for_a_while, within};
 use shared::{
     after::Upstream,
-    names::QueueName,
+    hash::partition_of,
+    names::{MemberId, QueueName},
     run::RunId,
     run_record::RunRecord,
     run_state::{RunEvent, RunState},
 };
-use streams::ledger::Creation;
+use streams::{chain::ChainCursor, ledger::Creation};
 
 use crate::{
     chaining::{YEARLY, after, all_is_followed, apply, following, runs_of, schedule},
@@ -217,5 +218,52 @@ async fn an_end_that_cannot_be_followed_just_now_is_seen_to_wait_and_followed_by
         let follower = following(name, &run);
         assert_eq!(fleet.end_of(&follower).await.status, RunState::Success, "{name}");
         assert_eq!(fleet.target.calls_of(&follower).len(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_chain_cursor_that_cannot_be_right_stops_no_chain_and_doubles_nothing() {
+    let fleet = Fleet::start().await;
+    apply(
+        &fleet,
+        &[
+            ("up", schedule(YEARLY, "", "ok", "")),
+            ("down", schedule(&after("up", "always"), "overlap: allow,", "echo", "")),
+        ],
+    );
+    let before = ended_run(&fleet, "up.manual-1").await.id.to_string();
+    // As if the ledger had lost its newest records, or somebody had written nonsense.
+    let (ledger, last) = fleet.streams.ledger_extent().await.expect("the ledger");
+    let by = MemberId::new("planner", "elsewhere");
+    let ahead = ChainCursor { place: last + 1_000, heard: 1_000, ledger, by };
+    let cursors = fleet.streams.chain_cursors();
+    let revision = cursors.write(partition_of("down"), &ahead, 0).await.expect("written");
+    let _worker = fleet.worker(&[]);
+    let mut planner = fleet.planner();
+    assert_eq!(fleet.end_of(&following("down", &before)).await.status, RunState::Success);
+    all_is_followed(&fleet, "up", "down").await;
+    eventually("a cursor that is right", async || {
+        let (cursor, written) = cursors.get(partition_of("down")).await.map_err(|error| error.to_string())?;
+        let is_right =
+            written > revision && cursor.as_ref().is_some_and(|cursor| cursor.place < last + 1_000);
+        if is_right { Ok(()) } else { Err(format!("{cursor:?}")) }
+    })
+    .await;
+    // One of another ledger, whose places mean nothing here.
+    planner.kill();
+    let (cursor, revision) = cursors.get(partition_of("down")).await.expect("the cursor");
+    let foreign = ChainCursor { ledger: ledger - chrono::TimeDelta::days(1), ..cursor.expect("a cursor") };
+    cursors.write(partition_of("down"), &foreign, revision).await.expect("written");
+    let last = ended_run(&fleet, "up.manual-2").await.id.to_string();
+    let _planner = fleet.planner();
+    assert_eq!(fleet.end_of(&following("down", &last)).await.status, RunState::Success);
+    all_is_followed(&fleet, "up", "down").await;
+    for run in runs_of(&fleet, "down").await {
+        assert_eq!(
+            fleet.target.calls_of(&run.id.to_string()).len(),
+            1,
+            "{}: what is read again is found done",
+            run.id
+        );
     }
 }

@@ -18,16 +18,16 @@ impl Chains {
     /// Opens the partitions of a plan that are new to it, closes those that are gone, and reads from further back where a
     /// schedule was heard of later than its partition was read.
     pub(super) async fn open_and_close(&self, state: &mut State, plan: &Plan) -> Result<(), ReadError> {
+        state.cursors.retain(|partition, _| plan.partitions.contains_key(partition));
         for partition in state.work.partitions() {
             if !plan.partitions.contains_key(&partition) {
                 state.work.close(partition);
-                state.cursors.remove(&partition);
             }
         }
         if plan.partitions.is_empty() {
             return Ok(());
         }
-        let made = self.streams.ledger_made().await?;
+        let (made, last) = self.streams.ledger_extent().await?;
         if state.made != Some(made) {
             state.running.abort_all();
             *state = State { made: Some(made), ..State::default() };
@@ -36,7 +36,8 @@ impl Chains {
         for (partition, links) in &plan.partitions {
             if !state.cursors.contains_key(partition) {
                 let (cursor, revision) = self.streams.chain_cursors().get(*partition).await?;
-                let stored = cursor.filter(|cursor| cursor.ledger == made);
+                // One that lies ahead is of a ledger that has lost its newest records: what is there is looked at again.
+                let stored = cursor.filter(|cursor| cursor.ledger == made && cursor.place <= last);
                 let stored = stored.map(|cursor| (cursor.place, cursor.heard));
                 let heard = stored.map_or(0, |(_, heard)| heard);
                 let cursor = StoredCursor { stored, revision, written_at: Duration::ZERO, heard };
