@@ -28,14 +28,21 @@ const EVERY_SECOND: [(&str, &str, u32); 6] = [
 /// A schedule and a queue of its own, whose worker dies after the record of its first run and before the ack: its message
 /// holds the lock until a planner takes it out.
 const LEFT: &str = "left";
+/// A schedule that follows the runs of `allow`, and one whose runs have three parts.
+const FOLLOWS: &str = "follows";
+const SHARDED: &str = "sharded";
+
+const NAMES: [&str; 8] = [LEFT, "skip", "allow", "buffer_one", "buffer_all", "replace", SHARDED, FOLLOWS];
 
 /// The points a planner passes, each with the how-manieth pass at which it dies: the first, and one in the middle of
 /// everything for those that come often.
-const POINTS: [(&str, &[u32]); 16] = [
+const POINTS: [(&str, &[u32]); 18] = [
     ("planner.seat", &[1, 4]),
     ("planner.lease", &[1, 40]),
     ("planner.cursor", &[1, 9]),
     ("planner.line", &[1, 2, 5]),
+    ("planner.chain", &[1, 4]),
+    ("planner.shards", &[1, 2, 5]),
     ("members.planner", &[1]),
     ("runs.create", &[1, 7]),
     ("runs.update", &[1, 2, 5]),
@@ -62,9 +69,9 @@ fn definitions() -> String {
         .collect();
     format!(
         "targets: {{target: {{http: TARGET}}}}\nqueues: {{default: {{ack_wait: 4s}}, {LEFT}: {{ack_wait: 30s}}}}\nschedules:\n{every_second}  \
-         hourly: {{cron: '0 * * * *', task: {}}}\n  yearly: {{cron: '0 0 1 1 *', task: {}}}\n",
-        task(10),
-        task(10)
+         hourly: {{cron: '0 * * * *', task: {quick}}}\n  yearly: {{cron: '0 0 1 1 *', task: {quick}}}\n  {FOLLOWS}: {{after: \
+         {{schedule: allow}}, overlap: allow, task: {quick}}}\n  {SHARDED}: {{every: 1s, overlap: skip, shards: 3, task: {quick}}}\n",
+        quick = task(10)
     )
 }
 
@@ -98,10 +105,10 @@ impl Work {
 
     /// Waits until everything has come to its end, and checks that nothing was lost, doubled or left behind.
     async fn check(&self, fleet: &Fleet) {
-        for (name, ..) in EVERY_SECOND {
+        for name in NAMES {
             progress(fleet, name).await;
         }
-        for (name, ..) in EVERY_SECOND {
+        for name in NAMES.iter().filter(|name| **name != FOLLOWS) {
             fleet.cronfleet(&["delete", name]);
         }
         let runs = within(Duration::from_mins(1), "the end of every run", async || {
@@ -110,10 +117,11 @@ impl Work {
             if open.is_empty() && self.is_all_there(&runs) {
                 Ok(runs)
             } else {
-                Err(format!("open: {open:?}"))
+                Err(format!("open: {open:?}, not followed: {:?}", unfollowed(&runs)))
             }
         })
         .await;
+        has_every_slot(&runs, SHARDED);
         for (name, overlap, _) in EVERY_SECOND {
             has_every_slot(&runs, name);
             if overlap != "allow" {
@@ -131,12 +139,15 @@ impl Work {
         let delayed = ["delayed.0", "delayed.1", "delayed.2", "delayed.garbage"];
         self.past.iter().map(String::as_str).chain(delayed).all(|run| ids.contains(run))
             && runs.iter().any(|run| run.id.name.as_str() == "yearly")
+            && unfollowed(runs).is_empty()
     }
 
     fn ended_well(&self, fleet: &Fleet, run: &RunRecord) {
         let id = run.id.to_string();
         let calls = fleet.target.calls_of(&id).len();
         let is_right = match (run.status, run.reason) {
+            // The whole is done by its parts.
+            (RunState::Success, _) if run.shards.is_some() => calls == 0,
             // A worker that died after the record and before the ack is no second attempt.
             (RunState::Success, _) => calls == 1,
             (RunState::Failed, Some(Reason::Malformed)) => id == "delayed.garbage" && calls == 0,
@@ -158,19 +169,30 @@ async fn progress(fleet: &Fleet, name: &str) {
     within(Duration::from_secs(30), &format!("later slots of {name}"), async || {
         let runs =
             fleet.streams.ledger().list(&format!("{name}.*")).await.map_err(|error| error.to_string())?;
-        let later = runs.iter().filter(|run| run.value.slot.is_some_and(|slot| slot > since)).count();
+        let later = runs.iter().filter(|run| run.value.slot.unwrap_or(run.value.created_at) > since).count();
         if later > 0 { Ok(()) } else { Err(format!("{} records", runs.len())) }
     })
     .await;
 }
 
 fn has_every_slot(runs: &[RunRecord], name: &str) {
-    let mut slots: Vec<Timestamp> =
-        runs.iter().filter(|run| run.id.name.as_str() == name).filter_map(|run| run.slot).collect();
+    let its = runs.iter().filter(|run| run.id.name.as_str() == name && run.shard.is_none());
+    let mut slots: Vec<Timestamp> = its.filter_map(|run| run.slot).collect();
     slots.sort();
     for pair in slots.windows(2) {
         assert_eq!(pair[1] - pair[0], TimeDelta::seconds(1), "{name}: a slot is missing after {}", pair[0]);
     }
+}
+
+/// The runs of `allow` that went well and are not followed, or more than once.
+fn unfollowed(runs: &[RunRecord]) -> Vec<String> {
+    let followers = |of: &RunRecord| {
+        let followed = |run: &&RunRecord| run.upstream.as_ref().is_some_and(|upstream| upstream.run == of.id);
+        runs.iter().filter(followed).count()
+    };
+    let went_well =
+        runs.iter().filter(|run| run.id.name.as_str() == "allow" && run.status == RunState::Success);
+    went_well.filter(|run| followers(run) != 1).map(|run| run.id.to_string()).collect()
 }
 
 async fn nothing_is_left(fleet: &Fleet) {
@@ -246,6 +268,8 @@ killed_after! {
     killed_after_it_took_a_lease: "planner.lease",
     killed_after_it_moved_a_cursor: "planner.cursor",
     killed_after_it_wrote_a_line: "planner.line",
+    killed_after_it_moved_on_in_a_chain: "planner.chain",
+    killed_after_it_wrote_which_sharded_runs_are_open: "planner.shards",
     killed_after_a_heartbeat: "members.planner",
     killed_after_it_created_a_record: "runs.create",
     killed_after_it_wrote_over_a_record: "runs.update",

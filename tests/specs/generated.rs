@@ -30,22 +30,8 @@ fn generated_cli_page_is_the_help() {
 fn every_promise_names_specs_that_exist_or_says_that_it_is_not_yet_proven() {
     let page = std::fs::read_to_string(repository().join("docs/GUARANTEES.md")).expect("the page");
     let mut sources = String::new();
-    for entry in std::fs::read_dir(repository().join("tests/specs")).expect("specs") {
-        sources.push_str(&std::fs::read_to_string(entry.expect("an entry").path()).expect("text"));
-    }
-    let folders = [
-        "planner/src",
-        "planner/src/chain",
-        "planner/src/shards",
-        "shared/src",
-        "shared/src/cron",
-        "shared/tests/cron_oracle",
-        "worker/src",
-    ];
-    for folder in folders {
-        for entry in std::fs::read_dir(repository().join(folder)).expect("sources") {
-            sources.push_str(&std::fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default());
-        }
+    for folder in ["tests/specs", "planner/src", "shared", "streams/src", "worker"] {
+        read_sources(&repository().join(folder), &mut sources);
     }
     let promises = page.lines().filter(|line| line.starts_with("## ")).count();
     assert!(promises >= 7, "the page lists {promises} promises");
@@ -59,4 +45,16 @@ fn every_promise_names_specs_that_exist_or_says_that_it_is_not_yet_proven() {
         named += 1;
     }
     assert!(named >= promises, "{named} specs for {promises} promises");
+}
+
+/// Reads all Rust sources below a folder.
+fn read_sources(folder: &std::path::Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            read_sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(&path).expect("text"));
+        }
+    }
 }
