@@ -25,10 +25,15 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         number: 2,
         fence: 4711,
         slot: Some("2026-11-24T02:00:00Z".parse().expect("an instant")),
-        task,
+        task: task.into(),
         target: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
     }
+}
+
+/// What the target is told in the body of a request.
+pub(crate) fn body(attempt: &Attempt) -> Value {
+    serde_json::from_slice(&attempt.body()).expect("JSON")
 }
 
 /// An attempt at the command `tool`.
