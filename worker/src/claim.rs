@@ -71,6 +71,11 @@ fn judge(found: &RunRecord, wanted: &RunRecord, now: Timestamp) -> Finding {
     }
 }
 
+/// Whether a run waits in this queue and no worker has begun it before.
+fn is_untouched(found: &RunRecord, wanted: &RunRecord) -> bool {
+    found.status == RunState::Pending && found.started_at.is_none() && found.queue == wanted.queue
+}
+
 /// Claims runs for one worker.
 pub(crate) struct Claimer<'a> {
     pub(crate) streams: &'a Streams,
@@ -115,9 +120,7 @@ impl Claimer<'_> {
     async fn waiting<'a>(&self, run: &'a Identified) -> Option<(Cow<'a, RunRecord>, u64)> {
         match self.streams.ledger().get_nearby(&run.record.id).await.ok()? {
             None => Some((Cow::Borrowed(&run.record), 0)),
-            Some(found)
-                if found.value.status == RunState::Pending && found.value.queue == run.record.queue =>
-            {
+            Some(found) if is_untouched(&found.value, &run.record) => {
                 Some((Cow::Owned(found.value), found.revision))
             }
             Some(_) => None,
@@ -335,6 +338,18 @@ mod tests {
             (elsewhere, Finding::Superfluous),
         ] {
             assert_eq!(judge(&found, &pending(), at("02:02:00")), expected, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_waits_and_was_never_begun_is_claimed_without_asking_the_leader() {
+        let given_back = running().apply(RunEvent::Interrupted, at("02:01:00")).expect("given back");
+        let ended = running().apply(RunEvent::Succeeded, at("02:01:00")).expect("ends");
+        let elsewhere = RunRecord { queue: "other".parse().expect("queue"), ..pending() };
+        for (found, expected) in
+            [(pending(), true), (given_back, false), (running(), false), (ended, false), (elsewhere, false)]
+        {
+            assert_eq!(is_untouched(&found, &pending()), expected, "{found:?}");
         }
     }
 
