@@ -13,8 +13,9 @@ use streams::members::{Member, PlannerStatus};
 
 use crate::{Bench, load, target};
 
-/// Runs a worker of the scenarios executes at once: enough to keep it busy, few enough to be a worker somebody runs.
-const PLACES: &str = "256";
+/// Runs a worker of the scenarios executes at once: as many as it may, so that a thousand that are due together begin
+/// together.
+const PLACES: &str = "1000";
 /// How long a fleet may take to come up; a million schedules are read at the start.
 const UP_WAIT: Duration = Duration::from_mins(3);
 const END_WAIT: Duration = Duration::from_secs(30);

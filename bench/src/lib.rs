@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `fleet.rs` | planners and workers as processes: started, measured, killed, ended |
 //! | `target.rs` | the target service, which notes when each run began |
-//! | `load.rs` | schedules by the thousand |
+//! | `load.rs` | tasks, and schedules by the thousand |
 //! | `report.rs` | what comes out |
 //! | `scenarios/` | one file per scenario |
 
@@ -34,6 +34,8 @@ pub enum Scenario {
     Burst,
     /// Schedules that are all due in the same second and no worker: how fast a planner dispatches.
     Dispatch,
+    /// Submissions that wait for their instants: how long after it a run begins.
+    Delayed,
     /// Very many schedules: how long a planner reads them, how much memory they take, how idle it is.
     Schedules,
     /// A planner that is killed, or told to stop: how long nobody dispatches its slots.
@@ -42,14 +44,21 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Scenario; 5] =
-        [Scenario::Lateness, Scenario::Burst, Scenario::Dispatch, Scenario::Schedules, Scenario::Failover];
+    pub const ALL: [Scenario; 6] = [
+        Scenario::Lateness,
+        Scenario::Burst,
+        Scenario::Dispatch,
+        Scenario::Delayed,
+        Scenario::Schedules,
+        Scenario::Failover,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Scenario::Lateness => "lateness",
             Scenario::Burst => "burst",
             Scenario::Dispatch => "dispatch",
+            Scenario::Delayed => "delayed",
             Scenario::Schedules => "schedules",
             Scenario::Failover => "failover",
         }
@@ -61,6 +70,7 @@ impl Scenario {
             Scenario::Lateness => 1_000,
             Scenario::Burst => 10_000,
             Scenario::Dispatch => 50_000,
+            Scenario::Delayed => 100_000,
             Scenario::Schedules => 1_000_000,
             Scenario::Failover => 200,
         }
@@ -118,6 +128,7 @@ impl Bench {
             Scenario::Lateness => scenarios::lateness::run(self).await,
             Scenario::Burst => scenarios::burst::run(self).await,
             Scenario::Dispatch => scenarios::dispatch::run(self).await,
+            Scenario::Delayed => scenarios::delayed::run(self).await,
             Scenario::Schedules => scenarios::schedules::run(self).await,
             Scenario::Failover => scenarios::failover::run(self).await,
         }?;

@@ -1,4 +1,4 @@
-//! Schedules by the thousand.
+//! Tasks, and schedules by the thousand.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
@@ -12,16 +12,24 @@ const WRITES_IN_FLIGHT: usize = 512;
 /// What a task weighs as JSON, with its schedule's own fields around it.
 const TASK_BYTES: usize = 300;
 
+/// What a raw message weighs that is compared with a run: its task alone, without the record and the headers around it.
+pub(crate) const MESSAGE_BYTES: usize = TASK_BYTES;
+
 /// A schedule with its name.
 pub(crate) type Named = (Name, Schedule);
 
-/// A schedule with a task of 300 bytes; `fields` say when, and what else is not as usual.
-pub(crate) fn schedule(name: &str, mut fields: Value) -> anyhow::Result<Named> {
+/// A task of 300 bytes.
+pub(crate) fn task() -> Value {
     let mut task =
         json!({ "target_service": target::NAME, "action": "run", "parameters": { "filling": "" } });
     let empty = task.to_string().len();
     task["parameters"]["filling"] = json!("x".repeat(TASK_BYTES.saturating_sub(empty)));
-    fields["task"] = task;
+    task
+}
+
+/// A schedule with such a task; `fields` say when, and what else is not as usual.
+pub(crate) fn schedule(name: &str, mut fields: Value) -> anyhow::Result<Named> {
+    fields["task"] = task();
     let name: Name = name.parse()?;
     let schedule: Schedule = serde_json::from_value(fields)?;
     Ok((name, schedule))

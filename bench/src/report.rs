@@ -31,6 +31,22 @@ pub struct Report {
     /// All of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_ms: Option<f64>,
+    /// Half of all records were made at most this long after their instant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_p50_ms: Option<f64>,
+    /// All but one of a hundred records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_p99_ms: Option<f64>,
+    /// All records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_max_ms: Option<f64>,
+    /// What the same server needs to take in and hand out as many raw messages as runs are due at an instant, published at
+    /// once and acknowledged: after this long half of them were in hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_p50_ms: Option<f64>,
+    /// All but one of a hundred of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_p99_ms: Option<f64>,
     /// When the last of a burst began, after the slot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_ms: Option<f64>,
@@ -40,6 +56,12 @@ pub struct Report {
     /// Runs that began more often than once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub double: Option<usize>,
+    /// Runs that began before their instant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early: Option<usize>,
+    /// Submissions that were acknowledged and came to no end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<usize>,
     /// From the start of a planner to its first dispatch, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_s: Option<f64>,
@@ -63,12 +85,9 @@ pub struct Report {
 impl Report {
     /// Puts the distribution of latencies in.
     #[must_use]
-    pub fn with_latencies(mut self, mut ms: Vec<f64>) -> Self {
-        ms.sort_by(f64::total_cmp);
-        self.p50_ms = percentile(&ms, 50);
-        self.p99_ms = percentile(&ms, 99);
-        self.max_ms = ms.last().copied();
-        self
+    pub fn with_latencies(self, ms: Vec<f64>) -> Self {
+        let Latencies { p50, p99, max } = Latencies::of(ms);
+        Self { p50_ms: p50, p99_ms: p99, max_ms: max, ..self }
     }
 
     /// Puts a rate in, and the raw one it is measured by.
@@ -78,6 +97,20 @@ impl Report {
         self.raw_per_s = Some(raw_per_s);
         self.ratio = Some(per_s / raw_per_s);
         self
+    }
+}
+
+/// A distribution of latencies in milliseconds; nothing, if there were none.
+pub(crate) struct Latencies {
+    pub(crate) p50: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    pub(crate) max: Option<f64>,
+}
+
+impl Latencies {
+    pub(crate) fn of(mut ms: Vec<f64>) -> Self {
+        ms.sort_by(f64::total_cmp);
+        Self { p50: percentile(&ms, 50), p99: percentile(&ms, 99), max: ms.last().copied() }
     }
 }
 

@@ -54,6 +54,9 @@ impl FromStr for RunId {
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.width().is_none() && f.precision().is_none() {
+            return write!(f, "{}.{}", self.name.as_str(), self.key.as_str());
+        }
         f.pad(&format!("{}.{}", self.name, self.key))
     }
 }

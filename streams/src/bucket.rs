@@ -123,6 +123,23 @@ impl Bucket {
         }
     }
 
+    /// Reads a key from whichever server answers first. Cheaper for the server than [`Bucket::get`], and it may be behind:
+    /// only where a compare-and-set protects what is decided on it. A deleted key is `Ok(None)`.
+    pub async fn get_nearby(&self, key: &str) -> Result<Option<Stored<Bytes>>, ReadError> {
+        match self.stream().await?.direct_get_last_for_subject(self.subject(key)).await {
+            Ok(message) if headers::value(Some(&message.headers), headers::KV_OPERATION).is_some() => {
+                Ok(None)
+            }
+            Ok(message) => Ok(Some(Stored {
+                value: message.payload,
+                revision: message.sequence,
+                stored_at: timestamp(message.time.unix_timestamp_nanos()),
+            })),
+            Err(error) if error.kind() == stream::DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(missing_or_unavailable(&format!("bucket {}", self.name), &error)),
+        }
+    }
+
     /// Reads exactly this revision of a key from the leader; none if the history does not reach back to it any more.
     pub async fn at(&self, key: &str, revision: u64) -> Result<Option<Stored<Bytes>>, ReadError> {
         let stream = self.stream().await?;

@@ -24,6 +24,9 @@ use crate::{
 const WRITE_ATTEMPTS_MAX: u32 = 5;
 const WRITE_RETRY_WAIT: Duration = Duration::from_millis(200);
 
+/// Room for a record without a long output, so that it does not grow piece by piece.
+const RECORD_BYTES_USUAL: usize = 768;
+
 /// The ledger.
 #[derive(Clone)]
 pub struct Ledger {
@@ -64,15 +67,32 @@ impl Ledger {
             .map(|value| Some(Stored { value, revision: stored.revision, stored_at: stored.stored_at }))
     }
 
+    /// Reads a record as some server has it, which may be behind: only where a compare-and-set over its revision follows.
+    pub async fn get_nearby(&self, run: &RunId) -> Result<Option<Stored<RunRecord>>, ReadError> {
+        let Some(stored) = self.bucket.get_nearby(&run.to_string()).await? else { return Ok(None) };
+        read_record(&run.to_string(), &stored.value, stored.revision)
+            .map(|value| Some(Stored { value, revision: stored.revision, stored_at: stored.stored_at }))
+    }
+
     /// Creates the record of a run, once: whoever comes second gets the record that is there.
     ///
     /// A write whose answer was lost is read back: if what is there is exactly what was written, it is ours.
     pub async fn create(&self, record: &RunRecord) -> Result<Creation, WriteError> {
         let key = record.id.to_string();
-        let mut error = match self.bucket.create(&key, encode(record)).await {
-            Ok(revision) => return Ok(Creation::Created(revision)),
-            Err(error) => error,
-        };
+        match self.bucket.create(&key, encode(record)).await {
+            Ok(revision) => Ok(Creation::Created(revision)),
+            // Apart, so that what seldom happens takes no room in what always does.
+            Err(error) => Box::pin(self.create_or_find(&key, record, error)).await,
+        }
+    }
+
+    /// Goes on after a creation that was refused, or whose answer was lost.
+    async fn create_or_find(
+        &self,
+        key: &str,
+        record: &RunRecord,
+        mut error: WriteError,
+    ) -> Result<Creation, WriteError> {
         let mut answer_was_lost = false;
         for _ in 0..WRITE_ATTEMPTS_MAX {
             // Ours only after a lost answer, be it of an earlier try: a plain conflict means that it was there before.
@@ -85,7 +105,7 @@ impl Ledger {
                     return Ok(Creation::Created(stored.revision));
                 }
                 Ok(Some(stored)) => return Ok(Creation::Exists(Box::new(stored))),
-                Ok(None) => match self.bucket.create(&key, encode(record)).await {
+                Ok(None) => match self.bucket.create(key, encode(record)).await {
                     Ok(revision) => return Ok(Creation::Created(revision)),
                     Err(again) => error = again,
                 },
@@ -96,7 +116,7 @@ impl Ledger {
                         detail,
                         "The record of `{key}` was no record and is replaced: {detail}"
                     );
-                    match self.bucket.update(&key, encode(record), revision).await {
+                    match self.bucket.update(key, encode(record), revision).await {
                         Ok(revision) => return Ok(Creation::Created(revision)),
                         Err(again) => error = again,
                     }
@@ -118,7 +138,7 @@ impl Ledger {
                 Ok(stored) => return Ok(Update::Stored(stored)),
                 // On three replicas a conflict may also mean "another write is on its way": the leader knows.
                 Err(WriteError::Conflict { .. }) => {
-                    return self.is_it_ours(record, revision, answer_was_lost).await;
+                    return Box::pin(self.is_it_ours(record, revision, answer_was_lost)).await;
                 }
                 Err(WriteError::Unknown { .. } | WriteError::NoStream { .. })
                     if attempt < WRITE_ATTEMPTS_MAX =>
@@ -181,8 +201,10 @@ fn stored_of(change: Change) -> Result<Stored<RunRecord>, ReadError> {
 }
 
 fn encode(record: &RunRecord) -> Bytes {
+    let mut bytes = Vec::with_capacity(RECORD_BYTES_USUAL);
     // A record holds strings, numbers and JSON values only, which always encode.
-    Bytes::from(serde_json::to_vec(record).unwrap_or_default())
+    let _ = serde_json::to_writer(&mut bytes, record);
+    Bytes::from(bytes)
 }
 
 /// What even a record of another version says, or one that holds what cannot be read: whose it is and how far it is. It is

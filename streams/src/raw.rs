@@ -1,13 +1,21 @@
-//! The raw rate of the server, which a fleet's own rates are measured by.
+//! What the server can do at all, which a fleet's own rates and latencies are measured by.
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::{
+    consumer::{AckPolicy, pull},
+    context::PublishAckFuture,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use shared::Timestamp;
 
 use crate::{ReadError, Streams, bucket::timestamp};
+
+/// The consumer of raw messages.
+const CONSUMER: &str = "raw";
+/// Raw messages that were taken in are handed out within this.
+const HANDED_OUT_WAIT: Duration = Duration::from_secs(30);
 
 /// Publishes whose acknowledgement has not come yet.
 const IN_FLIGHT: usize = 1_000;
@@ -46,5 +54,57 @@ impl Streams {
         let took = self.clock().elapsed().saturating_sub(began);
         let _ = self.jetstream().delete_stream(&name).await;
         published.map(|()| took)
+    }
+
+    /// Publishes so many messages of so many bytes at once, again and again, to a stream with the settings of the work queue,
+    /// while somebody waits for them there; how long after the beginning of its round each was in that one's hands, and
+    /// acknowledged. The stream is made for it and deleted.
+    pub async fn raw_bursts(
+        &self,
+        rounds: usize,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<Vec<Duration>, ReadError> {
+        let name = self.names().raw_stream();
+        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let stream = self.jetstream().create_stream(crate::topology::raw(self.names())).await;
+        let consumer = stream
+            .map_err(|error| failed(&error))?
+            .create_consumer(pull::Config {
+                durable_name: Some(CONSUMER.to_owned()),
+                ack_policy: AckPolicy::Explicit,
+                max_ack_pending: i64::try_from(messages).unwrap_or(i64::MAX),
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| failed(&error))?;
+        let payload = Bytes::from(vec![b'x'; bytes]);
+        let mut came_after = Vec::with_capacity(rounds * messages);
+        for round in 0..rounds {
+            let asked = consumer.batch().max_messages(messages).expires(HANDED_OUT_WAIT).messages().await;
+            let mut handed_out = asked.map_err(|error| failed(&error))?;
+            let began = self.clock().elapsed();
+            let publishing = async {
+                let first = round * messages;
+                let published = stream::iter(first..first + messages)
+                    .map(|n| self.jetstream().publish(self.names().raw(n), payload.clone()))
+                    .buffered(1)
+                    .map_err(|error| failed(&error))
+                    .map_ok(|ack: PublishAckFuture| async move { ack.await.map_err(|error| failed(&error)) })
+                    .try_buffer_unordered(messages);
+                published.try_for_each(|_| std::future::ready(Ok(()))).await
+            };
+            let taking = async {
+                while let Some(message) = handed_out.next().await {
+                    let message = message.map_err(|error| failed(&error))?;
+                    came_after.push(self.clock().elapsed().saturating_sub(began));
+                    message.ack().await.map_err(|error| failed(&error))?;
+                }
+                Ok::<(), ReadError>(())
+            };
+            futures::try_join!(publishing, taking)?;
+        }
+        let _ = self.jetstream().delete_stream(&name).await;
+        Ok(came_after)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -198,7 +199,7 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// What comes out of a queue.
 pub enum Pulled {
     /// A task. One credit is used up.
-    Task(Box<Delivery>),
+    Task(Arc<Delivery>),
     /// So many credits came back without a task: ask again.
     Returned,
     /// The pulls are lost, with this explanation; all credits came back. Open the queue anew after a wait.
@@ -281,6 +282,8 @@ impl Queue {
             // Counted from the last word of the server, so that being interrupted here does not put it off for ever.
             let patience = (self.heard_at + PULL_SILENCE_MAX).saturating_sub(clock.elapsed());
             let message = tokio::select! {
+                // What is there is taken before a timer is set for what is not.
+                biased;
                 message = self.answers.next() => message,
                 () = clock.sleep(patience), if self.outstanding > 0 => {
                     return Pulled::Lost(format!("the server was silent for {} s", PULL_SILENCE_MAX.as_secs()));
@@ -294,7 +297,7 @@ impl Queue {
                 None | Some(StatusCode::OK) => {
                     self.outstanding = self.outstanding.saturating_sub(1);
                     if let Some(delivery) = Delivery::of(&self.streams, message) {
-                        return Pulled::Task(Box::new(delivery));
+                        return Pulled::Task(Arc::new(delivery));
                     }
                     return Pulled::Returned;
                 }

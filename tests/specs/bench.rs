@@ -36,6 +36,27 @@ fn many_schedules_are_measured_from_the_start_of_their_planner_to_changes_in_for
     assert!(figure("idle_cpu_pct") >= 0.0 && figure("update_ms") >= 0.0, "{report}");
 }
 
+#[test]
+fn what_waits_is_measured_from_its_instant_and_nothing_of_it_is_early_missed_doubled_or_lost() {
+    let report = measured(&["delayed", "--n", "200", "--seconds", "2"]);
+    for count in ["early", "missed", "double", "lost"] {
+        assert_eq!(report[count], 0, "{report}");
+    }
+    let figure = |name: &str| report[name].as_f64().expect("a figure");
+    assert!(
+        figure("recorded_p50_ms") <= figure("p50_ms") && figure("p50_ms") <= figure("p99_ms"),
+        "{report}"
+    );
+}
+
+#[test]
+fn lateness_is_measured_beside_what_the_same_server_needs_for_as_many_raw_messages() {
+    let report = measured(&["lateness", "--n", "20", "--seconds", "2"]);
+    assert_eq!((&report["missed"], &report["double"]), (&0.into(), &0.into()), "{report}");
+    let figure = |name: &str| report[name].as_f64().expect("a figure");
+    assert!(0.0 < figure("raw_p50_ms") && figure("raw_p50_ms") <= figure("raw_p99_ms"), "{report}");
+}
+
 #[tokio::test]
 async fn a_scenario_nobody_knows_is_refused_with_those_there_are() {
     let fleet = Fleet::start().await;

@@ -55,7 +55,7 @@ pub(crate) async fn asked(
             () = streams.clock().sleep(ack_wait / HEARTBEATS_PER_ACK_WAIT) => {}
         }
         // A read that failed is made again at the next renewal.
-        if let Ok(Some(request)) = streams.cancel_asked(record).await {
+        if let Ok(Some(request)) = Box::pin(streams.cancel_asked(record)).await {
             return request;
         }
     }

@@ -1,7 +1,7 @@
 //! The claim: PENDING or RETRY to RUNNING, by compare-and-set. Whoever writes it owns the attempt; its revision is the
 //! attempt's fencing number.
 
-use std::time::Duration;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use shared::{
@@ -71,6 +71,11 @@ fn judge(found: &RunRecord, wanted: &RunRecord, now: Timestamp) -> Finding {
     }
 }
 
+/// Whether a run waits in this queue and no worker has begun it before.
+fn is_untouched(found: &RunRecord, wanted: &RunRecord) -> bool {
+    found.status == RunState::Pending && found.started_at.is_none() && found.queue == wanted.queue
+}
+
 /// Claims runs for one worker.
 pub(crate) struct Claimer<'a> {
     pub(crate) streams: &'a Streams,
@@ -81,30 +86,49 @@ pub(crate) struct Claimer<'a> {
 
 impl Claimer<'_> {
     /// Claims a run, or says why not.
-    pub(crate) async fn claim(&self, run: &Identified, delivery: &Delivery) -> Result<Claim, ClaimError> {
-        // A first delivery of a planner's message: the record is known, and one write is enough.
+    pub(crate) async fn claim(
+        &self,
+        run: &Identified,
+        delivery: &Arc<Delivery>,
+    ) -> Result<Claim, ClaimError> {
         let mut known = match run.revision {
-            Some(revision) if delivery.deliveries == 1 => Some((run.record.clone(), revision)),
-            _ => None,
+            _ if delivery.deliveries != 1 => None,
+            // A first delivery of a planner's message: the record is known, and one write is enough.
+            Some(revision) => Some((Cow::Borrowed(&run.record), revision)),
+            None => self.waiting(run).await,
         };
         for _ in 0..CLAIMS_MAX {
             let (record, revision) = match known.take() {
                 Some(known) => known,
-                None => match self.find(run, delivery).await? {
-                    Next::Start(record, revision) => (*record, revision),
+                // Apart, so that what a first claim does not need takes no room in it.
+                None => match Box::pin(self.find(run, delivery)).await? {
+                    Next::Start(record, revision) => (Cow::Owned(*record), revision),
                     Next::Say(claim) => return Ok(claim),
                     Next::LookAgain => continue,
                 },
             };
-            if let Some(claimed) = self.start(record, revision).await? {
+            if let Some(claimed) = self.start(&record, revision).await? {
                 return Ok(Claim::Ours(Box::new(claimed)));
             }
         }
         Ok(Claim::NotNow(MEMBER_HEARTBEAT))
     }
 
+    /// What a first delivery is claimed over, if nobody had the run before: no record, or one that waits. The claim's
+    /// compare-and-set decides whether that is still so, and who cancels what waits writes over the same revision; so
+    /// this needs neither the leader's word nor a look for requests to cancel.
+    async fn waiting<'a>(&self, run: &'a Identified) -> Option<(Cow<'a, RunRecord>, u64)> {
+        match self.streams.ledger().get_nearby(&run.record.id).await.ok()? {
+            None => Some((Cow::Borrowed(&run.record), 0)),
+            Some(found) if is_untouched(&found.value, &run.record) => {
+                Some((Cow::Owned(found.value), found.revision))
+            }
+            Some(_) => None,
+        }
+    }
+
     /// Reads the record from the leader and says what it means for this delivery.
-    async fn find(&self, run: &Identified, delivery: &Delivery) -> Result<Next, ClaimError> {
+    async fn find(&self, run: &Identified, delivery: &Arc<Delivery>) -> Result<Next, ClaimError> {
         match self.streams.ledger().get(&run.record.id).await {
             Ok(None) => Ok(Next::Start(Box::new(run.record.clone()), 0)),
             Ok(Some(found)) => self.look_at(found, run, delivery).await,
@@ -120,7 +144,11 @@ impl Claimer<'_> {
     }
 
     /// Writes RUNNING over exactly this revision; none if somebody was faster.
-    async fn start(&self, record: RunRecord, revision: u64) -> Result<Option<Stored<RunRecord>>, ClaimError> {
+    async fn start(
+        &self,
+        record: &RunRecord,
+        revision: u64,
+    ) -> Result<Option<Stored<RunRecord>>, ClaimError> {
         let now = self.streams.clock().now();
         let Ok(mut started) = record.apply(RunEvent::Started, now) else { return Ok(None) };
         started.worker = Some(self.status.id().clone());
@@ -144,7 +172,7 @@ impl Claimer<'_> {
         &self,
         found: Stored<RunRecord>,
         run: &Identified,
-        delivery: &Delivery,
+        delivery: &Arc<Delivery>,
     ) -> Result<Next, ClaimError> {
         let now = self.streams.clock().now();
         match judge(&found.value, &run.record, now) {
@@ -310,6 +338,18 @@ mod tests {
             (elsewhere, Finding::Superfluous),
         ] {
             assert_eq!(judge(&found, &pending(), at("02:02:00")), expected, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_waits_and_was_never_begun_is_claimed_without_asking_the_leader() {
+        let given_back = running().apply(RunEvent::Interrupted, at("02:01:00")).expect("given back");
+        let ended = running().apply(RunEvent::Succeeded, at("02:01:00")).expect("ends");
+        let elsewhere = RunRecord { queue: "other".parse().expect("queue"), ..pending() };
+        for (found, expected) in
+            [(pending(), true), (given_back, false), (running(), false), (ended, false), (elsewhere, false)]
+        {
+            assert_eq!(is_untouched(&found, &pending()), expected, "{found:?}");
         }
     }
 

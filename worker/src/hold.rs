@@ -29,7 +29,7 @@ pub(crate) async fn keep(place: &Place, clock: &SharedClock, since: Duration, ac
         let Some(left) = left else { return };
         let Some(delivery) = place.delivery() else { return };
         let confirmed = tokio::select! {
-            answer = delivery.in_progress() => answer.is_ok(),
+            answer = Box::pin(delivery.in_progress()) => answer.is_ok(),
             () = clock.sleep(left) => return,
         };
         if confirmed {

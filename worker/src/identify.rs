@@ -3,6 +3,8 @@
 //! On `due` subjects a planner's headers are trusted. On `tasks` subjects everything is a stranger's word: only the
 //! subject names the run, and keys that planners use are refused, so that nobody can squat on a slot.
 
+use std::sync::Arc;
+
 use shared::{
     Timestamp, names::QueueName, run::RunId, run_record::RunRecord, task::Task, trace::TraceContext,
 };
@@ -16,7 +18,7 @@ pub(crate) struct Identified {
     /// The record's revision, if a planner made it: then the first claim needs no read.
     pub(crate) revision: Option<u64>,
     /// What is to be done.
-    pub(crate) task: Task,
+    pub(crate) task: Arc<Task>,
     /// Where in which trace this happens.
     pub(crate) trace: TraceContext,
 }
@@ -66,7 +68,7 @@ fn due(parts: &Parts<'_>, trace: Option<TraceContext>) -> Result<Identified, Unr
         )));
     }
     let trace = trace.unwrap_or_else(TraceContext::root);
-    Ok(Identified { record: due.run, revision: parts.revision, task: due.task, trace })
+    Ok(Identified { record: due.run, revision: parts.revision, task: due.task.into(), trace })
 }
 
 fn ad_hoc(
@@ -93,7 +95,7 @@ fn ad_hoc(
         trace_id: Some(trace.trace_id_text()),
         ..RunRecord::pending(run, queue.clone(), now)
     };
-    Ok(Identified { record, revision: None, task, trace })
+    Ok(Identified { record, revision: None, task: task.into(), trace })
 }
 
 #[cfg(test)]

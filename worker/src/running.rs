@@ -56,7 +56,7 @@ const CANCELLED_KEPT_MAX: usize = 1_024;
 
 struct Entry {
     attempt: u32,
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
     cancel: watch::Sender<Option<CancelRequest>>,
 }
 
@@ -82,7 +82,7 @@ impl Running {
         run: &RunId,
         attempt: u32,
         fence: u64,
-        delivery: &Delivery,
+        delivery: &Arc<Delivery>,
         now: Duration,
     ) -> Option<Place> {
         let mut begun = self.begun();
@@ -91,7 +91,7 @@ impl Running {
             return None;
         }
         let (cancel, _) = watch::channel(None);
-        self.lock().insert(run.clone(), Entry { attempt, delivery: delivery.clone(), cancel });
+        self.lock().insert(run.clone(), Entry { attempt, delivery: Arc::clone(delivery), cancel });
         // Whoever sees the claim as begun finds its entry.
         drop(begun);
         // Looked up only now: a request that comes later finds the entry.
@@ -128,10 +128,10 @@ impl Running {
     }
 
     /// Hands a newer delivery of a run to the attempt that is under way here. Whether there is one.
-    pub(crate) fn adopt(&self, run: &RunId, delivery: &Delivery) -> bool {
+    pub(crate) fn adopt(&self, run: &RunId, delivery: &Arc<Delivery>) -> bool {
         match self.lock().get_mut(run) {
             Some(entry) => {
-                entry.delivery = delivery.clone();
+                entry.delivery = Arc::clone(delivery);
                 true
             }
             None => false,
@@ -157,8 +157,8 @@ impl Place {
     }
 
     /// The newest delivery of the run: the one whose answers count.
-    pub(crate) fn delivery(&self) -> Option<Delivery> {
-        self.running.lock().get(&self.run).map(|entry| entry.delivery.clone())
+    pub(crate) fn delivery(&self) -> Option<Arc<Delivery>> {
+        self.running.lock().get(&self.run).map(|entry| Arc::clone(&entry.delivery))
     }
 
     /// Returns when a request to cancel the run was heard. Never, if none is.

@@ -21,6 +21,7 @@ use streams::{
     ledger::{Creation, Update},
     names::Origin,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,6 +44,9 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 const RECORD_FOR: Duration = Duration::from_mins(10);
 /// An executor that was told to stop must have ended after this; commands get their grace within it.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Ends that are recorded and answered at once. More would be no faster: the server takes them one after another, and runs
+/// that wait to begin would stand behind them.
+const SETTLED_AT_ONCE_MAX: usize = 64;
 /// Bytes of an unreadable message kept in its dead letter.
 const RAW_BYTES_MAX: usize = 64 * 1024;
 
@@ -58,6 +62,8 @@ struct Inner {
     targets: Targets,
     running: Running,
     status: Arc<Status>,
+    /// Places for those that record their end.
+    settling: Semaphore,
 }
 
 impl Server {
@@ -68,13 +74,14 @@ impl Server {
         running: Running,
         status: Arc<Status>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { streams, executors, targets, running, status }) }
+        let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
+        Self { inner: Arc::new(Inner { streams, executors, targets, running, status, settling }) }
     }
 
     /// Takes one delivery all its way.
     pub(crate) async fn serve(
         self,
-        delivery: Delivery,
+        delivery: Arc<Delivery>,
         queue: QueueName,
         ack_wait: Duration,
         abort: CancellationToken,
@@ -90,7 +97,7 @@ impl Server {
         };
         let result = match identify(&parts, &queue, inner.streams.clock().now()) {
             Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
-            Err(unreadable) => inner.reject(unreadable, &delivery, &queue).await,
+            Err(unreadable) => Box::pin(inner.reject(unreadable, &delivery, &queue)).await,
         };
         if let Err(error) = result {
             tracing::warn!(subject = delivery.subject, %error, "`{}` goes back to its queue: {error}", delivery.subject);
@@ -105,7 +112,7 @@ struct UnderWay<'a> {
     /// The record as it was claimed; its revision is the fence.
     claimed: &'a Stored<RunRecord>,
     place: &'a Place,
-    delivery: &'a Delivery,
+    delivery: &'a Arc<Delivery>,
     ack_wait: Duration,
     abort: &'a CancellationToken,
     span: AttemptSpan,
@@ -122,7 +129,7 @@ impl Inner {
     async fn work(
         &self,
         run: &Identified,
-        delivery: &Delivery,
+        delivery: &Arc<Delivery>,
         ack_wait: Duration,
         abort: &CancellationToken,
     ) -> Served {
@@ -152,12 +159,12 @@ impl Inner {
                      this one again under another key",
                     record.queue
                 );
-                self.reject(Unreadable { run: None, why }, delivery, &run.record.queue).await?;
+                Box::pin(self.reject(Unreadable { run: None, why }, delivery, &run.record.queue)).await?;
             }
             Claim::Ended(record) => {
                 // Only what is not buried yet: this may be a new submission under the key of a run that failed.
-                if record.status == RunState::Failed && !self.streams.is_buried(&record).await? {
-                    self.bury(&record, Some(&run.task), delivery).await?;
+                if record.status == RunState::Failed && !Box::pin(self.streams.is_buried(&record)).await? {
+                    Box::pin(self.bury(&record, Some(&run.task), delivery)).await?;
                 }
                 let _ = delivery.ack().await;
             }
@@ -250,7 +257,7 @@ impl Inner {
             slot: record.slot,
             shard: record.shard.clone(),
             upstream,
-            task: task.clone(),
+            task: Arc::clone(task),
             target,
             traceparent: Some(under_way.span.traceparent()),
         };
@@ -276,6 +283,11 @@ impl Inner {
             }
         };
         let next = RunRecord { fence: Some(claim), ..next };
+        // A worker that is stopping without a server does not wait for others that try in vain.
+        let _permit = tokio::select! {
+            permit = self.settling.acquire() => permit.ok(),
+            () = under_way.abort.cancelled() => None,
+        };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
         let recorded = self.record(&next, claim, under_way.abort).await;
         under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
@@ -303,11 +315,11 @@ impl Inner {
     }
 
     async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, answer: Answer) {
-        let delivery = under_way.place.delivery().unwrap_or_else(|| under_way.delivery.clone());
+        let delivery = under_way.place.delivery().unwrap_or_else(|| Arc::clone(under_way.delivery));
         let answered = match answer {
             Answer::Ack => delivery.ack().await,
             Answer::HandBack(wait) => delivery.hand_back(wait).await,
-            Answer::Bury => match self.bury(next, Some(&under_way.run.task), &delivery).await {
+            Answer::Bury => match Box::pin(self.bury(next, Some(&under_way.run.task), &delivery)).await {
                 Ok(()) => delivery.terminate(next.status.as_str()).await,
                 // Left unanswered, it is delivered again, found failed, and buried then.
                 Err(error) => {

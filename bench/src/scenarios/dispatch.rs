@@ -11,8 +11,6 @@ use crate::{Bench, Report, load};
 
 const WRITTEN_PER_SECOND: i64 = 1_500;
 const DISPATCH_WAIT: Duration = Duration::from_mins(2);
-/// What a task message weighs: the record, the task of 300 bytes and the headers around them.
-const MESSAGE_BYTES: usize = 300;
 
 pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     bench.target().await?;
@@ -32,7 +30,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     let last = bench.wait_for("the last task", DISPATCH_WAIT, stored).await?;
     let took = (last - slot).to_std()?;
     (bench.say)("the raw rate of the server");
-    let raw = bench.streams.raw_publish(bench.n, MESSAGE_BYTES).await?;
+    let raw = bench.streams.raw_publish(bench.n, load::MESSAGE_BYTES).await?;
     let rate = |took: Duration| bench.n as f64 / took.as_secs_f64();
     Ok(Report { last_ms: Some(took.as_secs_f64() * 1_000.0), ..Report::default() }
         .with_rates(rate(took), rate(raw)))

@@ -7,7 +7,10 @@ use serde_json::json;
 use shared::{run::RunId, slot::Slot};
 
 use super::{RUNS_WAIT, second_after};
-use crate::{Bench, Report, load};
+use crate::{Bench, Report, load, report::Latencies};
+
+/// Raw bursts that are measured.
+const RAW_ROUNDS: usize = 20;
 
 pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     let target = bench.target().await?;
@@ -15,6 +18,9 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     let _worker = bench.worker().await?;
     let _planner = bench.planner()?;
     bench.planners_share(1).await?;
+    (bench.say)("what the server needs for as many raw messages");
+    let raw = bench.streams.raw_bursts(RAW_ROUNDS, bench.n, load::MESSAGE_BYTES).await?;
+    let raw = Latencies::of(raw.iter().map(|late| late.as_secs_f64() * 1_000.0).collect());
     let fields = || json!({ "every": "1s", "overlap": "allow" });
     bench.schedules(names.iter().map(|name| load::schedule(name, fields()))).await?;
     (bench.say)(&format!("{} schedules every second, for {} s", bench.n, bench.seconds));
@@ -43,6 +49,8 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
         missed: Some(wanted.len() - found.len()),
         double: Some(found.iter().filter(|seen| seen.times > 1).count()),
         per_s: Some(found.len() as f64 / f64::from(bench.seconds)),
+        raw_p50_ms: raw.p50,
+        raw_p99_ms: raw.p99,
         ..Report::default()
     };
     Ok(report.with_latencies(found.iter().filter_map(|seen| seen.late_ms()).collect()))

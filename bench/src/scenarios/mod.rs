@@ -1,6 +1,7 @@
 //! One file per scenario.
 
 pub(crate) mod burst;
+pub(crate) mod delayed;
 pub(crate) mod dispatch;
 pub(crate) mod failover;
 pub(crate) mod lateness;

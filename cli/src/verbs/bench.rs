@@ -20,6 +20,7 @@ Scenarios:
   lateness   1,000 schedules, each due every second: how long after its slot a run begins
   burst      10,000 schedules due in the same second: when the last run begins
   dispatch   50,000 schedules due in the same second, no worker: runs a second, against the server's raw rate
+  delayed    100,000 submissions that wait, due over a minute: how long after its instant a run begins
   schedules  1,000,000 schedules: start, memory and idle CPU of a planner, and how soon a change is in force
   failover   200 slots a second, two planners, one killed or stopped again and again: the longest wait
 

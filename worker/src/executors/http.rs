@@ -87,7 +87,7 @@ impl HttpExecutor {
                 format!("{place} is not a URL ({error}); mend the target's `http:` or `path:` and apply"),
             )
         })?;
-        let request = self.client.post(url).headers(headers_of(attempt)).json(&attempt.body());
+        let request = self.client.post(url).headers(headers_of(attempt)).body(attempt.body());
         tokio::select! {
             biased;
             // Dropping the other branch closes its connection, which tells the target that nobody listens any more.

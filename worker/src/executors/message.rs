@@ -35,7 +35,7 @@ impl MessageExecutor {
         stop: &CancellationToken,
     ) -> Result<Value, Failure> {
         let place = target.place_of(attempt.task.action());
-        let payload = Bytes::from(attempt.body().to_string());
+        let payload = Bytes::from(attempt.body());
         let request = self.streams.request(&place, headers_of(attempt), payload, attempt.task.timeout);
         tokio::select! {
             biased;
@@ -49,9 +49,9 @@ fn headers_of(attempt: &Attempt) -> Headers {
     attempt
         .headers()
         .into_iter()
-        .chain([("Content-Type", "application/json".to_owned())])
-        // Only a broken trace context can be refused here, and tracing never stands in the way of a run.
-        .fold(Headers::new(), |headers, (name, value)| headers.clone().with(name, &value).unwrap_or(headers))
+        // Only a broken trace context can be left out here, and tracing never stands in the way of a run.
+        .fold(Headers::new(), |headers, (name, value)| headers.with_if_legal(name, &value))
+        .with_if_legal("Content-Type", "application/json")
 }
 
 fn output(place: &str, answer: Result<Bytes, RequestError>) -> Result<Value, Failure> {

@@ -9,13 +9,14 @@ pub mod message;
 mod answer;
 mod retry_after;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::SecondsFormat;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use shared::{
     Timestamp,
-    names::{Name, TargetName},
+    names::{ActionName, Name, TargetName},
     run::RunId,
     run_record::{ErrorKind, RunError},
     run_state::RunState,
@@ -38,7 +39,7 @@ pub struct Attempt {
     /// The instant the run was due; none for ad-hoc runs.
     pub slot: Option<Timestamp>,
     /// What is to be done.
-    pub task: Task,
+    pub task: Arc<Task>,
     /// Which part of a sharded run this is; none if it is none.
     pub shard: Option<Shard>,
     /// The end of another run that this one follows; none if it follows none.
@@ -87,35 +88,47 @@ impl Failure {
     }
 }
 
+/// What a target is told in the body of a request.
+#[derive(Serialize)]
+struct Body<'a> {
+    task_name: &'a Name,
+    action: &'a ActionName,
+    parameters: &'a Map<String, Value>,
+    run: &'a RunId,
+    attempt: u32,
+    fence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_service: Option<&'a TargetName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<&'a Shard>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<Value>,
+}
+
 impl Attempt {
     /// What the target is told its task is called.
     pub fn task_name(&self) -> &Name {
         self.task.task_name.as_ref().unwrap_or(&self.run.name)
     }
 
-    /// The body of a request: the origin's dictionary, and which attempt of which run this is.
-    pub fn body(&self) -> Value {
-        let mut body = json!({
-            "task_name": self.task_name(),
-            "action": self.task.action(),
-            "parameters": self.task.parameters,
-            "run": self.run,
-            "attempt": self.number,
-            "fence": self.fence,
-        });
-        if let Some(target) = self.task.target() {
-            body["target_service"] = json!(target);
-        }
-        if let Some(slot) = self.slot {
-            body["slot"] = json!(slot);
-        }
-        if let Some(shard) = &self.shard {
-            body["shard"] = json!(shard);
-        }
-        if let Some(upstream) = &self.upstream {
-            body["upstream"] = upstream.body();
-        }
-        body
+    /// The body of a request as JSON: the origin's dictionary, and which attempt of which run this is.
+    pub fn body(&self) -> Vec<u8> {
+        let body = Body {
+            task_name: self.task_name(),
+            action: self.task.action(),
+            parameters: &self.task.parameters,
+            run: &self.run,
+            attempt: self.number,
+            fence: self.fence,
+            target_service: self.task.target(),
+            slot: self.slot,
+            shard: self.shard.as_ref(),
+            upstream: self.upstream.as_ref().map(UpstreamEnd::body),
+        };
+        // Strings, numbers and JSON values only, which always encode.
+        serde_json::to_vec(&body).unwrap_or_default()
     }
 
     /// What a target is told about the attempt outside the body, whichever way it is reached.

@@ -10,7 +10,7 @@ use worker::executors::{
     local::{CommandSettings, LocalExecutor, LocalSettings},
 };
 
-use crate::support::{command, executor, is_gone, pid_in, program, script, upstream, wait_for};
+use crate::support::{body, command, executor, is_gone, pid_in, program, script, upstream, wait_for};
 
 async fn run(tool: CommandSettings, attempt: &Attempt) -> Result<Value, Failure> {
     executor(tool, Vec::new()).execute(attempt, &CancellationToken::new()).await
@@ -48,7 +48,7 @@ async fn an_allow_list_from_a_file_is_used_as_it_is_written() {
 #[tokio::test]
 async fn a_command_is_handed_its_task_on_its_input_and_answers_on_its_output() {
     let output = run(program("/bin/cat", &[]), &command(&["-"])).await.expect("a success");
-    assert_eq!(output, command(&["-"]).body());
+    assert_eq!(output, body(&command(&["-"])));
     assert_eq!(output["parameters"], json!({"batch_size": 10_000}));
     let talking = script(r#"echo starting; echo '{"rows": 3}'; echo; echo done >&2"#);
     assert_eq!(run(talking, &command(&[])).await, Ok(json!({"rows": 3})));

@@ -13,7 +13,7 @@ use worker::executors::{
 use crate::{
     guard_words,
     runner::{Test, tests},
-    support::{attempt, command, executor, program, script},
+    support::{attempt, body, command, executor, program, script},
 };
 
 pub(crate) const TESTS: &[Test] = tests![
@@ -34,7 +34,7 @@ async fn run(tool: CommandSettings, attempt: &Attempt) -> Result<Value, Failure>
 
 async fn a_command_is_handed_its_task_and_answers() {
     let output = run(program("/bin/cat", &[]), &command(&[])).await;
-    assert_eq!(output, Ok(command(&[]).body()));
+    assert_eq!(output, Ok(body(&command(&[]))));
     let tool = CommandSettings { cwd: Some("/proc".into()), ..program("/bin/pwd", &["-P"]) };
     assert_eq!(run(tool, &command(&[])).await, Ok(json!({"text": "/proc"})));
     assert_eq!(run(program("/bin/true", &[]), &command(&[])).await, Ok(Value::Null));
@@ -109,7 +109,7 @@ async fn a_command_that_does_not_read_its_input_is_not_held_up() {
     let large = attempt(json!({ "command": ["tool"], "parameters": { "data": "x".repeat(200_000) } }));
     assert_eq!(run(program("/bin/true", &[]), &large).await, Ok(Value::Null));
     let count = run(program("/usr/bin/wc", &["-c"]), &large).await;
-    assert_eq!(count, Ok(json!(large.body().to_string().len())));
+    assert_eq!(count, Ok(json!(large.body().len())));
 }
 
 async fn a_command_without_input_finds_its_end_at_once() {

@@ -28,7 +28,7 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         slot: Some("2026-11-24T02:00:00Z".parse().expect("an instant")),
         shard: None,
         upstream: None,
-        task,
+        task: task.into(),
         target: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
     }
@@ -43,6 +43,11 @@ pub(crate) fn upstream(output: Value) -> UpstreamEnd {
         output: Some(output),
         error: None,
     }
+}
+
+/// What the target is told in the body of a request.
+pub(crate) fn body(attempt: &Attempt) -> Value {
+    serde_json::from_slice(&attempt.body()).expect("JSON")
 }
 
 /// An attempt at the command `tool`.

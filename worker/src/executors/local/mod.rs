@@ -113,7 +113,7 @@ impl LocalExecutor {
             .args(settings.args.iter().chain(arguments))
             .environment(environment(settings, attempt))
             .directory(settings.cwd.as_deref().unwrap_or(Path::new(DIRECTORY)))
-            .input(attempt.body().to_string())
+            .input(attempt.body())
             .grace(self.grace)
             .outputs(Stdio::piped(), Stdio::piped())
     }
