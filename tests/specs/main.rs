@@ -12,6 +12,7 @@ mod bad_input;
 mod bench;
 mod cancelling;
 mod cluster;
+mod conformance;
 mod control;
 mod delayed;
 mod delayed_cluster;
