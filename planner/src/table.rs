@@ -83,6 +83,8 @@ pub(crate) struct Table {
     hearing: Hearing,
     looked_at: Option<Duration>,
     /// For how long in all we stood still: time that does not count as others' silence.
+    /// The newest revision that the watch has shown.
+    shown: u64,
     absent: Duration,
     /// When we last asked for our seat, and for what.
     asked: Option<(Duration, Seat)>,
@@ -103,6 +105,7 @@ impl Table {
             looked_at: None,
             absent: Duration::ZERO,
             asked: None,
+            shown: 0,
             seats_asked: BTreeSet::new(),
             leases_asked: BTreeSet::new(),
             lost: Vec::new(),
@@ -152,13 +155,21 @@ impl Table {
         self.hearing = Hearing::Nothing;
     }
 
-    /// The watch, or the leader, shows something. What is older than what we know is left aside.
+    /// The watch shows something.
     pub(crate) fn seen(&mut self, seen: Seen, now: Duration) {
         match seen {
             Seen::Seat(number, seat, revision) => {
                 if self.seats.get(&number).is_none_or(|known| known.revision < revision) {
                     self.note_seat(number, seat, revision, now);
                 }
+        let (Seen::Seat(.., revision) | Seen::Lease(.., revision)) = &seen;
+        self.shown = self.shown.max(*revision);
+        self.take_in(seen, now);
+        self.hear_ourselves(now);
+    }
+
+    /// What the watch, or the leader, shows. What is older than what we know is left aside.
+    fn take_in(&mut self, seen: Seen, now: Duration) {
             }
             Seen::Lease(partition, lease, revision) => {
                 if self.leases.get(&partition).is_none_or(|(_, known)| *known < revision) {
@@ -166,7 +177,6 @@ impl Table {
                 }
             }
         }
-        self.hear_ourselves(now);
     }
 
     fn note_seat(&mut self, number: u16, seat: Option<Seat>, revision: u64, now: Duration) {
@@ -199,10 +209,11 @@ impl Table {
         }
     }
 
-    /// Once the watch has shown us what we wrote after it began, it has shown all that was there before.
+    /// Once the watch has shown us what we wrote after it began, it has shown all that was there before. That the write was
+    /// answered says nothing of the watch.
     fn hear_ourselves(&mut self, now: Duration) {
-        let (Hearing::UpTo(revision), Some(mine)) = (self.hearing, self.mine) else { return };
-        if self.seats.get(&mine.number).is_some_and(|seen| seen.revision >= revision) {
+        let Hearing::UpTo(revision) = self.hearing else { return };
+        if self.shown >= revision {
             self.hearing = Hearing::All(now.saturating_sub(self.absent));
         }
     }
@@ -381,7 +392,7 @@ impl Table {
             {
                 self.note_seat(number, seat, revision, now);
             }
-            Some(seen) => self.seen(seen, now),
+            Some(seen) => self.take_in(seen, now),
             None => {}
         }
     }
