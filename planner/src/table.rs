@@ -80,11 +80,13 @@ pub(crate) struct Table {
     leases: BTreeMap<u16, (Option<Lease>, u64)>,
     mine: Option<Mine>,
     held: BTreeSet<u16>,
+    /// Who sits and who holds what is as it was when there was nothing to take and nothing to give up.
+    is_settled: bool,
     hearing: Hearing,
-    looked_at: Option<Duration>,
-    /// For how long in all we stood still: time that does not count as others' silence.
     /// The newest revision that the watch has shown.
     shown: u64,
+    looked_at: Option<Duration>,
+    /// For how long in all we stood still: time that does not count as others' silence.
     absent: Duration,
     /// When we last asked for our seat, and for what.
     asked: Option<(Duration, Seat)>,
@@ -101,11 +103,12 @@ impl Table {
             leases: BTreeMap::new(),
             mine: None,
             held: BTreeSet::new(),
+            is_settled: false,
             hearing: Hearing::Nothing,
+            shown: 0,
             looked_at: None,
             absent: Duration::ZERO,
             asked: None,
-            shown: 0,
             seats_asked: BTreeSet::new(),
             leases_asked: BTreeSet::new(),
             lost: Vec::new(),
@@ -147,6 +150,8 @@ impl Table {
     pub(crate) fn watch_begins(&mut self, now: Duration) {
         self.seats.clear();
         self.leases.clear();
+        self.is_settled = false;
+        self.shown = 0;
         self.hearing = Hearing::Since(now);
     }
 
@@ -157,11 +162,6 @@ impl Table {
 
     /// The watch shows something.
     pub(crate) fn seen(&mut self, seen: Seen, now: Duration) {
-        match seen {
-            Seen::Seat(number, seat, revision) => {
-                if self.seats.get(&number).is_none_or(|known| known.revision < revision) {
-                    self.note_seat(number, seat, revision, now);
-                }
         let (Seen::Seat(.., revision) | Seen::Lease(.., revision)) = &seen;
         self.shown = self.shown.max(*revision);
         self.take_in(seen, now);
@@ -170,6 +170,11 @@ impl Table {
 
     /// What the watch, or the leader, shows. What is older than what we know is left aside.
     fn take_in(&mut self, seen: Seen, now: Duration) {
+        match seen {
+            Seen::Seat(number, seat, revision) => {
+                if self.seats.get(&number).is_none_or(|known| known.revision < revision) {
+                    self.note_seat(number, seat, revision, now);
+                }
             }
             Seen::Lease(partition, lease, revision) => {
                 if self.leases.get(&partition).is_none_or(|(_, known)| *known < revision) {
@@ -188,10 +193,13 @@ impl Table {
             None if is_mine => self.mine = Some(Mine { number, revision, since: now, renewed_at: None }),
             _ => {}
         }
+        let is_renewal = self.seats.get(&number).is_some_and(|known| known.seat == seat);
+        self.is_settled &= is_renewal;
         self.seats.insert(number, SeatSeen { seat, revision, since: now.saturating_sub(self.absent) });
     }
 
     fn note_lease(&mut self, partition: u16, lease: Option<Lease>, revision: u64) {
+        self.is_settled = false;
         let is_mine = lease.as_ref().is_some_and(|lease| lease.holder.as_ref() == Some(&self.me));
         if !is_mine && self.held.remove(&partition) {
             self.lost.push("somebody else wrote the lease of one of our partitions");
@@ -202,6 +210,7 @@ impl Table {
     fn lose_seat(&mut self, why: &'static str) {
         self.mine = None;
         self.held.clear();
+        self.is_settled = false;
         self.lost.push(why);
         if let Hearing::All(_) | Hearing::UpTo(_) = self.hearing {
             // The watch stands, but what we shall be seen by next is not written yet.
@@ -292,7 +301,7 @@ impl Table {
     }
 
     fn partitions(&mut self, wall: Timestamp) -> Vec<Write> {
-        if self.mine.is_none() {
+        if self.mine.is_none() || self.is_settled {
             return Vec::new();
         }
         let seated: BTreeSet<MemberId> = self.seats.values().filter_map(planner_of).cloned().collect();
@@ -329,6 +338,7 @@ impl Table {
             };
             writes.push(Write::Lease { partition, lease, revision });
         }
+        self.is_settled = writes.is_empty() && self.leases_asked.is_empty();
         writes
     }
 
@@ -336,7 +346,10 @@ impl Table {
     pub(crate) fn answered(&mut self, write: Write, answer: Answer, asked_at: Duration, now: Duration) {
         match write {
             Write::Seat { number, .. } => self.seats_asked.remove(&number),
-            Write::Lease { partition, .. } => self.leases_asked.remove(&partition),
+            Write::Lease { partition, .. } => {
+                self.is_settled = false;
+                self.leases_asked.remove(&partition)
+            }
         };
         match (write, answer) {
             (Write::Seat { number, seat, .. }, Answer::Stored(revision)) => {
