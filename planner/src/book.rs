@@ -103,11 +103,11 @@ impl Book {
         self.agenda.insert(partition, BTreeSet::new());
         for name in self.names_in(partition) {
             if let Some(entry) = self.entries.get_mut(&name) {
-                let newest = entry.epochs.last().map_or(cursor, |epoch| epoch.since);
                 let first = entry.epochs.first().map_or(cursor, |epoch| epoch.since);
-                let is_heard = entry.epochs.last().is_some_and(|epoch| epoch.revision <= heard);
-                let is_fresh = newest > before(cursor, lag) && (!is_heard || newest > cursor);
-                entry.accounted_to = if is_fresh { cursor.min(newest).max(first) } else { cursor.max(first) };
+                // The first of them, not the newest: those between had slots too.
+                let is_fresh = |epoch: &&Epoch| epoch.revision > heard && epoch.since > before(cursor, lag);
+                let fresh = entry.epochs.iter().find(is_fresh).map_or(cursor, |epoch| epoch.since);
+                entry.accounted_to = cursor.min(fresh).max(first);
                 entry.next = None;
             }
             self.place(&name);

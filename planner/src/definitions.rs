@@ -26,6 +26,9 @@ const REWATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A change for the planning loop.
 #[derive(Debug)]
 pub(crate) enum Change {
+    /// A watch of schedules begins. It tells the newest version of each and no older one: of those that came while there was
+    /// no watch some may never be told.
+    SchedulesBegin,
     /// A version of a schedule.
     Schedule(Box<Version>),
     /// A schedule was paused, or resumed.
@@ -81,6 +84,7 @@ async fn watch(bucket: Bucket, streams: &Streams, changes: &mpsc::Sender<Change>
 
 async fn watch_schedules(streams: &Streams, changes: &mpsc::Sender<Change>) -> Result<(), ReadError> {
     let mut watch = streams.schedules().watch().await?;
+    let _ = changes.send(Change::SchedulesBegin).await;
     while let Some(seen) = watch.next().await {
         let change = match seen? {
             Seen::Version(version) => Change::Schedule(version),

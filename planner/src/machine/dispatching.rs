@@ -58,6 +58,8 @@ pub(crate) struct Dispatching {
 }
 
 #[derive(Debug)]
+    /// The record was made by another definition, which may have another lock: what was found of that says nothing of ours.
+    is_of_another: bool,
 enum At {
     /// To create the record.
     Making(Box<Wanted>, TraceContext),
@@ -79,29 +81,29 @@ impl Dispatching {
     pub(crate) fn run(wanted: Wanted, trace: TraceContext) -> Self {
         let is_alone = wanted.is_alone;
         let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..wanted.record };
-        Self { at: At::Making(Box::new(Wanted { record, ..wanted }), trace), is_alone }
+        Self { at: At::Making(Box::new(Wanted { record, ..wanted }), trace), is_alone, is_of_another: false }
     }
 
     /// Publishes the task of a record that is PENDING; it may have been done before.
     pub(crate) fn publish(placement: Placement) -> Self {
         let is_alone = placement.is_alone;
-        Self { at: At::Beginning(placement), is_alone }
+        Self { at: At::Beginning(placement), is_alone, is_of_another: false }
     }
 
     /// Records a run that will never be dispatched. `closed` is its record as it ends.
     pub(crate) fn close(closed: RunRecord, if_pending: IfPending) -> Self {
         let is_alone = matches!(&if_pending, IfPending::Publish(wanted) if wanted.is_alone);
-        Self { at: At::Closing(Box::new(closed), if_pending), is_alone }
+        Self { at: At::Closing(Box::new(closed), if_pending), is_alone, is_of_another: false }
     }
 
     /// Ends a run that no worker has had; `ended` is its record as it ends.
     pub(crate) fn end(ended: RunRecord, over: u64) -> Self {
-        Self { at: At::Ending(Box::new(ended), over), is_alone: false }
+        Self { at: At::Ending(Box::new(ended), over), is_alone: false, is_of_another: false }
     }
 
     /// Whether all live runs of the schedule are known to hold the one lock of the run's definition.
     pub(crate) fn is_alone(&self) -> bool {
-        self.is_alone
+        self.is_alone && !self.is_of_another
     }
 
     fn begin(&mut self, now: Timestamp) -> Result<Next<Outcome>, DispatchError> {
@@ -143,6 +145,7 @@ impl Dispatching {
             }
             Creation::Exists(stored) => (stored.value, stored.revision, None),
         };
+        let wanted_by = record.definition_revision;
         let definition = run.definition_revision;
         let due = Arc::new(DueTask { run, task });
         self.place_or_look(Placement { due, revision, overlap, definition, traceparent, is_alone }, now)
@@ -156,6 +159,8 @@ impl Dispatching {
         now: Timestamp,
     ) -> Result<Next<Outcome>, DispatchError> {
         let found = match creation {
+        self.is_of_another = definition != wanted_by;
+        let is_alone = is_alone && !self.is_of_another;
             Creation::Created(_) => return Ok(Next::End(Outcome::Closed)),
             // Somebody accounted for it before us, perhaps otherwise: theirs counts.
             Creation::Exists(found) if found.value.status != RunState::Pending => {
@@ -179,6 +184,8 @@ impl Dispatching {
                 self.finish(&found.value, found.revision, RunEvent::Rejected, reason, Some(error), at)
             }
         }
+                self.is_of_another = definition != closed.definition_revision;
+                let is_alone = is_alone && !self.is_of_another;
     }
 
     fn place_or_look(

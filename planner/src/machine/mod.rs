@@ -1,5 +1,5 @@
 //! Planning as a state machine: what happened and the time in, what is to be done out. Pure: it waits for nothing and
-//! writes nothing itself, so it can be driven through every order of events, and is ([`crate::model`]).
+//! writes nothing itself, so it can be driven through every order of events, and is (`simulation/`).
 //!
 //! One event at a time goes in ([`Planning::step`]); every effect is an [`Ask`] with a number, or a [`Note`] for people.
 //! The answer comes back as an event with that number, or never. An answer that is not waited for any more changes
@@ -56,6 +56,8 @@ use crate::{
 /// Between two looks at a slot that is due and cannot be begun yet, or whose schedule is catching up.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How long one schedule may take: an answer that is lost takes longer, and its place is needed for the others.
+/// Between two looks whether the clock is believed again.
+const SUSPECT_LOOK_AGAIN: Duration = Duration::from_millis(100);
 const SCHEDULE_PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// The time, as the outside reads it.
@@ -160,8 +162,15 @@ pub(crate) struct Planning {
     pauses: Pauses,
     loaded: Loaded,
     held: BTreeSet<u16>,
+    /// While a watch of schedules tells everything anew: the newest definition heard of before. Versions in between may never
+    /// be told, so until the partitions are opened anew nobody may think that we knew them.
+    heard_before: Option<u64>,
+    /// Schedules of which a version came while their partition was being opened: the book then drops older ones.
+    heard_while_opening: BTreeSet<Name>,
     trusted_until: Duration,
     partitions: BTreeMap<u16, Partition>,
+    /// The latest that a believed wall clock has shown.
+    latest: Timestamp,
     catch_ups: CatchUps,
     held_back: HeldBack,
     /// Schedules of which no run is under another lock than that of this revision of theirs.
@@ -193,8 +202,11 @@ impl Planning {
             pauses: Pauses::default(),
             loaded: Loaded::default(),
             held: BTreeSet::new(),
+            heard_before: None,
+            heard_while_opening: BTreeSet::new(),
             trusted_until: Duration::ZERO,
             partitions: BTreeMap::new(),
+            latest: Timestamp::MIN_UTC,
             catch_ups: CatchUps::default(),
             held_back: HeldBack::default(),
             alone: HashMap::new(),
@@ -215,6 +227,9 @@ impl Planning {
     /// Takes in what happened, and says what is to be done about it.
     pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
         match event {
+        if now.is_believed {
+            self.latest = self.latest.max(now.wall);
+        }
             Event::Woke => {}
             Event::Heard(change) => self.hear(change, now),
             Event::Holds(held, trusted_until) => {
@@ -253,9 +268,11 @@ impl Planning {
             Change::Schedule(version) => {
                 self.cut(&version.name, version.since);
                 self.book.learn(*version);
+                self.note_while_opening(&version.name);
             }
             Change::Pause(pause) => self.pauses.learn(*pause),
-            Change::SchedulesCurrent => self.loaded.schedules = true,
+            Change::SchedulesBegin => self.watch_begins(),
+            Change::SchedulesCurrent => self.watch_is_current(),
             Change::CatalogCurrent => self.loaded.catalog = true,
             Change::Queue(name, true) => {
                 self.book.queues.insert(name);
