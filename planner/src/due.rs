@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use shared::{Timestamp, schedule::Schedule, slot::Slot};
+
+use crate::planted::planted;
 
 /// A definition and the instant from which it is in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +35,10 @@ pub(crate) fn due_between(epochs: &[Epoch], after: Timestamp, upto: Timestamp, m
     for (epoch, end) in epochs.iter().zip(ends) {
         let Some(schedule) = &epoch.schedule else { continue };
         let (from, to) = (after.max(epoch.since), upto.min(end));
-        let slots = schedule.candidates_after(from).take_while(|slot| slot.instant() <= to);
+        let from = if planted!(WindowClosedAtBothEnds) { from - TimeDelta::nanoseconds(1) } else { from };
+        let is_open = planted!(WindowOpenAtBothEnds);
+        let within = |slot: &Slot| slot.instant() < to || slot.instant() == to && !is_open;
+        let slots = schedule.candidates_after(from).take_while(within);
         due.extend(slots.take(max - due.len()).map(|slot| Due {
             slot,
             revision: epoch.revision,

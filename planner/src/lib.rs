@@ -58,6 +58,7 @@ mod news;
 mod pauses;
 mod perform;
 mod planning_loop;
+mod planted;
 mod share;
 #[cfg(test)]
 mod simulation;

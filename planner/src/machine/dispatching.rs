@@ -25,7 +25,10 @@ use super::{
     lining_up::LiningUp,
     placing::{Placed, Placement, Placing},
 };
-use crate::dispatch::{DispatchError, Outcome};
+use crate::{
+    dispatch::{DispatchError, Outcome},
+    planted::planted,
+};
 
 /// A run that is to be made.
 #[derive(Debug, Clone)]
@@ -55,11 +58,11 @@ pub(crate) enum IfPending {
 pub(crate) struct Dispatching {
     at: At,
     is_alone: bool,
+    /// The record was made by another definition, which may have another lock: what was found of that says nothing of ours.
+    is_of_another: bool,
 }
 
 #[derive(Debug)]
-    /// The record was made by another definition, which may have another lock: what was found of that says nothing of ours.
-    is_of_another: bool,
 enum At {
     /// To create the record.
     Making(Box<Wanted>, TraceContext),
@@ -109,7 +112,12 @@ impl Dispatching {
     fn begin(&mut self, now: Timestamp) -> Result<Next<Outcome>, DispatchError> {
         match std::mem::replace(&mut self.at, At::Over) {
             At::Making(wanted, trace) => {
-                let ask = Ask::CreateRecord(Box::new(wanted.record.clone()));
+                let ask = if planted!(TaskBeforeRecord) {
+                    let due = Arc::new(DueTask { run: wanted.record.clone(), task: wanted.task.clone() });
+                    Ask::Publish { due, revision: 0, overlap: wanted.overlap, traceparent: None }
+                } else {
+                    Ask::CreateRecord(Box::new(wanted.record.clone()))
+                };
                 self.at = At::Making(wanted, trace);
                 Ok(Next::Ask(ask))
             }
@@ -137,16 +145,22 @@ impl Dispatching {
         now: Timestamp,
     ) -> Result<Next<Outcome>, DispatchError> {
         let Wanted { record, task, overlap, is_alone } = wanted;
+        let wanted_by = record.definition_revision;
         let (run, revision, traceparent) = match creation {
             Creation::Created(revision) => (record, revision, Some(trace.to_string())),
+            Creation::Exists(stored) if stored.value.status.is_final() && planted!(RecordMadeAnew) => {
+                self.at = At::Ending(Box::new(record), stored.revision);
+                return self.begin(now);
+            }
             // Made before, by us or by a predecessor. Past PENDING: a worker had it, so it was published.
             Creation::Exists(stored) if stored.value.status != RunState::Pending => {
                 return Ok(Next::End(Outcome::Dispatched));
             }
             Creation::Exists(stored) => (stored.value, stored.revision, None),
         };
-        let wanted_by = record.definition_revision;
         let definition = run.definition_revision;
+        self.is_of_another = definition != wanted_by;
+        let is_alone = is_alone && !self.is_of_another;
         let due = Arc::new(DueTask { run, task });
         self.place_or_look(Placement { due, revision, overlap, definition, traceparent, is_alone }, now)
     }
@@ -159,8 +173,6 @@ impl Dispatching {
         now: Timestamp,
     ) -> Result<Next<Outcome>, DispatchError> {
         let found = match creation {
-        self.is_of_another = definition != wanted_by;
-        let is_alone = is_alone && !self.is_of_another;
             Creation::Created(_) => return Ok(Next::End(Outcome::Closed)),
             // Somebody accounted for it before us, perhaps otherwise: theirs counts.
             Creation::Exists(found) if found.value.status != RunState::Pending => {
@@ -172,6 +184,8 @@ impl Dispatching {
             IfPending::Publish(wanted) => {
                 let Wanted { task, overlap, is_alone, .. } = *wanted;
                 let definition = found.value.definition_revision;
+                self.is_of_another = definition != closed.definition_revision;
+                let is_alone = is_alone && !self.is_of_another;
                 let due = Arc::new(DueTask { run: found.value, task });
                 let revision = found.revision;
                 self.place_or_look(
@@ -184,8 +198,6 @@ impl Dispatching {
                 self.finish(&found.value, found.revision, RunEvent::Rejected, reason, Some(error), at)
             }
         }
-                self.is_of_another = definition != closed.definition_revision;
-                let is_alone = is_alone && !self.is_of_another;
     }
 
     fn place_or_look(
@@ -296,6 +308,13 @@ impl Dispatching {
     fn go_on(&mut self, answer: Option<Answer>, now: Timestamp) -> Result<Next<Outcome>, DispatchError> {
         let Some(answer) = answer else { return self.begin(now) };
         match std::mem::replace(&mut self.at, At::Over) {
+            At::Making(wanted, trace)
+                if matches!(answer, Answer::Published(_)) && planted!(TaskBeforeRecord) =>
+            {
+                let ask = Ask::CreateRecord(Box::new(wanted.record.clone()));
+                self.at = At::Making(wanted, trace);
+                Ok(Next::Ask(ask))
+            }
             At::Making(wanted, trace) => {
                 let creation = wants!(answer, Answer::Created(creation) => creation);
                 self.made(*wanted, trace, creation, now)

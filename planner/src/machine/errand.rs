@@ -23,6 +23,7 @@ use crate::{
     due::Due,
     missed::{Days, Decision, decide, was_missed},
     pauses::Pauses,
+    planted::planted,
 };
 
 /// What an errand looks up in memory.
@@ -246,7 +247,7 @@ impl Errand {
         now: Now,
         known: &Known<'_>,
     ) -> Result<Turn, DispatchError> {
-        if decision == Decision::Skip(Reason::Paused) {
+        if decision == Decision::Skip(Reason::Paused) && !planted!(PauseByHearsay) {
             self.at = At::CheckingPause;
             return Ok(Turn::Ask(Ask::PauseRevision(self.name.clone())));
         }

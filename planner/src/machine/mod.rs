@@ -51,13 +51,14 @@ use crate::{
     definitions::Change,
     held_back::{HeldBack, TRY_AGAIN},
     pauses::Pauses,
+    planted::planted,
 };
 
 /// Between two looks at a slot that is due and cannot be begun yet, or whose schedule is catching up.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
-/// How long one schedule may take: an answer that is lost takes longer, and its place is needed for the others.
 /// Between two looks whether the clock is believed again.
 const SUSPECT_LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long one schedule may take: an answer that is lost takes longer, and its place is needed for the others.
 const SCHEDULE_PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// The time, as the outside reads it.
@@ -161,16 +162,16 @@ pub(crate) struct Planning {
     book: Book,
     pauses: Pauses,
     loaded: Loaded,
-    held: BTreeSet<u16>,
     /// While a watch of schedules tells everything anew: the newest definition heard of before. Versions in between may never
     /// be told, so until the partitions are opened anew nobody may think that we knew them.
     heard_before: Option<u64>,
     /// Schedules of which a version came while their partition was being opened: the book then drops older ones.
     heard_while_opening: BTreeSet<Name>,
+    held: BTreeSet<u16>,
     trusted_until: Duration,
-    partitions: BTreeMap<u16, Partition>,
     /// The latest that a believed wall clock has shown.
     latest: Timestamp,
+    partitions: BTreeMap<u16, Partition>,
     catch_ups: CatchUps,
     held_back: HeldBack,
     /// Schedules of which no run is under another lock than that of this revision of theirs.
@@ -201,12 +202,12 @@ impl Planning {
             book: Book::default(),
             pauses: Pauses::default(),
             loaded: Loaded::default(),
-            held: BTreeSet::new(),
             heard_before: None,
             heard_while_opening: BTreeSet::new(),
+            held: BTreeSet::new(),
             trusted_until: Duration::ZERO,
-            partitions: BTreeMap::new(),
             latest: Timestamp::MIN_UTC,
+            partitions: BTreeMap::new(),
             catch_ups: CatchUps::default(),
             held_back: HeldBack::default(),
             alone: HashMap::new(),
@@ -226,10 +227,10 @@ impl Planning {
 
     /// Takes in what happened, and says what is to be done about it.
     pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
-        match event {
         if now.is_believed {
             self.latest = self.latest.max(now.wall);
         }
+        match event {
             Event::Woke => {}
             Event::Heard(change) => self.hear(change, now),
             Event::Holds(held, trusted_until) => {
@@ -267,8 +268,8 @@ impl Planning {
         match change {
             Change::Schedule(version) => {
                 self.cut(&version.name, version.since);
-                self.book.learn(*version);
                 self.note_while_opening(&version.name);
+                self.book.learn(*version);
             }
             Change::Pause(pause) => self.pauses.learn(*pause),
             Change::SchedulesBegin => self.watch_begins(),
@@ -321,7 +322,8 @@ impl Planning {
         self.look_at = now.elapsed + ROUND_SLEEP_MAX;
         self.follow_holdings(now);
         // A clock that is not believed decides nothing.
-        if !now.is_believed {
+        if !now.is_believed && !planted!(ClockBelievedAlways) {
+            self.look_at = now.elapsed + SUSPECT_LOOK_AGAIN;
             return;
         }
         if self.is_trusted(now) {
@@ -360,7 +362,8 @@ impl Planning {
     }
 
     fn is_trusted(&self, now: Now) -> bool {
-        now.elapsed < self.trusted_until
+        let more = if planted!(LeaseTrustedTooLong) { Duration::from_secs(30) } else { Duration::ZERO };
+        now.elapsed < self.trusted_until + more
     }
 
     /// Begins what is due, as much of it as may be on its way at once.
@@ -375,6 +378,9 @@ impl Planning {
             }
             let allowed = self.catch_ups.allowance(&due.name, now.wall, now.elapsed);
             self.begun += 1;
+            if planted!(CursorBeforeDispatch) {
+                self.book.account(&due.name, due.upto);
+            }
             self.errands.insert(self.begun, Errand::new(due, allowed, now.elapsed));
             self.go_on_errand(self.begun, None, now);
         }
@@ -445,6 +451,12 @@ impl Planning {
             Some(Asker::Errand(number)) => self.go_on_errand(number, Some(answer), now),
             Some(Asker::Partition(partition)) => self.partition_answered(partition, answer, now),
             // It was given up meanwhile.
+            None if planted!(LateAnswerTakenForAnother) => {
+                let waiting = self.asked.iter().filter(|(_, asker)| matches!(asker, Asker::Errand(_)));
+                if let Some(oldest) = waiting.map(|(id, _)| *id).min() {
+                    self.answered(oldest, answer, now);
+                }
+            }
             None => {}
         }
     }

@@ -13,7 +13,7 @@ use super::{
     Asker, Effect, Note, Now, Planning,
     ask::{Answer, Ask, CursorFound, Unanswered, wants},
 };
-use crate::book::before;
+use crate::{book::before, planted::planted};
 
 /// A cursor may be this much ahead of our clock: its writer's may be fast.
 const CURSOR_AHEAD_MAX: TimeDelta = TimeDelta::minutes(1);
@@ -372,7 +372,7 @@ impl Planning {
             }
             open.has_worked = false;
             // Never backwards, whatever the wall clock does.
-            if accounted_to <= open.accounted_to {
+            if accounted_to <= open.accounted_to && !planted!(CursorGoesBack) {
                 continue;
             }
             open.writing = Some(accounted_to);

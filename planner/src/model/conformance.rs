@@ -5,7 +5,12 @@
 //! must be equal, revisions and sequences included.
 
 use shared::{
-    Timestamp, names::Name, pause::Pause, pause::PauseState, run::RunId, run_record::RunRecord,
+    Timestamp,
+    names::{Name, QueueName},
+    pause::{Pause, PauseState},
+    queue::QueueSettings,
+    run::RunId,
+    run_record::RunRecord,
     schedule::Schedule,
 };
 use streams::{
@@ -104,7 +109,7 @@ async fn on_server(streams: &Streams, step: &Step) -> Result<Answer, String> {
     match step {
         Step::Ask(ask) => return Ok(perform(streams, ask.clone()).await),
         Step::Declare(queue) => {
-            streams.declare_queue(queue, &Default::default()).await.map_err(|error| words(&error))?;
+            streams.declare_queue(queue, &QueueSettings::default()).await.map_err(|error| words(&error))?;
         }
         Step::Calendar(name, calendar) => {
             streams.catalog().apply_calendar(name, calendar).await.map_err(|error| words(&error))?;
@@ -196,6 +201,6 @@ pub(super) fn schedule(number: u64) -> Option<Schedule> {
 }
 
 /// A record that differs from others of its run.
-pub(super) fn record(run: RunId, queue: shared::names::QueueName, number: u64) -> RunRecord {
+pub(super) fn record(run: RunId, queue: QueueName, number: u64) -> RunRecord {
     RunRecord::pending(run, queue, Timestamp::UNIX_EPOCH).noting(format!("number {number}"))
 }

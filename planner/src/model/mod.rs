@@ -29,6 +29,8 @@ use std::collections::BTreeSet;
 
 use shared::{Timestamp, run::RunId};
 
+#[cfg(test)]
+pub(crate) use self::queue::Message;
 use self::{definitions::Definitions, planners::Planners, queue::TaskQueue, records::Records};
 use crate::machine::ask::{Answer, Ask};
 

@@ -90,6 +90,16 @@ impl TaskQueue {
         self.last_sequence
     }
 
+    #[cfg(test)]
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages.values()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn message(&self, sequence: u64) -> Option<&Message> {
+        self.messages.get(&sequence)
+    }
+
     /// Removes a message: acknowledged, or known to have ended.
     pub(crate) fn remove(&mut self, sequence: u64) -> Option<Message> {
         self.messages.remove(&sequence)

@@ -23,6 +23,7 @@ impl Random {
     }
 
     /// From `least` up to and including `most`.
+    #[cfg(test)]
     pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }

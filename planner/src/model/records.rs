@@ -1,12 +1,6 @@
 //! The ledger.
 
-use shared::{
-    Timestamp, limits,
-    names::Name,
-    run::RunId,
-    run_record::{Reason, RunRecord},
-    run_state::RunState,
-};
+use shared::{Timestamp, limits, run::RunId, run_record::RunRecord};
 use streams::{
     bucket::Stored,
     ledger::{Creation, Update},

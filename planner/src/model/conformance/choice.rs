@@ -181,12 +181,8 @@ impl Chooser {
                     CursorFound::Cursor(_, revision) | CursorFound::Corrupt(revision) => revision,
                     CursorFound::None => 0,
                 };
-                let cursor = Cursor {
-                    accounted_to: now,
-                    by: self.member(),
-                    tzdb: "2025b".to_owned(),
-                    heard: self.number,
-                };
+                let cursor =
+                    Cursor { accounted_to: now, by: member(), tzdb: "2025b".to_owned(), heard: self.number };
                 Ask::WriteCursor { partition, cursor, over: self.over(right) }
             }
             _ => Ask::ReadCursor(partition),
@@ -233,15 +229,12 @@ impl Chooser {
         let number = self.random.below(NUMBERS) as u16;
         match self.random.below(7) {
             0 | 1 => {
-                let seat = Seat {
-                    planner: self.random.one_in(2).then(|| self.member()),
-                    aside: self.random.one_in(2),
-                };
+                let seat = Seat { planner: self.random.one_in(2).then(member), aside: self.random.one_in(2) };
                 let right = model.planners.seat(number).map_or(0, |(_, revision, _)| revision);
                 Step::Seat(number, seat, self.over(right))
             }
             2 | 3 => {
-                let holder = self.random.one_in(2).then(|| self.member());
+                let holder = self.random.one_in(2).then(member);
                 let right = model.planners.lease(number).map_or(0, |(_, revision)| revision);
                 Step::Lease(number, Lease { holder, term: self.number, since: now }, self.over(right))
             }
@@ -253,8 +246,8 @@ impl Chooser {
             }
         }
     }
+}
 
-    fn member(&self) -> MemberId {
-        MemberId::new("planner", "spec")
-    }
+fn member() -> MemberId {
+    MemberId::new("planner", "spec")
 }
