@@ -307,12 +307,17 @@ impl Table {
         let seated: BTreeSet<MemberId> = self.seats.values().filter_map(planner_of).cloned().collect();
         let eager = self.seats.values().filter(|seen| seen.seat.as_ref().is_some_and(|seat| !seat.aside));
         let eager: BTreeSet<MemberId> = eager.filter_map(planner_of).cloned().collect();
-        let holders: BTreeMap<u16, MemberId> = self
-            .leases
-            .iter()
-            .filter_map(|(partition, (lease, _))| Some((*partition, lease.as_ref()?.holder.clone()?)))
-            .filter(|(_, holder)| seated.contains(holder))
-            .collect();
+        // What the leader told us the watch may not have shown yet, nor its holder sitting down.
+        let is_ahead = |revision: u64, holder: &MemberId| revision > self.shown && *holder != self.me;
+        let mut is_behind = false;
+        let mut holders: BTreeMap<u16, MemberId> = BTreeMap::new();
+        for (partition, (lease, revision)) in &self.leases {
+            let Some(holder) = lease.as_ref().and_then(|lease| lease.holder.as_ref()) else { continue };
+            is_behind |= is_ahead(*revision, holder);
+            if seated.contains(holder) || is_ahead(*revision, holder) {
+                holders.insert(*partition, holder.clone());
+            }
+        }
         let shares = shares(&eager, &holders);
         let mut writes = Vec::new();
         for partition in (0..PARTITIONS).filter(|partition| !self.leases_asked.contains(partition)) {
@@ -338,7 +343,7 @@ impl Table {
             };
             writes.push(Write::Lease { partition, lease, revision });
         }
-        self.is_settled = writes.is_empty() && self.leases_asked.is_empty();
+        self.is_settled = writes.is_empty() && self.leases_asked.is_empty() && !is_behind;
         writes
     }
 
