@@ -50,7 +50,7 @@ tests: toolchain
 	@scripts/run-tests.sh $(CARGO_FLAGS) --workspace
 
 .PHONY: chaos
-chaos: chaos-time ## Long tests with random input, each with its seed printed: CHAOS_SEED=… runs the same again
+chaos: chaos-time chaos-planning ## Long tests with random input, each with its seed printed: CHAOS_SEED=… runs the same again
 
 # 12,000 random expressions against croner and brute force, every change of clocks in every zone, and texts nobody wrote.
 .PHONY: chaos-time
@@ -62,6 +62,15 @@ chaos-time: toolchain
 	cargo test --release $(CARGO_FLAGS) -p cronfleet-shared --test cron_oracle --test parsers_fuzz -- \
 		--include-ignored --nocapture; \
 	cargo test --release $(CARGO_FLAGS) -p cronfleet-shared --lib -- no_zone_sets_its_clocks_twice
+
+# 10,000 simulated fleets, each with its own faults. SIM_SEED=n runs one of them again and tells what happened.
+.PHONY: chaos-planning
+chaos-planning: toolchain
+	@$(say) "chaos: planning (the first time builds optimised, which takes some minutes)"
+	@from=$${CHAOS_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}; \
+	$(say) "CHAOS_SEED=$$from"; \
+	export SIM_FROM=$${SIM_FROM:-$$from} SIM_SEEDS=$${SIM_SEEDS:-10000}; \
+	cargo test --release $(CARGO_FLAGS) -p cronfleet-planner --lib -- --nocapture simulation::
 
 .PHONY: build
 build: toolchain ## Everything, unoptimised

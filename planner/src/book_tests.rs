@@ -87,11 +87,10 @@ impl Simple {
         self.open.insert(partition);
         for (name, entry) in &mut self.schedules {
             if partition_of(name.as_str()) == partition {
-                let (newest, revision, _) = entry.versions.last().expect("one");
                 let first = entry.versions.first().expect("one").0;
-                let is_fresh = *newest > cursor - lag && (*revision > heard || *newest > cursor);
-                entry.accounted_to =
-                    if is_fresh { cursor.min(*newest).max(first) } else { cursor.max(first) };
+                let unheard = entry.versions.iter().filter(|(_, revision, _)| *revision > heard);
+                let fresh = unheard.map(|(since, ..)| *since).find(|since| *since > cursor - lag);
+                entry.accounted_to = cursor.min(fresh.unwrap_or(cursor)).max(first);
             }
         }
     }

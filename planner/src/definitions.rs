@@ -27,6 +27,9 @@ const REWATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A change for the planning loop.
 #[derive(Debug)]
 pub(crate) enum Change {
+    /// A watch of schedules begins. It tells the newest version of each and no older one: of those that came while there was
+    /// no watch some may never be told.
+    SchedulesBegin,
     /// A version of a schedule.
     Schedule(Box<Version<Definition>>),
     /// A schedule was paused, or resumed.
@@ -93,6 +96,7 @@ async fn watch_schedules(
 ) -> Result<(), ReadError> {
     links.note_watch_begins();
     let mut watch = streams.schedules().watch_definitions().await?;
+    let _ = changes.send(Change::SchedulesBegin).await;
     while let Some(seen) = watch.next().await {
         let change = match seen? {
             Seen::Version(version) => {

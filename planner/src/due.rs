@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use shared::{
     Timestamp,
     definition::{Definition, DefinitionError},
     schedule::Schedule,
     slot::Slot,
 };
+
+use crate::planted::planted;
 
 /// A definition and the instant from which it is in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,9 +73,12 @@ fn slots_between<'a>(
 ) -> impl Iterator<Item = (&'a Epoch, &'a Definition, Slot)> {
     with_ends(epochs).flat_map(move |(epoch, until)| {
         let (from, to) = (after.max(epoch.since), upto.min(until));
+        let from = if planted!(WindowClosedAtBothEnds) { from - TimeDelta::nanoseconds(1) } else { from };
+        let is_open = planted!(WindowOpenAtBothEnds);
+        let within = move |slot: &Slot| slot.instant() < to || slot.instant() == to && !is_open;
         epoch.definition.iter().flat_map(move |definition| {
             let slots = definition.timing().candidates_after(from);
-            slots.take_while(move |slot| slot.instant() <= to).map(move |slot| (epoch, definition, slot))
+            slots.take_while(within).map(move |slot| (epoch, definition, slot))
         })
     })
 }

@@ -55,15 +55,24 @@ mod leases;
 mod lines;
 mod machine;
 mod missed;
+#[cfg(any(test, feature = "model"))]
+mod model;
 mod news;
 mod pauses;
 mod perform;
 mod planning_loop;
+mod planted;
 mod shards;
 mod share;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod table;
 mod trigger;
+
+#[cfg(feature = "model")]
+#[doc(hidden)]
+pub use crate::model::conformance;
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Does what is asked for, and answers. Whatever goes wrong is an answer too.
-pub async fn perform(streams: &Streams, ask: Ask) -> Answer {
+pub(crate) async fn perform(streams: &Streams, ask: Ask) -> Answer {
     match ask {
         Ask::CreateRecord(_)
         | Ask::UpdateRecord { .. }

@@ -80,7 +80,11 @@ pub(crate) struct Table {
     leases: BTreeMap<u16, (Option<Lease>, u64)>,
     mine: Option<Mine>,
     held: BTreeSet<u16>,
+    /// Who sits and who holds what is as it was when there was nothing to take and nothing to give up.
+    is_settled: bool,
     hearing: Hearing,
+    /// The newest revision that the watch has shown.
+    shown: u64,
     looked_at: Option<Duration>,
     /// For how long in all we stood still: time that does not count as others' silence.
     absent: Duration,
@@ -99,7 +103,9 @@ impl Table {
             leases: BTreeMap::new(),
             mine: None,
             held: BTreeSet::new(),
+            is_settled: false,
             hearing: Hearing::Nothing,
+            shown: 0,
             looked_at: None,
             absent: Duration::ZERO,
             asked: None,
@@ -144,6 +150,8 @@ impl Table {
     pub(crate) fn watch_begins(&mut self, now: Duration) {
         self.seats.clear();
         self.leases.clear();
+        self.is_settled = false;
+        self.shown = 0;
         self.hearing = Hearing::Since(now);
     }
 
@@ -152,8 +160,16 @@ impl Table {
         self.hearing = Hearing::Nothing;
     }
 
-    /// The watch, or the leader, shows something. What is older than what we know is left aside.
+    /// The watch shows something.
     pub(crate) fn seen(&mut self, seen: Seen, now: Duration) {
+        let (Seen::Seat(.., revision) | Seen::Lease(.., revision)) = &seen;
+        self.shown = self.shown.max(*revision);
+        self.take_in(seen, now);
+        self.hear_ourselves(now);
+    }
+
+    /// What the watch, or the leader, shows. What is older than what we know is left aside.
+    fn take_in(&mut self, seen: Seen, now: Duration) {
         match seen {
             Seen::Seat(number, seat, revision) => {
                 if self.seats.get(&number).is_none_or(|known| known.revision < revision) {
@@ -166,7 +182,6 @@ impl Table {
                 }
             }
         }
-        self.hear_ourselves(now);
     }
 
     fn note_seat(&mut self, number: u16, seat: Option<Seat>, revision: u64, now: Duration) {
@@ -178,10 +193,13 @@ impl Table {
             None if is_mine => self.mine = Some(Mine { number, revision, since: now, renewed_at: None }),
             _ => {}
         }
+        let is_renewal = self.seats.get(&number).is_some_and(|known| known.seat == seat);
+        self.is_settled &= is_renewal;
         self.seats.insert(number, SeatSeen { seat, revision, since: now.saturating_sub(self.absent) });
     }
 
     fn note_lease(&mut self, partition: u16, lease: Option<Lease>, revision: u64) {
+        self.is_settled = false;
         let is_mine = lease.as_ref().is_some_and(|lease| lease.holder.as_ref() == Some(&self.me));
         if !is_mine && self.held.remove(&partition) {
             self.lost.push("somebody else wrote the lease of one of our partitions");
@@ -192,6 +210,7 @@ impl Table {
     fn lose_seat(&mut self, why: &'static str) {
         self.mine = None;
         self.held.clear();
+        self.is_settled = false;
         self.lost.push(why);
         if let Hearing::All(_) | Hearing::UpTo(_) = self.hearing {
             // The watch stands, but what we shall be seen by next is not written yet.
@@ -199,10 +218,11 @@ impl Table {
         }
     }
 
-    /// Once the watch has shown us what we wrote after it began, it has shown all that was there before.
+    /// Once the watch has shown us what we wrote after it began, it has shown all that was there before. That the write was
+    /// answered says nothing of the watch.
     fn hear_ourselves(&mut self, now: Duration) {
-        let (Hearing::UpTo(revision), Some(mine)) = (self.hearing, self.mine) else { return };
-        if self.seats.get(&mine.number).is_some_and(|seen| seen.revision >= revision) {
+        let Hearing::UpTo(revision) = self.hearing else { return };
+        if self.shown >= revision {
             self.hearing = Hearing::All(now.saturating_sub(self.absent));
         }
     }
@@ -281,18 +301,23 @@ impl Table {
     }
 
     fn partitions(&mut self, wall: Timestamp) -> Vec<Write> {
-        if self.mine.is_none() {
+        if self.mine.is_none() || self.is_settled {
             return Vec::new();
         }
         let seated: BTreeSet<MemberId> = self.seats.values().filter_map(planner_of).cloned().collect();
         let eager = self.seats.values().filter(|seen| seen.seat.as_ref().is_some_and(|seat| !seat.aside));
         let eager: BTreeSet<MemberId> = eager.filter_map(planner_of).cloned().collect();
-        let holders: BTreeMap<u16, MemberId> = self
-            .leases
-            .iter()
-            .filter_map(|(partition, (lease, _))| Some((*partition, lease.as_ref()?.holder.clone()?)))
-            .filter(|(_, holder)| seated.contains(holder))
-            .collect();
+        // What the leader told us the watch may not have shown yet, nor its holder sitting down.
+        let is_ahead = |revision: u64, holder: &MemberId| revision > self.shown && *holder != self.me;
+        let mut is_behind = false;
+        let mut holders: BTreeMap<u16, MemberId> = BTreeMap::new();
+        for (partition, (lease, revision)) in &self.leases {
+            let Some(holder) = lease.as_ref().and_then(|lease| lease.holder.as_ref()) else { continue };
+            is_behind |= is_ahead(*revision, holder);
+            if seated.contains(holder) || is_ahead(*revision, holder) {
+                holders.insert(*partition, holder.clone());
+            }
+        }
         let shares = shares(&eager, &holders);
         let mut writes = Vec::new();
         for partition in (0..PARTITIONS).filter(|partition| !self.leases_asked.contains(partition)) {
@@ -318,6 +343,7 @@ impl Table {
             };
             writes.push(Write::Lease { partition, lease, revision });
         }
+        self.is_settled = writes.is_empty() && self.leases_asked.is_empty() && !is_behind;
         writes
     }
 
@@ -325,7 +351,10 @@ impl Table {
     pub(crate) fn answered(&mut self, write: Write, answer: Answer, asked_at: Duration, now: Duration) {
         match write {
             Write::Seat { number, .. } => self.seats_asked.remove(&number),
-            Write::Lease { partition, .. } => self.leases_asked.remove(&partition),
+            Write::Lease { partition, .. } => {
+                self.is_settled = false;
+                self.leases_asked.remove(&partition)
+            }
         };
         match (write, answer) {
             (Write::Seat { number, seat, .. }, Answer::Stored(revision)) => {
@@ -381,7 +410,7 @@ impl Table {
             {
                 self.note_seat(number, seat, revision, now);
             }
-            Some(seen) => self.seen(seen, now),
+            Some(seen) => self.take_in(seen, now),
             None => {}
         }
     }

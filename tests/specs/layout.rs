@@ -23,7 +23,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "marketprism",
         ],
     ),
-    ("cronfleet-specs", &["cronfleet-shared", "cronfleet-streams", "cronfleet-cli", "marketprism"]),
+    (
+        "cronfleet-specs",
+        &["cronfleet-shared", "cronfleet-streams", "cronfleet-planner", "cronfleet-cli", "marketprism"],
+    ),
 ];
 
 fn dependencies() -> BTreeMap<String, Vec<String>> {

@@ -15,6 +15,7 @@ mod chaining;
 mod chaining_cluster;
 mod chaining_kills;
 mod cluster;
+mod conformance;
 mod control;
 mod crash_points;
 mod delayed;

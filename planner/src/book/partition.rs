@@ -96,11 +96,11 @@ impl Partition {
     pub(super) fn open(&mut self, cursor: Timestamp, lag: TimeDelta, heard: u64) {
         let mut agenda = Vec::with_capacity(self.entries.len());
         for (place, entry) in self.entries.values_mut().enumerate() {
-            let (newest, first) = (&entry.newest, entry.first().since);
-            let is_heard = newest.revision <= heard;
-            let is_fresh = newest.since > before(cursor, lag) && (!is_heard || newest.since > cursor);
-            entry.accounted_to =
-                if is_fresh { cursor.min(newest.since).max(first) } else { cursor.max(first) };
+            let first = entry.first().since;
+            // The first of them, not the newest: those between had slots too.
+            let is_fresh = |epoch: &&Epoch| epoch.revision > heard && epoch.since > before(cursor, lag);
+            let fresh = entry.epochs().find(is_fresh).map_or(cursor, |epoch| epoch.since);
+            entry.accounted_to = cursor.min(fresh).max(first);
             entry.next = next_due(entry.epochs(), entry.accounted_to);
             agenda.extend(entry.next.map(|slot| (slot, place as Place)));
         }

@@ -25,7 +25,7 @@ use streams::{
 
 /// One thing that planning asks for. What decides is read from the leader.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// Create the record of a run, once. Answered by [`Answer::Created`].
     CreateRecord(Box<RunRecord>),
     /// Write a record over exactly this revision. Answered by [`Answer::Updated`].
@@ -113,7 +113,7 @@ pub enum Ask {
 
 /// What came of putting a task into its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Publishing {
+pub(crate) enum Publishing {
     /// It is there.
     Stored,
     /// Its subject is taken: by itself, or by another run under the same lock.
@@ -124,7 +124,7 @@ pub enum Publishing {
 
 /// The definition of a schedule in force.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Definition {
+pub(crate) enum Definition {
     /// It was deleted.
     None,
     /// It says this, under this revision.
@@ -151,7 +151,7 @@ impl Definition {
 
 /// A cursor as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CursorFound {
+pub(crate) enum CursorFound {
     /// Nobody ever wrote one.
     None,
     /// It says this, under this revision.
@@ -162,7 +162,7 @@ pub enum CursorFound {
 
 /// The answer to an [`Ask`].
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Of a creation.
     Created(Creation),
     /// Of a compare-and-set.
@@ -204,7 +204,7 @@ pub enum Answer {
 /// An ask that was not answered with what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unanswered(pub String);
+pub(crate) struct Unanswered(pub(crate) String);
 
 impl Answer {
     /// Why this answer does not help whoever expected another.

@@ -25,7 +25,10 @@ use super::{
     lining_up::LiningUp,
     placing::{Placed, Placement, Placing},
 };
-use crate::dispatch::{DispatchError, Outcome};
+use crate::{
+    dispatch::{DispatchError, Outcome},
+    planted::planted,
+};
 
 /// A run that is to be made.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ pub(crate) enum IfPending {
 pub(crate) struct Dispatching {
     at: At,
     is_alone: bool,
+    /// The record was made by another definition, which may have another lock: what was found of that says nothing of ours.
+    is_of_another: bool,
 }
 
 #[derive(Debug)]
@@ -81,30 +86,35 @@ impl Dispatching {
     pub(crate) fn run(wanted: Wanted, trace: TraceContext) -> Self {
         let is_alone = wanted.is_alone;
         let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..wanted.record };
-        Self { at: At::Making(Box::new(Wanted { record, ..wanted }), trace), is_alone }
+        Self { at: At::Making(Box::new(Wanted { record, ..wanted }), trace), is_alone, is_of_another: false }
     }
 
     /// Publishes the task of a record that is PENDING; it may have been done before.
     pub(crate) fn publish(placement: Placement) -> Self {
         let is_alone = placement.is_alone;
-        Self { at: At::Beginning(placement), is_alone }
+        Self { at: At::Beginning(placement), is_alone, is_of_another: false }
     }
 
     /// Records a run that will never be dispatched. `closed` is its record as it ends.
     pub(crate) fn close(closed: RunRecord, if_pending: IfPending) -> Self {
         let is_alone = matches!(&if_pending, IfPending::Publish(wanted) if wanted.is_alone);
-        Self { at: At::Closing(Box::new(closed), if_pending), is_alone }
+        Self { at: At::Closing(Box::new(closed), if_pending), is_alone, is_of_another: false }
     }
 
     /// Whether all live runs of the schedule are known to hold the one lock of the run's definition.
     pub(crate) fn is_alone(&self) -> bool {
-        self.is_alone
+        self.is_alone && !self.is_of_another
     }
 
     fn begin(&mut self, now: Timestamp) -> Result<Next<Outcome>, DispatchError> {
         match std::mem::replace(&mut self.at, At::Over) {
             At::Making(wanted, trace) => {
-                let ask = Ask::CreateRecord(Box::new(wanted.record.clone()));
+                let ask = if planted!(TaskBeforeRecord) {
+                    let due = Arc::new(DueTask { run: wanted.record.clone(), task: wanted.task.clone() });
+                    Ask::Publish { due, revision: 0, overlap: wanted.overlap, traceparent: None }
+                } else {
+                    Ask::CreateRecord(Box::new(wanted.record.clone()))
+                };
                 self.at = At::Making(wanted, trace);
                 Ok(Next::Ask(ask))
             }
@@ -132,8 +142,13 @@ impl Dispatching {
         now: Timestamp,
     ) -> Result<Next<Outcome>, DispatchError> {
         let Wanted { record, task, overlap, is_alone } = wanted;
+        let wanted_by = record.definition_revision;
         let (run, revision, traceparent) = match creation {
             Creation::Created(revision) => (record, revision, Some(trace.to_string())),
+            Creation::Exists(stored) if stored.value.status.is_final() && planted!(RecordMadeAnew) => {
+                self.at = At::Ending(Box::new(record), stored.revision);
+                return self.begin(now);
+            }
             // Made before, by us or by a predecessor. Past PENDING: a worker had it, so it was published.
             Creation::Exists(stored) if stored.value.status != RunState::Pending => {
                 return Ok(Next::End(Outcome::Dispatched));
@@ -141,6 +156,8 @@ impl Dispatching {
             Creation::Exists(stored) => (stored.value, stored.revision, None),
         };
         let definition = run.definition_revision;
+        self.is_of_another = definition != wanted_by;
+        let is_alone = is_alone && !self.is_of_another;
         let due = Arc::new(DueTask { run, task });
         self.place_or_look(Placement { due, revision, overlap, definition, traceparent, is_alone }, now)
     }
@@ -164,6 +181,8 @@ impl Dispatching {
             IfPending::Publish(wanted) => {
                 let Wanted { task, overlap, is_alone, .. } = *wanted;
                 let definition = found.value.definition_revision;
+                self.is_of_another = definition != closed.definition_revision;
+                let is_alone = is_alone && !self.is_of_another;
                 let due = Arc::new(DueTask { run: found.value, task });
                 let revision = found.revision;
                 self.place_or_look(
@@ -291,6 +310,13 @@ impl Dispatching {
     fn go_on(&mut self, answer: Option<Answer>, now: Timestamp) -> Result<Next<Outcome>, DispatchError> {
         let Some(answer) = answer else { return self.begin(now) };
         match std::mem::replace(&mut self.at, At::Over) {
+            At::Making(wanted, trace)
+                if matches!(answer, Answer::Published(_)) && planted!(TaskBeforeRecord) =>
+            {
+                let ask = Ask::CreateRecord(Box::new(wanted.record.clone()));
+                self.at = At::Making(wanted, trace);
+                Ok(Next::Ask(ask))
+            }
             At::Making(wanted, trace) => {
                 let creation = wants!(answer, Answer::Created(creation) => creation);
                 self.made(*wanted, trace, creation, now)

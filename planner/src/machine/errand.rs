@@ -24,6 +24,7 @@ use crate::{
     due::Due,
     missed::{Days, Decision, decide, was_missed},
     pauses::Pauses,
+    planted::planted,
 };
 
 /// What an errand looks up in memory.
@@ -147,12 +148,13 @@ impl Errand {
         None
     }
 
-    /// A newer definition is in force since then: what is due after it is left to the next errand, even what is on its
-    /// way already, which is then found done.
+    /// A newer definition is in force since then: what is due after it is left to the next errand, even what is being
+    /// dispatched already, which is then found done.
     pub(super) fn cut(&mut self, since: Timestamp) {
         let later = |due: &Due| due.slot.instant() > since;
-        let rest = self.slots.iter().skip(self.index + 1).take_while(|due| !later(due)).count();
-        self.slots.truncate(self.index + 1 + rest);
+        let begun = self.index + usize::from(matches!(self.at, At::Dispatching(_)));
+        let rest = self.slots.iter().skip(begun).take_while(|due| !later(due)).count();
+        self.slots.truncate(begun + rest);
         self.upto = self.upto.min(since);
         self.cut_at = Some(self.cut_at.map_or(since, |cut| cut.min(since)));
     }
@@ -210,7 +212,9 @@ impl Errand {
             At::CheckingPause => {
                 let newest = wants!(answer, Answer::Revision(revision) => revision);
                 if pauses.last().is_some_and(|known| known.revision == newest) {
-                    return self.decided(due, Decision::Skip(Reason::Paused), now, known);
+                    // Decided anew: the newest word may have come while we asked.
+                    let decision = self.decide(due, known.days(due), pauses);
+                    return self.decided(due, decision, now, known);
                 }
                 self.at = At::ReadingPauses;
                 Ok(Turn::Ask(Ask::ReadPauses(self.name.clone())))
@@ -245,7 +249,7 @@ impl Errand {
         now: Now,
         known: &Known<'_>,
     ) -> Result<Turn, DispatchError> {
-        if decision == Decision::Skip(Reason::Paused) {
+        if decision == Decision::Skip(Reason::Paused) && !planted!(PauseByHearsay) {
             self.at = At::CheckingPause;
             return Ok(Turn::Ask(Ask::PauseRevision(self.name.clone())));
         }

@@ -4,7 +4,7 @@
 use shared::{
     Timestamp,
     run_record::{ErrorKind, Reason, RunError, RunRecord},
-    run_state::RunEvent,
+    run_state::{RunEvent, RunState},
     schedule::Overlap,
 };
 use streams::{ledger::Update, lines::Line};
@@ -39,6 +39,8 @@ enum At {
     Joining,
     /// There is no place for it.
     Skipping,
+    /// Somebody wrote its record meanwhile: reading what it says now.
+    Rereading,
 }
 
 impl LiningUp {
@@ -89,6 +91,17 @@ impl LiningUp {
 
     fn go_on(&mut self, answer: Option<Answer>, now: Timestamp) -> Result<Next<Outcome>, DispatchError> {
         let Some(answer) = answer else { return self.look() };
+        if let At::Rereading = self.at {
+            return match wants!(answer, Answer::Record(record) => record) {
+                // A predecessor of ours, whose write was late: it waits, and may stand nowhere.
+                Some(found) if found.value.status == RunState::Pending => {
+                    (self.record, self.revision) = (found.value, found.revision);
+                    self.look()
+                }
+                // It was cancelled, or another planner was faster.
+                _ => Ok(Next::End(Outcome::Dispatched)),
+            };
+        }
         let update = match (std::mem::replace(&mut self.at, At::Looking), answer) {
             (At::Looking, answer) => {
                 let line = wants!(answer, Answer::Line(line) => line);
@@ -106,10 +119,12 @@ impl LiningUp {
             }
             (At::Joining, Update::Stored(_)) => Ok(Next::End(Outcome::Waits)),
             (At::Skipping, Update::Stored(_)) => Ok(Next::End(Outcome::Closed)),
-            // It was cancelled, or another planner was faster.
-            (At::Marking(..) | At::Skipping, Update::Stale) => Ok(Next::End(Outcome::Dispatched)),
+            (At::Marking(..) | At::Skipping, Update::Stale) => {
+                self.at = At::Rereading;
+                Ok(Next::Ask(Ask::ReadRecord(self.record.id.clone())))
+            }
             // Somebody came or went meanwhile.
-            (At::Joining | At::Looking, _) => self.look(),
+            (At::Joining | At::Looking | At::Rereading, _) => self.look(),
         }
     }
 }

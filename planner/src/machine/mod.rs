@@ -1,5 +1,5 @@
 //! Planning as a state machine: what happened and the time in, what is to be done out. Pure: it waits for nothing and
-//! writes nothing itself, so it can be driven through every order of events, and is ([`crate::model`]).
+//! writes nothing itself, so it can be driven through every order of events, and is (`simulation/`).
 //!
 //! One event at a time goes in ([`Planning::step`]); every effect is an [`Ask`] with a number, or a [`Note`] for people.
 //! The answer comes back as an event with that number, or never. An answer that is not waited for any more changes
@@ -22,7 +22,7 @@
 //! book has *accounted for*, and the book is told so only at the end of an errand.
 
 mod alone;
-pub mod ask;
+pub(crate) mod ask;
 pub(crate) mod contending;
 pub(crate) mod dispatching;
 mod errand;
@@ -58,10 +58,13 @@ use crate::{
     definitions::Change,
     held_back::{HeldBack, TRY_AGAIN},
     pauses::Pauses,
+    planted::planted,
 };
 
 /// Between two looks at a slot that is due and cannot be begun yet, or whose schedule is catching up.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
+/// Between two looks whether the clock is believed again.
+const SUSPECT_LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long one schedule may take: an answer that is lost takes longer, and its place is needed for the others.
 const SCHEDULE_PATIENCE: Duration = Duration::from_millis(2_500);
 
@@ -80,8 +83,15 @@ pub(crate) struct Planning {
     book: Book,
     pauses: Pauses,
     loaded: Loaded,
+    /// While a watch of schedules tells everything anew: the newest definition heard of before. Versions in between may never
+    /// be told, so until the partitions are opened anew nobody may think that we knew them.
+    heard_before: Option<u64>,
+    /// Schedules of which a version came while their partition was being opened: the book then drops older ones.
+    heard_while_opening: BTreeSet<Name>,
     held: BTreeSet<u16>,
     trusted_until: Duration,
+    /// The latest that a believed wall clock has shown.
+    latest: Timestamp,
     partitions: BTreeMap<u16, Partition>,
     catch_ups: CatchUps,
     held_back: HeldBack,
@@ -112,8 +122,11 @@ impl Planning {
             book: Book::default(),
             pauses: Pauses::default(),
             loaded: Loaded::default(),
+            heard_before: None,
+            heard_while_opening: BTreeSet::new(),
             held: BTreeSet::new(),
             trusted_until: Duration::ZERO,
+            latest: Timestamp::MIN_UTC,
             partitions: BTreeMap::new(),
             catch_ups: CatchUps::default(),
             held_back: HeldBack::default(),
@@ -134,6 +147,9 @@ impl Planning {
 
     /// Takes in what happened, and says what is to be done about it.
     pub(crate) fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        if now.is_believed {
+            self.latest = self.latest.max(now.wall);
+        }
         match event {
             Event::Woke => {}
             Event::Heard(change) => self.hear(change, now),
@@ -172,10 +188,12 @@ impl Planning {
         match change {
             Change::Schedule(version) => {
                 self.cut(&version.name, version.since);
+                self.note_while_opening(&version.name);
                 self.book.learn(*version);
             }
             Change::Pause(pause) => self.pauses.learn(*pause),
-            Change::SchedulesCurrent => self.loaded.schedules = true,
+            Change::SchedulesBegin => self.watch_begins(),
+            Change::SchedulesCurrent => self.watch_is_current(),
             Change::CatalogCurrent => self.loaded.catalog = true,
             Change::Queue(name, true) => {
                 self.book.queues.insert(name);
@@ -223,7 +241,8 @@ impl Planning {
         self.look_at = now.elapsed + ROUND_SLEEP_MAX;
         self.follow_holdings(now);
         // A clock that is not believed decides nothing.
-        if !now.is_believed {
+        if !now.is_believed && !planted!(ClockBelievedAlways) {
+            self.look_at = now.elapsed + SUSPECT_LOOK_AGAIN;
             return;
         }
         if self.is_trusted(now) {
@@ -270,7 +289,8 @@ impl Planning {
     }
 
     fn is_trusted(&self, now: Now) -> bool {
-        now.elapsed < self.trusted_until
+        let more = if planted!(LeaseTrustedTooLong) { Duration::from_secs(30) } else { Duration::ZERO };
+        now.elapsed < self.trusted_until + more
     }
 
     /// Begins what is due, as much of it as may be on its way at once.
@@ -291,6 +311,9 @@ impl Planning {
             }
             let allowed = self.catch_ups.allowance(&due.name, now.wall, now.elapsed);
             self.begun += 1;
+            if planted!(CursorBeforeDispatch) {
+                self.book.account(&due.name, due.upto);
+            }
             self.errands.insert(self.begun, Errand::new(due, allowed, now.elapsed));
             self.go_on_errand(self.begun, None, now);
         }
@@ -359,6 +382,12 @@ impl Planning {
                 _ => None,
             }),
             // It was given up meanwhile.
+            None if planted!(LateAnswerTakenForAnother) => {
+                let waiting = self.asked.iter().filter(|(_, asker)| matches!(asker, Asker::Errand(_)));
+                if let Some(oldest) = waiting.map(|(id, _)| *id).min() {
+                    self.answered(oldest, answer, now);
+                }
+            }
             None => {}
         }
     }

@@ -13,7 +13,7 @@ use super::{
     Asker, Effect, Note, Now, Planning,
     ask::{Answer, Ask, CursorFound, Unanswered, wants},
 };
-use crate::book::before;
+use crate::{book::before, planted::planted};
 
 /// A cursor may be this much ahead of our clock: its writer's may be fast.
 const CURSOR_AHEAD_MAX: TimeDelta = TimeDelta::minutes(1);
@@ -107,16 +107,41 @@ impl Planning {
                 Some(Partition::Closed { until }) => *until <= now.elapsed,
                 Some(_) => false,
             };
-            if begins {
+            // By a clock that is not believed a cursor would be judged wrongly.
+            if begins && now.is_believed {
                 self.partitions.insert(partition, Partition::Opening(Opening::ReadingCursor));
                 self.ask(Asker::Partition(partition), Ask::ReadCursor(partition));
             }
         }
     }
 
+    /// A watch of schedules begins: from now on everything is told anew.
+    pub(super) fn watch_begins(&mut self) {
+        if self.loaded.schedules {
+            self.heard_before.get_or_insert(self.book.heard());
+        }
+    }
+
+    /// All schedules have been told.
+    pub(super) fn watch_is_current(&mut self) {
+        self.loaded.schedules = true;
+        if self.heard_before.take().is_some() {
+            self.close_all();
+        }
+    }
+
+    /// Closes all partitions, to open them with the versions that were not told.
+    fn close_all(&mut self) {
+        for partition in self.partitions.keys().copied().collect::<Vec<_>>() {
+            self.close(partition);
+        }
+    }
+
     fn close(&mut self, partition: u16) {
         self.partitions.remove(&partition);
         self.asked.retain(|_, asker| !matches!(asker, Asker::Partition(closed) if *closed == partition));
+        self.forget_errands(partition);
+        self.heard_while_opening.retain(|name| partition_of(name.as_str()) != partition);
         self.book.close(partition);
         self.catch_ups.close(partition);
         self.held_back.forget(|name| partition_of(name.as_str()) == partition);
@@ -147,6 +172,9 @@ impl Planning {
         now: Now,
     ) -> Result<(), Unanswered> {
         match opening {
+            Opening::ReadingCursor if !now.is_believed => {
+                return Err(Unanswered("the clock is not believed".to_owned()));
+            }
             Opening::ReadingCursor => {
                 let found = wants!(answer, Answer::Cursor(found) => found);
                 self.found_cursor(partition, found, now);
@@ -173,6 +201,26 @@ impl Planning {
         Ok(())
     }
 
+    /// Leaves what was begun in a partition as a crash would. What it was told to do was right by what was known before the
+    /// partition was closed: it must not account for anything after.
+    fn forget_errands(&mut self, partition: u16) {
+        let is_in = |name: &Name| partition_of(name.as_str()) == partition;
+        self.busy.retain(|name| !is_in(name));
+        self.ready.retain(|due| !is_in(&due.name));
+        let gone: Vec<u64> =
+            self.errands.extract_if(.., |_, errand| is_in(&errand.name)).map(|(n, _)| n).collect();
+        if !gone.is_empty() {
+            self.asked.retain(|_, asker| !matches!(asker, Asker::Errand(number) if gone.contains(number)));
+        }
+    }
+
+    /// Notes that a version came: if its partition is being opened, its history is read once more before it is.
+    pub(super) fn note_while_opening(&mut self, name: &Name) {
+        if matches!(self.partitions.get(&partition_of(name.as_str())), Some(Partition::Opening(_))) {
+            self.heard_while_opening.insert(name.clone());
+        }
+    }
+
     fn opening(&mut self, partition: u16, opening: Opening, ask: Ask) {
         self.partitions.insert(partition, Partition::Opening(opening));
         self.ask(Asker::Partition(partition), ask);
@@ -180,7 +228,7 @@ impl Planning {
 
     fn found_cursor(&mut self, partition: u16, found: CursorFound, now: Now) {
         let (not_before, revision) = match found {
-            CursorFound::Cursor(cursor, revision) if cursor.accounted_to <= now.wall + CURSOR_AHEAD_MAX => {
+            CursorFound::Cursor(cursor, revision) if self.is_right(&cursor, now) => {
                 self.note_zone_data(&cursor);
                 let (stored, heard) = (cursor.accounted_to, cursor.heard);
                 let beginning = Beginning { stored, revision, heard, from: stored.min(now.wall) };
@@ -198,9 +246,21 @@ impl Planning {
         self.opening(partition, finding, Ask::ReadHistories(partition));
     }
 
+    /// Whether a cursor is not from the future. A wall clock that was just set back does not make it so.
+    fn is_right(&self, cursor: &Cursor, now: Now) -> bool {
+        !now.is_believed || cursor.accounted_to <= now.wall.max(self.latest) + CURSOR_AHEAD_MAX
+    }
+
     fn read_histories(&mut self, partition: u16, beginning: Beginning, now: Now) {
         // A definition that was written just before the cursor may not have been heard by who wrote the cursor.
-        let changed = self.book.changed_since(partition, beginning.from, DEFINITION_LAG_MAX, beginning.heard);
+        let mut changed =
+            self.book.changed_since(partition, beginning.from, DEFINITION_LAG_MAX, beginning.heard);
+        // In one order, so that what happened once can happen again.
+        changed.sort();
+        self.read_these(partition, beginning, changed, now);
+    }
+
+    fn read_these(&mut self, partition: u16, beginning: Beginning, changed: Vec<Name>, now: Now) {
         if changed.len() > HISTORIES_ONE_BY_ONE_MAX {
             let reading = Opening::ReadingHistories(beginning);
             self.opening(partition, reading, Ask::ReadHistories(partition));
@@ -227,7 +287,8 @@ impl Planning {
 
     fn read_pauses(&mut self, partition: u16, beginning: Beginning, now: Now) {
         let since = before(beginning.from, DEFINITION_LAG_MAX);
-        let changed = self.pauses.changed_since(partition, since);
+        let mut changed = self.pauses.changed_since(partition, since);
+        changed.sort();
         self.read_next_pauses(partition, beginning, changed.into(), now);
     }
 
@@ -242,6 +303,11 @@ impl Planning {
     }
 
     fn open(&mut self, partition: u16, beginning: Beginning, now: Now) {
+        let is_here = |name: &Name| partition_of(name.as_str()) == partition;
+        let meanwhile: Vec<Name> = self.heard_while_opening.extract_if(.., is_here).collect();
+        if !meanwhile.is_empty() {
+            return self.read_these(partition, beginning, meanwhile, now);
+        }
         let Beginning { stored, revision, heard, from } = beginning;
         self.book.open(partition, from, DEFINITION_LAG_MAX, heard);
         let open = Open {
@@ -292,7 +358,7 @@ impl Planning {
         }
         for partition in self.open_partitions() {
             let accounted_to = self.book.accounted_to(partition, now.wall);
-            let heard = self.book.heard();
+            let heard = self.heard_before.unwrap_or(self.book.heard());
             let Some(Partition::Open(open)) = self.partitions.get_mut(&partition) else { continue };
             let spacing = if open.has_worked { CURSOR_SPACING } else { limits::CURSOR_WRITE };
             let due_at = open.written_at + spacing;
@@ -306,7 +372,7 @@ impl Planning {
             }
             open.has_worked = false;
             // Never backwards, whatever the wall clock does.
-            if accounted_to <= open.accounted_to {
+            if accounted_to <= open.accounted_to && !planted!(CursorGoesBack) {
                 continue;
             }
             open.writing = Some(accounted_to);
@@ -334,10 +400,10 @@ impl Planning {
                 return self.ask(Asker::Partition(partition), Ask::ReadCursor(partition));
             }
             (Answer::Cursor(CursorFound::Cursor(found, revision)), _) => {
-                self.effects.push(Effect::Note(Note::CursorMoved(partition, found.by)));
+                self.effects.push(Effect::Note(Note::CursorMoved(partition, found.by.clone())));
                 // One from the future is written over: it would stand there until that comes.
-                let is_right = found.accounted_to <= now.wall + CURSOR_AHEAD_MAX;
-                open.accounted_to = if is_right { found.accounted_to } else { Timestamp::MIN_UTC };
+                open.accounted_to =
+                    if self.is_right(&found, now) { found.accounted_to } else { Timestamp::MIN_UTC };
                 open.revision = revision;
                 self.cursors_at = self.cursors_at.min(now.elapsed + CURSOR_SPACING);
             }

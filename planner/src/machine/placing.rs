@@ -11,7 +11,7 @@ use super::{
     ask::{Answer, Ask, Flow, Next, Publishing, wants},
     contending::{Contending, Contention},
 };
-use crate::dispatch::DispatchError;
+use crate::{dispatch::DispatchError, planted::planted};
 
 /// Looks at a contended lock before the slot is left for later.
 const LOCK_LOOKS_MAX: u32 = 60;
@@ -73,6 +73,7 @@ impl Placing {
 
     fn begin(&mut self) -> Next<Placed> {
         let Placement { due, overlap, definition, is_alone, .. } = &self.placement;
+        let is_alone = *is_alone || planted!(LockOfOtherQueueForgotten);
         if overlap.is_exclusive() && definition.is_some() && !is_alone {
             self.at = At::LookingForOthers;
             return Next::Ask(Ask::FindHolder(due.run.id.name.clone()));
