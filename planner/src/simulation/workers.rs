@@ -6,7 +6,7 @@ use shared::{
     run_record::{Reason, RunRecord},
     run_state::{RunEvent, RunState},
 };
-use streams::{bucket::Stored, ledger::Update};
+use streams::{bucket::Stored, cancel::CancelRequest, ledger::Update};
 
 use super::{
     Ms,
@@ -194,16 +194,37 @@ impl World {
                 Next::End(step) => return Ok(matches!(step, Ok(Step::Moved))),
             };
             self.tell(|| format!("the line of {name}: {ask:?}"));
-            let done = self.performs(None, &ask)?;
-            if let (Ask::Cancel(request), Answer::Is(false)) = (&ask, &done) {
-                self.stops(&request.run)?;
-            }
+            let done = match &ask {
+                Ask::Cancel(request) => Answer::Is(self.cancels(request)?),
+                _ => self.performs(None, &ask)?,
+            };
             let is_rough = !self.weather.is_calm;
             if is_rough && self.random.one_in(40) {
                 return Ok(false);
             }
             let is_lost = is_rough && self.random.one_in(30);
             answer = Some(if is_lost { Answer::Failed("no answer".to_owned()) } else { done });
+        }
+    }
+
+    /// Has a run cancelled in the steps of which that consists. Whether it is over.
+    fn cancels(&mut self, request: &CancelRequest) -> Result<bool, Violation> {
+        let Some(found) = self.store.records.get(&request.run) else { return Ok(false) };
+        if found.value.status.is_final() {
+            return Ok(true);
+        }
+        if found.value.status == RunState::Running {
+            return self.stops(&request.run).map(|()| false);
+        }
+        let Ok(cancelled) = request.end(&found.value, self.time()) else { return Ok(false) };
+        let ask = Ask::UpdateRecord { record: Box::new(cancelled), over: found.revision };
+        if !matches!(self.performs(None, &ask)?, Answer::Updated(Update::Stored(_))) {
+            return Ok(false);
+        }
+        let holder = self.store.tasks.newest_of(&request.run.name);
+        match holder.filter(|holder| holder.run.as_ref() == Some(&request.run)) {
+            Some(holder) => self.performs(None, &Ask::RemoveTask(holder.sequence)).map(|_| true),
+            None => Ok(true),
         }
     }
 
