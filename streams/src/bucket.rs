@@ -142,6 +142,10 @@ impl Bucket {
 
     /// Reads exactly this revision of a key from the leader; none if the history does not reach back to it any more.
     pub async fn at(&self, key: &str, revision: u64) -> Result<Option<Stored<Bytes>>, ReadError> {
+        if revision == 0 {
+            // Nothing was ever stored under it, and the server calls asking a bad request.
+            return Ok(None);
+        }
         let stream = self.stream().await?;
         match stream.get_raw_message(revision).await {
             Ok(message) if message.subject.as_str() == self.subject(key) => Ok(Some(Stored {

@@ -4,10 +4,8 @@ use harness::{Cluster, Nats};
 use shared::clock::SystemClock;
 use streams::{ConnectSettings, Streams, topology::Replicas};
 
-/// A fleet of its own for each seed, so that revisions begin at one.
+/// A server of its own for each seed, so that revisions begin at one.
 async fn compare(settings: ConnectSettings, replicas: Replicas, seed: u64, steps: usize) {
-    let namespace = format!("seed{seed}").parse().expect("a namespace");
-    let settings = ConnectSettings { namespace, ..settings };
     let streams = Streams::connect(&settings, SystemClock::shared()).await.expect("a connection");
     streams.init(replicas).await.expect("streams");
     planner::conformance::compare(&streams, seed, steps).await.unwrap_or_else(|why| panic!("{why}"));
@@ -15,8 +13,8 @@ async fn compare(settings: ConnectSettings, replicas: Replicas, seed: u64, steps
 
 #[tokio::test]
 async fn the_simulated_server_answers_as_a_real_one_does() {
-    let nats = Nats::start().await;
     for seed in 1..=5 {
+        let nats = Nats::start().await;
         compare(nats.settings("spec"), Replicas::One, seed, 500).await;
     }
 }

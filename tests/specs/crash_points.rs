@@ -59,14 +59,12 @@ const POINTS: [(&str, &[u32]); 18] = [
 
 fn definitions() -> String {
     let task = |ms: u32| format!("{{target_service: target, action: slow, parameters: {{ms: {ms}}}}}");
-    let every_second: String = EVERY_SECOND
-        .iter()
-        .map(|(name, overlap, ms)| {
-            let queue = if *name == LEFT { LEFT } else { "default" };
-            let task = task(*ms);
-            format!("  {name}: {{every: 1s, overlap: {overlap}, queue: {queue}, task: {task}}}\n")
-        })
-        .collect();
+    let every_second = EVERY_SECOND.map(|(name, overlap, ms)| {
+        let queue = if name == LEFT { LEFT } else { "default" };
+        let task = task(ms);
+        format!("  {name}: {{every: 1s, overlap: {overlap}, queue: {queue}, task: {task}}}\n")
+    });
+    let every_second = every_second.concat();
     format!(
         "targets: {{target: {{http: TARGET}}}}\nqueues: {{default: {{ack_wait: 4s}}, {LEFT}: {{ack_wait: 30s}}}}\nschedules:\n{every_second}  \
          hourly: {{cron: '0 * * * *', task: {quick}}}\n  yearly: {{cron: '0 0 1 1 *', task: {quick}}}\n  {FOLLOWS}: {{after: \
@@ -129,7 +127,7 @@ impl Work {
             }
         }
         for run in &runs {
-            self.ended_well(fleet, run);
+            Self::ended_well(fleet, run);
         }
         nothing_is_left(fleet).await;
     }
@@ -142,7 +140,7 @@ impl Work {
             && unfollowed(runs).is_empty()
     }
 
-    fn ended_well(&self, fleet: &Fleet, run: &RunRecord) {
+    fn ended_well(fleet: &Fleet, run: &RunRecord) {
         let id = run.id.to_string();
         let calls = fleet.target.calls_of(&id).len();
         let is_right = match (run.status, run.reason) {
