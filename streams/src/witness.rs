@@ -1,6 +1,6 @@
 //! Hears of every effect on the server, right after it: so that a test can end a process between any two of them.
 //!
-//! All writes go through the few functions that call [`saw`], so an effect that nobody thought of has its point too. A
+//! All writes go through the few functions that say so here, so an effect that nobody thought of has its point too. A
 //! point is named by what was written, as the first words of its subject or key say: `runs.create`, `runs.update`, `due`,
 //! `planner.cursor`, `remove.TASKS`, `ack.trigger`.
 

@@ -29,7 +29,8 @@ impl Demo {
         up.address().await;
         let demo = Self { data: up.data(), up, _process: process };
         eventually("seven schedules", async || {
-            let listed = demo.json(&["get", "schedules"]);
+            // Until its streams are there the verb says so, on stderr, and prints no list.
+            let listed = demo.try_json(&["get", "schedules"])?;
             if listed.as_array().is_some_and(|list| list.len() == 7) {
                 Ok(())
             } else {
@@ -41,10 +42,13 @@ impl Demo {
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
+        self.try_json(arguments).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_json(&self, arguments: &[&str]) -> Result<Value, String> {
         let output = self.up.cronfleet(&[arguments, &["-o", "json"]].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"))
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("{arguments:?}: {error}: {said}"))
     }
 
     /// Runs a schedule now and returns what its target answered.
