@@ -51,7 +51,8 @@ pub(crate) struct Book {
 
 impl Book {
     /// Takes in a version of a definition. A version that is known already changes nothing.
-    pub(crate) fn learn(&mut self, version: impl Into<Version<Definition>>) {
+    /// Whether it was news.
+    pub(crate) fn learn(&mut self, version: impl Into<Version<Definition>>) -> bool {
         let Version { name, definition, revision, since } = version.into();
         self.heard = self.heard.max(revision);
         let (definition, why) = match definition {
@@ -61,11 +62,17 @@ impl Book {
         let is_understood = definition.is_some();
         let partition = self.partitions.entry(partition_of(name.as_str())).or_default();
         match partition.learn(&name, Epoch { since, revision, definition }) {
-            Learned::Nothing => {}
+            Learned::Nothing => false,
             Learned::News { was_understood } => {
                 self.census.note(&name, was_understood, is_understood, why);
+                true
             }
         }
+    }
+
+    /// The revision of the newest definition of a schedule.
+    pub(crate) fn newest_revision(&self, name: &Name) -> Option<u64> {
+        self.partitions.get(&partition_of(name.as_str()))?.newest_revision(name)
     }
 
     /// The newest revision of a definition that was heard of.

@@ -29,6 +29,9 @@ use crate::{
     perform::drive,
 };
 
+/// Schedules of which it is kept in memory that no run is under another lock; it is only a matter of speed.
+const ALONE_KNOWN_MAX: usize = 65_536;
+
 /// What became of a run that was to be dispatched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -150,7 +153,11 @@ impl Dispatcher {
     ) -> Result<Outcome, DispatchError> {
         let outcome = drive(&self.streams, &mut dispatching).await?;
         if let (true, Some(revision)) = (dispatching.is_alone(), definition) {
-            self.alone.lock().unwrap_or_else(PoisonError::into_inner).insert(name, revision);
+            let mut alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+            if alone.len() >= ALONE_KNOWN_MAX {
+                alone.clear();
+            }
+            alone.insert(name, revision);
         }
         Ok(outcome)
     }

@@ -18,12 +18,12 @@
 //! | `held_back.rs` | schedules that failed lately, for which the others do not wait (pure) |
 //! | `share.rs` | which planner should hold which partition (pure) |
 //! | `book.rs`, `book/` | the schedules in memory, by the million, and which is due next (pure) |
-//! | `dispatch.rs` | record, then task |
-//! | `lock.rs` | who holds a schedule's lock |
+//! | `machine/` | planning as a state machine: what happened in, what is to be done out (pure) |
+//! | `perform.rs` | doing what it asks for |
+//! | `planning_loop.rs` | carrying both ways |
+//! | `dispatch.rs` | runs that are made outside of it, in the same way |
 //! | `lines.rs` | the runs that wait for a lock: who stands where |
 //! | `advance.rs` | which lines are moved on here, and when they are looked at |
-//! | `turn.rs` | the first of a line goes when its lock is free |
-//! | `round.rs` | one pass over what is due; the cursors |
 //! | `table.rs` | who lives, which partitions to take, to keep and to give up (pure) |
 //! | `leases.rs` | writing what the table decides; comparing our clock with the server's |
 //! | `news.rs` | following the bucket of seats and leases |

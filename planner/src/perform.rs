@@ -106,6 +106,14 @@ async fn write(streams: &Streams, ask: Ask) -> Answer {
     }
 }
 
+/// What is stored, if anybody understands it.
+pub(crate) fn understood<T>(read: Result<Option<T>, ReadError>) -> Result<Option<T>, ReadError> {
+    match read {
+        Err(ReadError::Corrupt { .. }) => Ok(None),
+        read => read,
+    }
+}
+
 /// Says what a record says that will not run now, or not at all.
 fn tell(record: &RunRecord) {
     let run = &record.id;
@@ -132,8 +140,11 @@ async fn read(streams: &Streams, ask: Ask) -> Result<Answer, ReadError> {
         Ask::FindLive => Answer::Schedules(streams.live_schedules().await?),
         Ask::IsBuried(run) => Answer::Is(streams.is_buried(&run).await?),
         Ask::ReadLine(schedule) => Answer::Line(Lines::new(streams.clone()).get(&schedule).await?),
-        Ask::IsDeclared(queue) => Answer::Is(streams.catalog().queue(&queue).await?.is_some()),
-        Ask::ReadCalendar(calendar) => Answer::Calendar(streams.catalog().calendar(&calendar).await?),
+        // What nobody understands declares nothing: to wait for its mending would stop everything behind it.
+        Ask::IsDeclared(queue) => Answer::Is(understood(streams.catalog().queue(&queue).await)?.is_some()),
+        Ask::ReadCalendar(calendar) => {
+            Answer::Calendar(understood(streams.catalog().calendar(&calendar).await)?)
+        }
         Ask::PauseRevision(name) => Answer::Revision(streams.schedules().pause(&name).await?.revision),
         Ask::ReadPauses(name) => Answer::Pauses(streams.schedules().pause_history(&name).await?),
         Ask::ReadHistory(name) => Answer::Versions(streams.schedules().history(&name).await?),

@@ -3,9 +3,13 @@
 //! The timer is a hint, the clock decides: woken early, nothing is due and the loop waits again; woken late, the window
 //! is wider. The wall clock stepping back dispatches nothing twice, because the cursor does not step back with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::{AbortHandle, Abortable, Aborted, BoxFuture, abortable},
+    stream::FuturesUnordered,
+};
 use shared::{clock::SharedClock, cron::tzdb_version};
 use streams::Streams;
 use tokio::sync::mpsc;
@@ -28,6 +32,9 @@ const LAST_WORDS_WAIT_MAX: Duration = Duration::from_millis(100);
 /// Changes of definitions taken in before what is due is looked at again: a million come at the start.
 const CHANGES_AT_ONCE_MAX: usize = 4_096;
 
+/// Answers taken in before anything else that happened.
+const ANSWERS_AT_ONCE_MAX: usize = 256;
+
 /// The planning loop.
 pub(crate) struct PlanningLoop {
     streams: Streams,
@@ -39,7 +46,9 @@ pub(crate) struct PlanningLoop {
     planning: Planning,
     /// Which version of the holdings planning was told last.
     told: u64,
-    on_its_way: FuturesUnordered<BoxFuture<'static, (AskId, Answer)>>,
+    on_its_way: FuturesUnordered<Abortable<BoxFuture<'static, (AskId, Answer)>>>,
+    /// By which an ask that is forgotten is left off: its place is needed for others.
+    handles: HashMap<AskId, AbortHandle>,
 }
 
 impl PlanningLoop {
@@ -59,6 +68,7 @@ impl PlanningLoop {
             guard,
             told: 0,
             on_its_way: FuturesUnordered::new(),
+            handles: HashMap::new(),
         }
     }
 
@@ -73,12 +83,13 @@ impl PlanningLoop {
             let rest = self.planning.rests_for(self.now());
             let (clock, holdings) = (self.clock.clone(), Arc::clone(&self.holdings));
             tokio::select! {
-                biased;
                 () = stop.cancelled() => break,
-                Some((id, answer)) = self.on_its_way.next(), if !self.on_its_way.is_empty() => {
-                    self.step(Event::Answered(id, answer));
-                    while let Some(Some((id, answer))) = self.on_its_way.next().now_or_never() {
-                        self.step(Event::Answered(id, answer));
+                Some(done) = self.on_its_way.next(), if !self.on_its_way.is_empty() => {
+                    self.answer(done);
+                    // So many, and not all that come: definitions want to be heard, too.
+                    for _ in 0..ANSWERS_AT_ONCE_MAX {
+                        let Some(Some(done)) = self.on_its_way.next().now_or_never() else { break };
+                        self.answer(done);
                     }
                 }
                 () = holdings.changed() => {}
@@ -93,12 +104,20 @@ impl PlanningLoop {
         Ok(())
     }
 
+    fn answer(&mut self, done: Result<(AskId, Answer), Aborted>) {
+        if let Ok((id, answer)) = done {
+            self.handles.remove(&id);
+            self.step(Event::Answered(id, answer));
+        }
+    }
+
     fn hear(&mut self, first: Change, changes: &mut mpsc::Receiver<Change>) {
         self.step(Event::Heard(first));
         for _ in 0..CHANGES_AT_ONCE_MAX {
             let Ok(change) = changes.try_recv() else { break };
             self.step(Event::Heard(change));
         }
+        self.step(Event::Woke);
         if let Some(census) = self.planning.census() {
             self.status.note_schedules(census);
         }
@@ -120,7 +139,7 @@ impl PlanningLoop {
             tokio::pin!(give_up);
             while !self.planning.is_idle() {
                 tokio::select! {
-                    Some((id, answer)) = self.on_its_way.next() => self.step(Event::Answered(id, answer)),
+                    Some(done) = self.on_its_way.next() => self.answer(done),
                     () = &mut give_up => break,
                     else => break,
                 }
@@ -139,7 +158,15 @@ impl PlanningLoop {
             match effect {
                 Effect::Ask(id, ask) => {
                     let streams = self.streams.clone();
-                    self.on_its_way.push(async move { (id, perform(&streams, ask).await) }.boxed());
+                    let performing = async move { (id, perform(&streams, ask).await) }.boxed();
+                    let (performing, handle) = abortable(performing);
+                    self.handles.insert(id, handle);
+                    self.on_its_way.push(performing);
+                }
+                Effect::Forget(id) => {
+                    if let Some(handle) = self.handles.remove(&id) {
+                        handle.abort();
+                    }
                 }
                 Effect::Note(note) => self.tell(note),
             }

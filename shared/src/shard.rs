@@ -59,7 +59,7 @@ impl Shards {
 
     /// How many have ended.
     pub fn ended(&self) -> u16 {
-        self.succeeded + self.failed + self.cancelled
+        self.succeeded.saturating_add(self.failed).saturating_add(self.cancelled)
     }
 }
 

@@ -4,7 +4,7 @@
 //! The points are not chosen by hand: every write to the server is one ([`streams::witness`]), and a spec checks that the
 //! list below is all that a planner passes.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, time::Duration};
 
 use chrono::{SubsecRound, TimeDelta};
 use harness::{Fleet, Process, crash, eventually, within};
@@ -221,7 +221,8 @@ async fn survives(point: &str, nth: u32) {
     let work = Work::give(&fleet).await;
     let mut leaves_a_lock = worker_that_leaves_a_lock(&fleet);
     let _worker = fleet.worker(&["--queue", "default"]);
-    mortal.ended().await;
+    let status = mortal.ended().await;
+    assert_eq!(status.signal(), Some(9), "it died otherwise: {status}");
     let _successor = fleet.planner();
     leaves_a_lock.ended().await;
     let _other = fleet.worker(&["--queue", LEFT]);

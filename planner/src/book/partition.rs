@@ -8,7 +8,12 @@ use std::{
 
 use chrono::TimeDelta;
 use indexmap::IndexMap;
-use shared::{Timestamp, limits::SLOTS_PER_ROUND_MAX, names::Name, slot::Slot};
+use shared::{
+    Timestamp,
+    limits::{DEFINITION_HISTORY, SLOTS_PER_ROUND_MAX},
+    names::Name,
+    slot::Slot,
+};
 
 use super::{DueSlots, before};
 use crate::due::{Epoch, due_between, next_due};
@@ -73,6 +78,9 @@ impl Partition {
         let before = mem::replace(&mut entry.newest, version);
         let was_understood = before.definition.is_some();
         if is_held {
+            // Who is defined anew all day without a slot must not fill our memory; the bucket keeps no more either.
+            let surplus = (entry.older.len() + 1).saturating_sub(DEFINITION_HISTORY.unsigned_abs() as usize);
+            entry.older.drain(..surplus);
             entry.older.push(before);
             // A definition may reach us late; slots since its beginning are then looked at again, and found if done.
             entry.accounted_to = entry.accounted_to.min(since);
@@ -83,6 +91,11 @@ impl Partition {
         }
         self.place(place);
         Learned::News { was_understood }
+    }
+
+    /// The revision of the newest definition of a schedule.
+    pub(super) fn newest_revision(&self, name: &Name) -> Option<u64> {
+        Some(self.entries.get(name)?.newest.revision)
     }
 
     /// Puts the versions between a cursor and the newest in their place, so that slots get the definition of their time.

@@ -11,16 +11,20 @@ use shared::{
     after::Upstream,
     calendar::Calendar,
     limits::NOTE_BYTES_MAX,
-    names::Name,
+    names::{Name, QueueName},
     pause::{PauseEpoch, pause_at},
-    run_record::{Reason, RunRecord},
-    run_state::{RunEvent, RunState},
+    run_record::{ErrorKind, Reason, RunError, RunRecord},
+    run_state::RunEvent,
     schedule::Schedule,
 };
-use streams::{ReadError, Streams, bucket::Stored, ledger::Creation, schedules::Version};
+use streams::{ReadError, Streams, bucket::Stored, schedules::Version};
 
 use super::work::Item;
-use crate::dispatch::{DispatchError, Dispatcher, describe, undeclared};
+use crate::{
+    dispatch::{DispatchError, Dispatcher, describe, undeclared},
+    machine::dispatching::{Dispatching, IfPending, Wanted, closed},
+    perform::{drive, understood},
+};
 
 // What a pause says of itself goes into a note whole.
 const _: () = assert!(shared::limits::PAUSE_REASON_CHARS_MAX < NOTE_BYTES_MAX);
@@ -95,7 +99,7 @@ impl Followers {
             return Ok(());
         };
         let calendar = match &schedule.calendar {
-            Some(calendar) => self.streams.catalog().calendar(calendar).await?,
+            Some(calendar) => understood(self.streams.catalog().calendar(calendar).await)?,
             None => None,
         };
         let pauses = self.pauses_at(name, end.stored_at).await?;
@@ -115,7 +119,7 @@ impl Followers {
         if let Decision::Skip(reason, note) = decision {
             return self.skip(record, &schedule, reason, note).await;
         }
-        if self.streams.catalog().queue(&schedule.queue).await?.is_none() {
+        if !self.is_declared(&schedule.queue).await? {
             let why = undeclared(&schedule.queue);
             return self.dispatcher.refuse(&record, Reason::Unknown, &why).await.map(|_| ());
         }
@@ -131,18 +135,20 @@ impl Followers {
         reason: Reason,
         note: Option<String>,
     ) -> Result<(), DispatchError> {
-        let Ok(skipped) = record.apply(RunEvent::Skipped, record.created_at) else { return Ok(()) };
-        let skipped = RunRecord { note, ..skipped.because(reason) };
-        match self.streams.ledger().create(&skipped).await? {
-            Creation::Exists(found) if found.value.status == RunState::Pending => {
-                self.dispatcher.run(record, schedule.task.clone(), schedule.overlap).await.map(|_| ())
-            }
-            Creation::Exists(_) => Ok(()),
-            Creation::Created(_) => {
-                tracing::info!(run.id = %skipped.id, ?reason, "Run `{}` will not run: {reason:?}", skipped.id);
-                Ok(())
-            }
-        }
+        let record = RunRecord { note, ..record };
+        let Some(skipped) = closed(&record, RunEvent::Skipped, reason, None) else { return Ok(()) };
+        let if_pending = if self.is_declared(&schedule.queue).await? {
+            let (task, overlap) = (schedule.task.clone(), schedule.overlap);
+            IfPending::Publish(Box::new(Wanted { record, task, overlap, is_alone: false }))
+        } else {
+            let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
+            IfPending::Reject(Reason::Malformed, error)
+        };
+        drive(&self.streams, Dispatching::close(skipped, if_pending)).await.map(|_| ())
+    }
+
+    async fn is_declared(&self, queue: &QueueName) -> Result<bool, ReadError> {
+        Ok(understood(self.streams.catalog().queue(queue).await)?.is_some())
     }
 
     /// The definition of a schedule that was in force at an instant; none if there was none, or it is deleted now: then

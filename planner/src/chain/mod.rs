@@ -164,10 +164,17 @@ impl Chains {
                     }
                 },
                 Some(ended) = state.running.join_next() => {
-                    let Ok((downstream, place, trouble)) = ended else {
-                        // A panic: which one it was is not known, so all are read again.
-                        state.made = None;
-                        return Ok(());
+                    let (downstream, place, trouble) = match ended {
+                        Ok(ended) => ended,
+                        Err(panic) => {
+                            // Which one it was is not known, so all are read again.
+                            tracing::error!(%panic, "Following the end of a run ended in a panic: {panic}");
+                            state.made = None;
+                            return Err(ReadError::Unavailable {
+                                what: "ends of runs".to_owned(),
+                                detail: panic.to_string(),
+                            });
+                        }
                     };
                     state.work.end(&downstream, place, trouble.is_none(), self.streams.clock().elapsed());
                     state.trouble = trouble.unwrap_or(std::mem::take(&mut state.trouble));

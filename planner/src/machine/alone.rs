@@ -38,7 +38,8 @@ pub(super) struct Alone {
 }
 
 impl Alone {
-    /// Whether all live runs of a schedule hold the one lock of the definition by which this slot is due.
+    /// Whether all live runs of a schedule hold the one lock of the definition by which this slot is due. Only to be asked
+    /// of its newest definition: by a newer one a run may have been queued meanwhile.
     pub(super) fn is_known(&self, name: &Name, due: &Due) -> bool {
         self.known.get(name) == Some(&due.revision)
             || self.live.as_ref().is_some_and(|(asked_at, live)| {

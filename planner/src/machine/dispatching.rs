@@ -20,7 +20,7 @@ use streams::{
 };
 
 use super::{
-    ask::{Answer, Ask, Flow, Next, wants},
+    ask::{Answer, Ask, Flow, Next, Unanswered, wants},
     contending::{Contending, Contention},
     lining_up::LiningUp,
     placing::{Placed, Placement, Placing},
@@ -129,8 +129,7 @@ impl Dispatching {
                 self.at = At::Ending(ended, over);
                 Ok(Next::Ask(ask))
             }
-            // Nothing begins in the middle.
-            _ => Ok(Next::End(Outcome::Dispatched)),
+            at => Err(Unanswered(format!("begun in the middle: {at:?}")).into()),
         }
     }
 

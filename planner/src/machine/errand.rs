@@ -36,6 +36,10 @@ pub(super) struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
+    fn is_alone(&self, name: &Name, due: &Due) -> bool {
+        self.book.newest_revision(name) == Some(due.revision) && self.alone.is_known(name, due)
+    }
+
     fn days(&self, due: &Due) -> Days<'a> {
         let calendar = due.schedule.calendar.as_ref();
         calendar.map_or(Days::Every, |calendar| Days::of(self.book.calendars.get(calendar)))
@@ -304,7 +308,7 @@ impl Errand {
             record: record.clone(),
             task: schedule.task.clone(),
             overlap: schedule.overlap,
-            is_alone: known.alone.is_known(&self.name, due),
+            is_alone: known.is_alone(&self.name, due),
         };
         let undeclared = || RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
         let dispatching = match decision {

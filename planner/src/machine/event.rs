@@ -47,6 +47,8 @@ pub(crate) enum Event {
 pub(crate) enum Effect {
     /// Ask this, and bring the answer back under this number.
     Ask(AskId, Ask),
+    /// The answer to this ask is not wanted any more. It may have happened, or happen yet.
+    Forget(AskId),
     /// Tell people.
     Note(Note),
 }

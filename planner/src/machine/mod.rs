@@ -107,6 +107,8 @@ pub(crate) struct Planning {
     begun: u64,
     /// When to look what is due, by the elapsed time.
     look_at: Duration,
+    /// When to say again what waits.
+    say_waits_at: Duration,
     /// When a cursor may want to be written.
     cursors_at: Duration,
     is_stopping: bool,
@@ -138,6 +140,7 @@ impl Planning {
             asks: 0,
             begun: 0,
             look_at: Duration::ZERO,
+            say_waits_at: Duration::ZERO,
             cursors_at: Duration::ZERO,
             is_stopping: false,
             zone_data_noted: BTreeSet::new(),
@@ -152,7 +155,11 @@ impl Planning {
         }
         match event {
             Event::Woke => {}
-            Event::Heard(change) => self.hear(change, now),
+            // A million come at the start: what is due is looked at once they have all been heard.
+            Event::Heard(change) => {
+                self.hear(change, now);
+                return std::mem::take(&mut self.effects);
+            }
             Event::Holds(held, trusted_until) => {
                 (self.held, self.trusted_until) = (held, trusted_until);
                 self.follow_holdings(now);
@@ -169,6 +176,9 @@ impl Planning {
 
     /// How long nothing need be done if nothing happens; never long, because the clock may be set meanwhile.
     pub(crate) fn rests_for(&self, now: Now) -> Duration {
+        if !self.loaded.is_whole() {
+            return ROUND_SLEEP_MAX;
+        }
         let patience = self.errands.values().next().map(|errand| errand.begun_at + SCHEDULE_PATIENCE);
         let next = self.look_at.min(self.cursors_at).min(patience.unwrap_or(Duration::MAX));
         next.saturating_sub(now.elapsed).min(ROUND_SLEEP_MAX)
@@ -187,9 +197,11 @@ impl Planning {
     fn hear(&mut self, change: Change, now: Now) {
         match change {
             Change::Schedule(version) => {
-                self.cut(&version.name, version.since);
-                self.note_while_opening(&version.name);
-                self.book.learn(*version);
+                let (name, since) = (version.name.clone(), version.since);
+                if self.book.learn(*version) {
+                    self.cut(&name, since);
+                    self.note_while_opening(&name);
+                }
             }
             Change::Pause(pause) => self.pauses.learn(*pause),
             Change::SchedulesBegin => self.watch_begins(),
@@ -263,6 +275,20 @@ impl Planning {
             self.alone.asked(now.elapsed, now.wall);
             self.ask(Asker::Everybody, Ask::FindLive);
         }
+        if now.elapsed >= self.say_waits_at {
+            self.say_waits_at = now.elapsed + ROUND_SLEEP_MAX;
+            self.say_what_waits();
+        }
+        let next =
+            self.book.next_slot(|name| self.busy.contains(name) || self.held_back.holds(name, now.elapsed));
+        self.look_by(next, now);
+        if let Some(until) = self.held_back.soonest(now.elapsed) {
+            // Many fail one after the other: no look for each of them.
+            self.look_at = self.look_at.min(until.max(now.elapsed + LOOK_AGAIN));
+        }
+    }
+
+    fn say_what_waits(&mut self) {
         for (schedule, waiting) in self.held_back.all() {
             self.effects.push(Effect::Note(Note::Waits {
                 schedule: schedule.clone(),
@@ -272,12 +298,6 @@ impl Planning {
             }));
         }
         self.effects.push(Effect::Note(Note::AllWaitsSaid));
-        let next =
-            self.book.next_slot(|name| self.busy.contains(name) || self.held_back.holds(name, now.elapsed));
-        self.look_by(next, now);
-        if let Some(until) = self.held_back.soonest(now.elapsed) {
-            self.look_at = self.look_at.min(until);
-        }
     }
 
     /// Sees to it that a slot is looked at in time. One that is due already is in a partition whose lease is in doubt,
@@ -340,7 +360,7 @@ impl Planning {
             && now.elapsed >= slow.get().begun_at + SCHEDULE_PATIENCE
         {
             let (number, mut errand) = slow.remove_entry();
-            self.asked.retain(|_, asker| !matches!(asker, Asker::Errand(waiting) if *waiting == number));
+            self.forget_asks(|asker| matches!(asker, Asker::Errand(waiting) if *waiting == number));
             errand.give_up(format!("it takes longer than {SCHEDULE_PATIENCE:?}; does the server answer?"));
             self.end_errand(errand, now);
         }
@@ -354,10 +374,6 @@ impl Planning {
         }
         let next = self.book.account(&name, upto);
         self.catch_ups.note(&name, allowed, caught_up, some_wait, now.elapsed);
-        if let Some((why, slots, oldest)) = &failed {
-            let (schedule, slots, oldest, why) = (name.clone(), *slots, *oldest, why.clone());
-            self.effects.push(Effect::Note(Note::Waits { schedule, slots, oldest, why }));
-        }
         if failed.is_some() {
             self.look_at = self.look_at.min(now.elapsed + TRY_AGAIN);
         } else {
@@ -371,6 +387,16 @@ impl Planning {
         self.asks += 1;
         self.asked.insert(self.asks, asker);
         self.effects.push(Effect::Ask(self.asks, ask));
+    }
+
+    /// Nobody waits for the answers to these any more.
+    fn forget_asks(&mut self, is_of: impl Fn(&Asker) -> bool) {
+        let gone: Vec<AskId> =
+            self.asked.iter().filter(|(_, asker)| is_of(asker)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.asked.remove(&id);
+            self.effects.push(Effect::Forget(id));
+        }
     }
 
     fn answered(&mut self, id: AskId, answer: Answer, now: Now) {

@@ -75,7 +75,8 @@ pub(super) struct Beginning {
 pub(super) struct Open {
     accounted_to: Timestamp,
     revision: u64,
-    written_at: Duration,
+    /// When it was last looked at whether it can be moved.
+    looked_at: Duration,
     /// What is being written.
     writing: Option<Timestamp>,
     /// It had slots since its cursor was written.
@@ -139,7 +140,7 @@ impl Planning {
 
     fn close(&mut self, partition: u16) {
         self.partitions.remove(&partition);
-        self.asked.retain(|_, asker| !matches!(asker, Asker::Partition(closed) if *closed == partition));
+        self.forget_asks(|asker| matches!(asker, Asker::Partition(closed) if *closed == partition));
         self.forget_errands(partition);
         self.heard_while_opening.retain(|name| partition_of(name.as_str()) != partition);
         self.book.close(partition);
@@ -210,7 +211,7 @@ impl Planning {
         let gone: Vec<u64> =
             self.errands.extract_if(.., |_, errand| is_in(&errand.name)).map(|(n, _)| n).collect();
         if !gone.is_empty() {
-            self.asked.retain(|_, asker| !matches!(asker, Asker::Errand(number) if gone.contains(number)));
+            self.forget_asks(|asker| matches!(asker, Asker::Errand(number) if gone.contains(number)));
         }
     }
 
@@ -313,7 +314,7 @@ impl Planning {
         let open = Open {
             accounted_to: stored,
             revision,
-            written_at: Duration::ZERO,
+            looked_at: Duration::ZERO,
             writing: None,
             has_worked: false,
         };
@@ -345,7 +346,7 @@ impl Planning {
     pub(super) fn note_work(&mut self, partition: u16, now: Now) {
         if let Some(Partition::Open(open)) = self.partitions.get_mut(&partition) {
             open.has_worked = true;
-            self.cursors_at = self.cursors_at.min((open.written_at + CURSOR_SPACING).max(now.elapsed));
+            self.cursors_at = self.cursors_at.min((open.looked_at + CURSOR_SPACING).max(now.elapsed));
         }
     }
 
@@ -357,11 +358,10 @@ impl Planning {
             return;
         }
         for partition in self.open_partitions() {
-            let accounted_to = self.book.accounted_to(partition, now.wall);
             let heard = self.heard_before.unwrap_or(self.book.heard());
             let Some(Partition::Open(open)) = self.partitions.get_mut(&partition) else { continue };
             let spacing = if open.has_worked { CURSOR_SPACING } else { limits::CURSOR_WRITE };
-            let due_at = open.written_at + spacing;
+            let due_at = open.looked_at + spacing;
             if open.writing.is_some() {
                 // Its answer comes, or it is looked at again then.
                 continue;
@@ -370,13 +370,13 @@ impl Planning {
                 self.cursors_at = self.cursors_at.min(due_at);
                 continue;
             }
-            open.has_worked = false;
+            (open.has_worked, open.looked_at) = (false, now.elapsed);
+            let accounted_to = self.book.accounted_to(partition, now.wall);
             // Never backwards, whatever the wall clock does.
             if accounted_to <= open.accounted_to && !planted!(CursorGoesBack) {
                 continue;
             }
             open.writing = Some(accounted_to);
-            open.written_at = now.elapsed;
             let over = open.revision;
             let (by, tzdb) = (self.me.clone(), tzdb_version().to_owned());
             let cursor = Cursor { accounted_to, by, tzdb, heard };
@@ -390,7 +390,7 @@ impl Planning {
             (Answer::Updated(Update::Stored(revision)), Some(accounted_to)) => {
                 (open.accounted_to, open.revision) = (accounted_to, revision);
                 if open.has_worked {
-                    self.cursors_at = self.cursors_at.min(open.written_at + CURSOR_SPACING);
+                    self.cursors_at = self.cursors_at.min(open.looked_at + CURSOR_SPACING);
                 }
             }
             // Somebody else wrote our cursor: a predecessor that was still at it, or a successor. Theirs is taken over,

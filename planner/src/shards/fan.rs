@@ -16,6 +16,7 @@ use streams::{ReadError, Streams, ledger::Update, lines::Line, tasks::DueTask};
 use crate::{
     dispatch::{DispatchError, Dispatcher, Outcome},
     machine::contending::Contention,
+    perform::understood,
 };
 
 /// Writes to a list of open runs, each over a newer one, before the slot is left to the next round.
@@ -174,6 +175,6 @@ async fn is_over(streams: &Streams, run: &RunId) -> Result<bool, ReadError> {
 /// Whether the run that is in the way is a part of this one, made before.
 async fn is_part_of(streams: &Streams, holder: Option<&RunId>, run: &RunId) -> Result<bool, ReadError> {
     let Some(holder) = holder else { return Ok(false) };
-    let found = streams.ledger().get(holder).await?;
+    let found = understood(streams.ledger().get(holder).await)?;
     Ok(found.and_then(|found| found.value.shard).is_some_and(|shard| shard.parent == *run))
 }

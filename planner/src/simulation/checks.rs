@@ -120,9 +120,6 @@ pub(super) struct Checks {
     ahead: HashMap<u64, Option<Slot>>,
     /// Runs under a lock that were claimed and have not ended.
     live: BTreeMap<Name, BTreeSet<RunId>>,
-    /// Runs that left a line for the queue of a newer definition. A slot of the older one that is dispatched meanwhile has
-    /// its lock in the older queue, and does not look for others when it knew that there were none: a known weakness.
-    moved_queue: BTreeSet<RunId>,
     /// When a task of a schedule was last in the queue.
     busy_at: HashMap<Name, Ms>,
     pub(super) counts: BTreeMap<&'static str, u64>,
@@ -200,9 +197,6 @@ impl Checks {
             (Ask::Publish { due, .. }, Answer::Published(Publishing::Stored)) => {
                 world.checks.count("tasks");
                 world.checks.busy_at.insert(due.run.id.name.clone(), world.now);
-                if from.is_none() {
-                    Self::left_line(world, &due.run);
-                }
                 if world.checks.lives.contains_key(&due.run.id) {
                     return Ok(());
                 }
@@ -218,14 +212,6 @@ impl Checks {
                 Ok(())
             }
             _ => Ok(()),
-        }
-    }
-
-    fn left_line(world: &mut World, run: &RunRecord) {
-        let versions = world.versions(&run.id.name);
-        let made_by = versions.iter().find(|version| Some(version.revision) == run.definition_revision);
-        if made_by.and_then(schedule_of).is_some_and(|schedule| schedule.queue != run.queue) {
-            world.checks.moved_queue.insert(run.id.clone());
         }
     }
 
@@ -298,7 +284,7 @@ impl Checks {
             return Ok(());
         }
         live.insert(run.clone());
-        if live.len() > 1 && live.is_disjoint(&world.checks.moved_queue) {
+        if live.len() > 1 {
             return Err(Violation::of(Invariant::NeverTwoAtOnce, format!("{live:?}")));
         }
         Ok(())

@@ -281,6 +281,9 @@ fn a_zone_nobody_knows_is_refused_with_the_nearest_one() {
         "new york",
         "utc+8",
         "CEST",
+        "PST",
+        "Asia/Beijing",
+        "XST",
         "Mars/Olympus",
         "",
     ];
@@ -290,8 +293,11 @@ fn a_zone_nobody_knows_is_refused_with_the_nearest_one() {
     "Paris" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; did you mean Europe/Paris?
     "Shanghai" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; did you mean Asia/Shanghai?
     "new york" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; did you mean America/New_York?
-    "utc+8" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC
-    "CEST" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; did you mean CET?
+    "utc+8" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; an offset is no zone, it knows no change of clocks: write a city, as in Asia/Shanghai, or Etc/GMT-8 for UTC+8 (its sign is the other way round)
+    "CEST" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; did you mean Europe/Berlin?
+    "PST" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; did you mean America/Los_Angeles?
+    "Asia/Beijing" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC; did you mean Asia/Shanghai?
+    "XST" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC
     "Mars/Olympus" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC
     "" is not a time zone of the IANA database (version 2025b); write a name such as Europe/Paris or UTC
     "#);

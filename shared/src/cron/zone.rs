@@ -10,10 +10,39 @@ pub(crate) const DAY_S: i64 = 86_400;
 
 /// A zone by its IANA name, upper or lower case as the database has it.
 pub fn parse_zone(text: &str) -> Result<Tz, ZoneError> {
-    text.parse().map_err(|_| ZoneError {
-        zone: text.to_owned(),
-        hint: nearest_zone(text).map_or_else(String::new, |name| format!("; did you mean {name}?")),
-    })
+    text.parse().map_err(|_| ZoneError { zone: text.to_owned(), hint: hint(text) })
+}
+
+/// What people write for a zone that is none, and the zone they mean.
+const MEANT: [(&str, &str); 12] = [
+    ("z", "UTC"),
+    ("beijing", "Asia/Shanghai"),
+    ("china", "Asia/Shanghai"),
+    ("jst", "Asia/Tokyo"),
+    ("ist", "Asia/Kolkata"),
+    ("bst", "Europe/London"),
+    ("cest", "Europe/Berlin"),
+    ("edt", "America/New_York"),
+    ("cdt", "America/Chicago"),
+    ("mdt", "America/Denver"),
+    ("pst", "America/Los_Angeles"),
+    ("pdt", "America/Los_Angeles"),
+];
+
+fn hint(text: &str) -> String {
+    let word = text.trim().to_ascii_lowercase();
+    let city = word.rsplit('/').next().unwrap_or(&word);
+    let digits = ["utc", "gmt"].iter().find_map(|prefix| word.strip_prefix(prefix)).unwrap_or(&word);
+    if digits.starts_with(['+', '-']) {
+        return "; an offset is no zone, it knows no change of clocks: write a city, as in Asia/Shanghai, or Etc/GMT-8 for UTC+8 \
+                (its sign is the other way round)"
+            .to_owned();
+    }
+    let meant = MEANT.iter().find(|(written, _)| *written == city).map(|(_, zone)| *zone);
+    // Abbreviations that resemble each other are hours apart: none is guessed by its letters.
+    let is_abbreviation = word.len() <= 4 && !word.contains('/');
+    let near = meant.or_else(|| nearest_zone(text, !is_abbreviation));
+    near.map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }
 
 /// The version of the IANA database that this build carries, such as `2025b`.
@@ -22,7 +51,7 @@ pub fn tzdb_version() -> &'static str {
 }
 
 /// People know the city: `Paris` is nearer to `Europe/Paris` than its letters are.
-fn nearest_zone(text: &str) -> Option<&'static str> {
+fn nearest_zone(text: &str, by_letters: bool) -> Option<&'static str> {
     // A name is short; comparing a long text with six hundred names would only cost time.
     if text.is_empty() || text.len() > 64 {
         return None;
@@ -30,14 +59,16 @@ fn nearest_zone(text: &str) -> Option<&'static str> {
     let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
     let spaced = text.trim().replace(' ', "_");
     let city_of = |name: &'static str| name.rsplit('/').next().unwrap_or(name);
-    names()
+    let named = names()
         .find(|name| name.eq_ignore_ascii_case(&spaced))
-        .or_else(|| names().find(|name| city_of(name).eq_ignore_ascii_case(&spaced)))
-        .or_else(|| nearest(&spaced, names()))
-        .or_else(|| {
-            let city = nearest(&spaced, names().map(city_of))?;
-            names().find(|name| city_of(name) == city)
-        })
+        .or_else(|| names().find(|name| city_of(name).eq_ignore_ascii_case(&spaced)));
+    if !by_letters {
+        return named;
+    }
+    named.or_else(|| nearest(&spaced, names())).or_else(|| {
+        let city = nearest(&spaced, names().map(city_of))?;
+        names().find(|name| city_of(name) == city)
+    })
 }
 
 /// A moment at which the clocks of a zone are set to another offset. All in seconds.
