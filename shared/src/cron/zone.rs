@@ -59,13 +59,13 @@ fn nearest_zone(text: &str, by_letters: bool) -> Option<&'static str> {
     let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
     let spaced = text.trim().replace(' ', "_");
     let city_of = |name: &'static str| name.rsplit('/').next().unwrap_or(name);
-    let named = names()
+    let exact = names()
         .find(|name| name.eq_ignore_ascii_case(&spaced))
         .or_else(|| names().find(|name| city_of(name).eq_ignore_ascii_case(&spaced)));
     if !by_letters {
-        return named;
+        return exact;
     }
-    named.or_else(|| nearest(&spaced, names())).or_else(|| {
+    exact.or_else(|| nearest(&spaced, names())).or_else(|| {
         let city = nearest(&spaced, names().map(city_of))?;
         names().find(|name| city_of(name) == city)
     })
