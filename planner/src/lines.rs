@@ -1,7 +1,7 @@
 //! Lines of runs that wait for their schedule's lock: who stands where, and mending a line that a stranger wrote over.
 
 use shared::{names::Name, run::RunId, run_record::Reason, run_state::RunState};
-use streams::{ReadError, Streams, lines::Line};
+use streams::{ReadError, Streams, ledger::Update, lines::Line};
 
 /// Where a run stands in a line, or would.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +51,13 @@ impl Lines {
                     .filter(|run| run.status == RunState::Pending && run.reason == Some(Reason::Buffered))
                     .collect();
                 waiting.sort_by_key(|run| run.created_at);
-                Ok(Line { runs: waiting.into_iter().map(|run| run.id).collect(), revision })
+                let runs: Vec<RunId> = waiting.into_iter().map(|run| run.id).collect();
+                // So that it is said once. If somebody else was faster, theirs is read the next time.
+                let revision = match self.streams.lines().write(schedule, &runs, revision).await {
+                    Ok(Update::Stored(written)) => written,
+                    Ok(Update::Stale) | Err(_) => revision,
+                };
+                Ok(Line { runs, revision })
             }
             line => line,
         }

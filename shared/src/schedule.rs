@@ -132,7 +132,7 @@ pub struct ScheduleFields {
     /// With `every`: by how much its slots are shifted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub phase: Option<HumanDuration>,
-    /// The one instant at which it is due (RFC 3339).
+    /// The one instant at which it is due (RFC 3339); a part of a second counts as a whole one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub at: Option<Timestamp>,
     /// The schedule whose runs it follows: due whenever one of them ends. It is handed the id, state and output of that run.

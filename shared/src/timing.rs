@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use chrono::SubsecRound;
+use chrono::{Datelike, SubsecRound, TimeDelta, Timelike};
 use chrono_tz::Tz;
 
 use crate::{
@@ -140,7 +140,7 @@ impl TryFrom<TimingFields> for Timing {
         let when = match (fields.cron, fields.every, fields.at, fields.after) {
             (Some(lines), None, None, None) => When::Cron(parse_lines(lines)?),
             (None, Some(every), None, None) => When::every(every.0, fields.phase.unwrap_or_default().0)?,
-            (None, None, Some(at), None) => When::At(at.trunc_subsecs(0)),
+            (None, None, Some(at), None) => When::At(whole_second(at)),
             (None, None, None, Some(after)) => When::After(after),
             (None, None, None, None) => return Err(ScheduleError::When("none")),
             _ => return Err(ScheduleError::When("more than one")),
@@ -174,6 +174,14 @@ impl TryFrom<TimingFields> for Timing {
             last_answer: LastAnswer::default(),
         })
     }
+}
+
+/// The first whole second that is not before an instant: no run starts before its slot. At the end of all dates there is
+/// none after it.
+fn whole_second(at: Timestamp) -> Timestamp {
+    let whole = at.trunc_subsecs(0);
+    let is_last = (whole.year(), whole.ordinal(), whole.num_seconds_from_midnight()) >= (9_999, 365, 86_399);
+    if whole < at && !is_last { whole + TimeDelta::seconds(1) } else { whole }
 }
 
 fn parse_lines(lines: CronLines) -> Result<Vec<CronExpr>, ScheduleError> {
@@ -249,5 +257,23 @@ impl Timing {
     /// with a calendar.
     pub fn slots_after(&self, after: Timestamp) -> impl Iterator<Item = Slot> + '_ {
         std::iter::successors(self.next_after(after), |slot| self.next_after(slot.instant()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_with_a_part_of_a_second_counts_as_the_next_whole_one() {
+        for (at, expected) in [
+            ("2026-11-25T14:51:23Z", "2026-11-25T14:51:23Z"),
+            ("2026-11-25T14:51:23.900Z", "2026-11-25T14:51:24Z"),
+            ("2026-12-31T23:59:59.000000001Z", "2027-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59Z"),
+        ] {
+            let instant = |text: &str| text.parse::<Timestamp>().expect("an instant");
+            assert_eq!(whole_second(instant(at)), instant(expected), "{at}");
+        }
     }
 }

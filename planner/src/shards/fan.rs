@@ -38,11 +38,14 @@ pub(crate) async fn fan_out(
         let reason = Reason::SkippedOverlap;
         return dispatcher.end(parent, revision, RunEvent::Skipped, reason, Some(error)).await;
     }
-    stream::iter(0..shards.parts())
-        .map(|index| make(streams, dispatcher, parent, &due.task, index))
+    let made: Vec<bool> = stream::iter(0..shards.parts())
+        .map(|index| make(streams, dispatcher, (parent, revision), &due.task, index))
         .buffer_unordered(SHARDS_IN_FLIGHT_MAX)
-        .try_collect::<()>()
+        .try_collect()
         .await?;
+    if made.contains(&false) {
+        return Ok(Outcome::Dispatched);
+    }
     let Ok(running) = parent.apply(RunEvent::Started, streams.clock().now()) else {
         return Ok(Outcome::Dispatched);
     };
@@ -56,16 +59,21 @@ pub(crate) async fn fan_out(
     Ok(Outcome::Dispatched)
 }
 
-/// Makes one part.
+/// Makes one part. False: somebody wrote the record of the whole meanwhile, be it to cancel it, and no more is made. What was
+/// on its way just then is cancelled by who tends it.
 async fn make(
     streams: &Streams,
     dispatcher: &Dispatcher,
-    parent: &RunRecord,
+    (parent, revision): (&RunRecord, u64),
     task: &Task,
     index: u16,
-) -> Result<(), DispatchError> {
+) -> Result<bool, DispatchError> {
+    let found = streams.ledger().get(&parent.id).await?;
+    if found.is_none_or(|found| found.revision != revision) {
+        return Ok(false);
+    }
     let record = part_of(parent, index, streams.clock().now());
-    dispatcher.run(record, task.clone(), Overlap::Allow).await.map(|_| ())
+    dispatcher.run(record, task.clone(), Overlap::Allow).await.map(|_| true)
 }
 
 /// The record of a part of a run.
@@ -143,7 +151,13 @@ pub(super) async fn list_of(streams: &Streams, name: &Name) -> Result<Line, Read
                     .shards
                     .is_some_and(|_| !record.status.is_final() || record.status == RunState::Cancelled)
             });
-            Ok(Line { runs: open.map(|stored| stored.value.id).collect(), revision })
+            let runs: Vec<RunId> = open.map(|stored| stored.value.id).collect();
+            // So that it is said once. If somebody else was faster, theirs is read the next time.
+            let revision = match streams.sharded_runs().write(name, &runs, revision).await {
+                Ok(Update::Stored(written)) => written,
+                Ok(Update::Stale) | Err(_) => revision,
+            };
+            Ok(Line { runs, revision })
         }
         list => list,
     }
