@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use shared::{hash::partition_of, names::Name};
 use tokio::sync::Notify;
 
 /// The partitions this planner holds, and until when it may trust that.
@@ -39,6 +40,12 @@ impl Holdings {
     pub(crate) fn trusted(&self, elapsed: Duration) -> Vec<u16> {
         let held = self.lock();
         if elapsed < held.trusted_until { held.partitions.iter().copied().collect() } else { Vec::new() }
+    }
+
+    /// Whether the partition of a schedule is held, and certainly still ours at this elapsed time.
+    pub(crate) fn is_trusted(&self, schedule: &Name, elapsed: Duration) -> bool {
+        let held = self.lock();
+        elapsed < held.trusted_until && held.partitions.contains(&partition_of(schedule.as_str()))
     }
 
     /// Returns when a partition came or went, or when what was in doubt is trusted again.

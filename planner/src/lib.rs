@@ -23,6 +23,7 @@
 //! | `planning_loop.rs` | carrying both ways |
 //! | `dispatch.rs` | runs that are made outside of it, in the same way |
 //! | `lines.rs` | the runs that wait for a lock: who stands where |
+//! | `per_schedule.rs` | one piece of work for each schedule with a list of runs |
 //! | `advance.rs` | which lines are moved on here, and when they are looked at |
 //! | `table.rs` | who lives, which partitions to take, to keep and to give up (pure) |
 //! | `leases.rs` | writing what the table decides; comparing our clock with the server's |
@@ -59,6 +60,7 @@ mod missed;
 mod model;
 mod news;
 mod pauses;
+mod per_schedule;
 mod perform;
 mod planning_loop;
 mod planted;

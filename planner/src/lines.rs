@@ -1,6 +1,11 @@
 //! Lines of runs that wait for their schedule's lock: who stands where, and mending a line that a stranger wrote over.
 
-use shared::{names::Name, run::RunId, run_record::Reason, run_state::RunState};
+use shared::{
+    names::Name,
+    run::RunId,
+    run_record::{Reason, RunRecord},
+    run_state::RunState,
+};
 use streams::{ReadError, Streams, ledger::Update, lines::Line};
 
 /// Where a run stands in a line, or would.
@@ -36,32 +41,36 @@ impl Lines {
         Self { streams }
     }
 
-    /// A schedule's line. One that cannot be understood is made anew from the records of the runs that wait.
+    /// A schedule's line, of the runs that wait.
     pub(crate) async fn get(&self, schedule: &Name) -> Result<Line, ReadError> {
-        match self.streams.lines().get(schedule).await {
-            Err(ReadError::Corrupt { revision, detail, .. }) => {
-                tracing::error!(schedule.name = %schedule, detail, "The line of `{schedule}` is made anew: {detail}");
-                let mut waiting: Vec<_> = self
-                    .streams
-                    .ledger()
-                    .list(&format!("{schedule}.*"))
-                    .await?
-                    .into_iter()
-                    .map(|stored| stored.value)
-                    .filter(|run| run.status == RunState::Pending && run.reason == Some(Reason::Buffered))
-                    .collect();
-                waiting.sort_by_key(|run| run.created_at);
-                let runs: Vec<RunId> = waiting.into_iter().map(|run| run.id).collect();
-                // So that it is said once. If somebody else was faster, theirs is read the next time.
-                let revision = match self.streams.lines().write(schedule, &runs, revision).await {
-                    Ok(Update::Stored(written)) => written,
-                    Ok(Update::Stale) | Err(_) => revision,
-                };
-                Ok(Line { runs, revision })
-            }
-            line => line,
-        }
+        let waits = |run: &RunRecord| run.status == RunState::Pending && run.reason == Some(Reason::Buffered);
+        read_or_mend(&self.streams, &self.streams.lines(), schedule, waits).await
     }
+}
+
+/// A schedule's list of runs. One that cannot be understood is made anew, and written, from the records of the runs that
+/// belong in it, the oldest first.
+pub(crate) async fn read_or_mend(
+    streams: &Streams,
+    lists: &streams::lines::Lines,
+    schedule: &Name,
+    belongs: impl Fn(&RunRecord) -> bool,
+) -> Result<Line, ReadError> {
+    let (revision, what, detail) = match lists.get(schedule).await {
+        Err(ReadError::Corrupt { revision, what, detail }) => (revision, what, detail),
+        list => return list,
+    };
+    tracing::error!(schedule.name = %schedule, detail, "{what} is made anew: {detail}");
+    let records = streams.ledger().list(&format!("{schedule}.*")).await?.into_iter();
+    let mut found: Vec<_> = records.map(|stored| stored.value).filter(belongs).collect();
+    found.sort_by_key(|run| run.created_at);
+    let runs: Vec<RunId> = found.into_iter().map(|run| run.id).collect();
+    // Written, so that it is said once. If somebody else was faster, theirs is read the next time.
+    let revision = match lists.write(schedule, &runs, revision).await {
+        Ok(Update::Stored(written)) => written,
+        Ok(Update::Stale) | Err(_) => revision,
+    };
+    Ok(Line { runs, revision })
 }
 
 #[cfg(test)]

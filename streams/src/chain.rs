@@ -1,19 +1,17 @@
 //! Chains: following the ends of runs in the ledger, and how far a partition has followed them.
 //!
 //! The ledger's own stream is read, not the result subjects: what is republished there may be lost, and an end that nobody
-//! hears would stop a chain without a word. The place in the stream is all that is remembered; whatever goes wrong is mended
-//! by a new consumer that starts behind it. One consumer per planner, without acknowledgements, as for what waits for its
-//! instant (`delayed/follow.rs`).
+//! hears would stop a chain without a word. The place in the stream is all that is remembered (`in_order.rs`). One consumer
+//! per planner.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::{
     Message,
-    consumer::{AckPolicy, Consumer, DeliverPolicy, pull},
+    consumer::{AckPolicy, DeliverPolicy, pull},
     stream::Stream,
 };
 use bytes::Bytes;
-use futures::{StreamExt, stream::ReadyChunks};
 use serde::{Deserialize, Serialize};
 use shared::{
     Timestamp,
@@ -25,16 +23,13 @@ use shared::{
 use crate::{
     ReadError, Streams, WriteError,
     bucket::{Bucket, Stored, missing_or_unavailable, timestamp},
+    in_order::{InOrder, Sizes},
     ledger::read_record,
     names::{bucket_prefix, bucket_stream, keys},
 };
 
-/// Records of one pull. They lie in memory until they are looked at, each with its output.
-const PULL_MAX: usize = 500;
-/// A pull that was not filled ends after this, and is asked anew. That long a lost one is not missed.
-const PULL_EXPIRES: Duration = Duration::from_secs(2);
-/// Records that are handed on at once.
-const CHUNK_MAX: usize = 100;
+/// Records lie in memory until they are looked at, each with its output.
+const SIZES: Sizes = Sizes { pull: 500, chunk: 100 };
 /// The server drops a consumer that nobody pulls from after this.
 const INACTIVE_MAX: Duration = Duration::from_secs(20);
 
@@ -100,17 +95,11 @@ pub enum Heard {
 pub struct RecordFollower {
     streams: Streams,
     filters: Vec<String>,
-    open: Option<Box<Open>>,
+    open: Option<Box<InOrder>>,
     /// The last place that was heard of.
     position: u64,
     /// When the ledger was made, by which one that was made anew is known.
     made: Timestamp,
-}
-
-struct Open {
-    consumer: Consumer<pull::Config>,
-    batch: Option<ReadyChunks<pull::Batch>>,
-    delivered: u64,
 }
 
 impl Streams {
@@ -174,72 +163,34 @@ fn reader(filter_subjects: Vec<String>, deliver_policy: DeliverPolicy) -> pull::
 impl RecordFollower {
     /// The next records. After an error wait a moment; then it goes on where it was.
     pub async fn next(&mut self) -> Result<Heard, ReadError> {
-        loop {
-            let mut open = match self.open.take() {
-                Some(open) => open,
-                None => match self.open().await? {
-                    Some(open) => Box::new(open),
-                    None => return Ok(Heard::Anew),
-                },
-            };
-            let mut batch = if let Some(batch) = open.batch.take() {
-                batch
-            } else {
-                let pull = open.consumer.batch().max_messages(PULL_MAX).expires(PULL_EXPIRES);
-                let batch = pull.messages().await;
-                batch.map_err(|error| ReadError::unavailable("ledger", error))?.ready_chunks(CHUNK_MAX)
-            };
-            let Some(chunk) = batch.next().await else {
-                // Filled or expired: ask anew.
-                self.open = Some(open);
-                continue;
-            };
-            let mut records = Vec::with_capacity(chunk.len());
-            let mut trouble = None;
-            for message in chunk {
-                let heard = message.map_err(|error| error.to_string());
-                match heard.and_then(|message| self.record(&message, &mut open.delivered)) {
-                    Ok(record) => records.extend(record),
-                    Err(error) => {
-                        trouble = Some(error);
-                        break;
-                    }
-                }
-            }
-            match trouble {
-                // With the next call a new consumer starts behind what was heard.
-                Some(error) if records.is_empty() => return Err(ReadError::unavailable("ledger", error)),
-                Some(_) => {}
-                None => {
-                    open.batch = Some(batch);
-                    self.open = Some(open);
-                }
-            }
-            return Ok(Heard::Records(records, self.position));
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => match self.open().await? {
+                Some(open) => Box::new(open),
+                None => return Ok(Heard::Anew),
+            },
+        };
+        let messages = open.next("ledger").await?;
+        let records = messages.iter().filter_map(|message| self.record(message)).collect();
+        if !open.is_broken() {
+            self.open = Some(open);
         }
+        Ok(Heard::Records(records, self.position))
     }
 
-    fn record(
-        &mut self,
-        message: &Message,
-        delivered: &mut u64,
-    ) -> Result<Option<Stored<RunRecord>>, String> {
-        let info = message.info().map_err(|error| error.to_string())?;
-        if info.consumer_sequence != *delivered + 1 {
-            return Err(format!("delivery {} came after {delivered}", info.consumer_sequence));
-        }
-        *delivered = info.consumer_sequence;
+    fn record(&mut self, message: &Message) -> Option<Stored<RunRecord>> {
+        let info = message.info().ok()?;
         self.position = info.stream_sequence;
         let prefix = bucket_prefix(&self.streams.names().runs_bucket());
         let key = message.subject.strip_prefix(&prefix).unwrap_or_default();
         let stored_at = timestamp(info.published.unix_timestamp_nanos());
         // A stranger's writing, or a deletion: no run has ended.
-        let record = read_record(key, &message.payload, info.stream_sequence).ok();
-        Ok(record.map(|value| Stored { value, revision: info.stream_sequence, stored_at }))
+        let value = read_record(key, &message.payload, info.stream_sequence).ok()?;
+        Some(Stored { value, revision: info.stream_sequence, stored_at })
     }
 
     /// A new consumer that starts behind what was heard; none if nothing of that is true any more.
-    async fn open(&mut self) -> Result<Option<Open>, ReadError> {
+    async fn open(&mut self) -> Result<Option<InOrder>, ReadError> {
         let stream = self.streams.ledger_stream().await?;
         let info = stream.cached_info();
         let made = timestamp(info.created.unix_timestamp_nanos());
@@ -249,6 +200,6 @@ impl RecordFollower {
         let from = DeliverPolicy::ByStartSequence { start_sequence: self.position + 1 };
         let created = stream.create_consumer(reader(self.filters.clone(), from)).await;
         let consumer = created.map_err(|error| self.streams.no_ledger(&error))?;
-        Ok(Some(Open { consumer, batch: None, delivered: 0 }))
+        Ok(Some(InOrder::new(consumer, SIZES)))
     }
 }

@@ -20,6 +20,7 @@ pub mod delayed;
 pub mod delivery;
 pub mod error;
 pub mod headers;
+mod in_order;
 pub mod leases;
 pub mod ledger;
 pub mod lines;

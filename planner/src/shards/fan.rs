@@ -15,6 +15,7 @@ use streams::{ReadError, Streams, ledger::Update, lines::Line, tasks::DueTask};
 
 use crate::{
     dispatch::{DispatchError, Dispatcher, Outcome},
+    lines::read_or_mend,
     machine::contending::Contention,
     perform::understood,
 };
@@ -141,26 +142,10 @@ async fn enter(
 
 /// The list of a schedule's open runs. One that cannot be understood is made anew from the records of those runs.
 pub(super) async fn list_of(streams: &Streams, name: &Name) -> Result<Line, ReadError> {
-    match streams.sharded_runs().get(name).await {
-        Err(ReadError::Corrupt { revision, detail, .. }) => {
-            tracing::error!(schedule.name = %name, detail, "The list of `{name}`'s sharded runs is made anew: {detail}");
-            let records = streams.ledger().list(&format!("{name}.*")).await?.into_iter();
-            let open = records.filter(|stored| {
-                let record = &stored.value;
-                record
-                    .shards
-                    .is_some_and(|_| !record.status.is_final() || record.status == RunState::Cancelled)
-            });
-            let runs: Vec<RunId> = open.map(|stored| stored.value.id).collect();
-            // So that it is said once. If somebody else was faster, theirs is read the next time.
-            let revision = match streams.sharded_runs().write(name, &runs, revision).await {
-                Ok(Update::Stored(written)) => written,
-                Ok(Update::Stale) | Err(_) => revision,
-            };
-            Ok(Line { runs, revision })
-        }
-        list => list,
-    }
+    let is_open = |run: &RunRecord| {
+        run.shards.is_some() && (!run.status.is_final() || run.status == RunState::Cancelled)
+    };
+    read_or_mend(streams, &streams.sharded_runs(), name, is_open).await
 }
 
 /// Whether a run has ended, and all of its parts, so that it is in nobody's way.

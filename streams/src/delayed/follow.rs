@@ -1,28 +1,26 @@
 //! Following what waits in some partitions: all that is there, then what is added. Headers only: the tasks stay where
 //! they are until they are due.
 //!
-//! Its own loop of pulls over a consumer without acknowledgements, not async-nats' ordered one: that loses a wakeup
-//! after its first missed heartbeat. Here the place in the stream is all that is remembered, and whatever goes wrong is
-//! mended by a new consumer that starts behind it.
+//! The place in the stream is all that is remembered (`in_order.rs`).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use async_nats::jetstream::{
     Message,
-    consumer::{Consumer, DeliverPolicy, pull},
+    consumer::{DeliverPolicy, pull},
 };
-use futures::{StreamExt, stream::ReadyChunks};
 use shared::Timestamp;
 
 use super::{Delayed, by_headers, door};
-use crate::{ReadError, Streams, bucket::timestamp, headers};
+use crate::{
+    ReadError, Streams,
+    bucket::timestamp,
+    headers,
+    in_order::{InOrder, Sizes},
+};
 
-/// Entries of one pull. Fewer than async-nats holds for a subscriber, so none is dropped.
-const PULL_MAX: usize = 10_000;
-/// A pull that was not filled ends after this, and is asked anew. That long a lost one is not missed.
-const PULL_EXPIRES: Duration = Duration::from_secs(2);
-/// Entries that are handed on at once.
-const CHUNK_MAX: usize = 1_000;
+/// An entry is small.
+const SIZES: Sizes = Sizes { pull: 10_000, chunk: 1_000 };
 
 /// One that waits, as it is kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,19 +52,13 @@ pub enum Heard {
 pub struct Follower {
     streams: Streams,
     filters: Vec<String>,
-    open: Option<Box<Open>>,
+    open: Option<Box<InOrder>>,
     /// The last place that was heard of.
     position: u64,
     /// Whether all that was there has been heard of.
     is_current: bool,
     /// When the stream was made, by which one that was made anew is known.
     made: Option<Timestamp>,
-}
-
-struct Open {
-    consumer: Consumer<pull::Config>,
-    batch: Option<ReadyChunks<pull::Batch>>,
-    delivered: u64,
 }
 
 impl Delayed {
@@ -92,73 +84,35 @@ impl Follower {
 
     /// The next that is heard. After an error wait a moment; then it goes on where it was.
     pub async fn next(&mut self) -> Result<Heard, ReadError> {
-        loop {
-            let mut open = match self.open.take() {
-                Some(open) => open,
-                None => match self.open().await? {
-                    Some(open) => Box::new(open),
-                    None => return Ok(Heard::Anew),
-                },
-            };
-            let mut batch = if let Some(batch) = open.batch.take() {
-                batch
-            } else {
-                let pull = open.consumer.batch().max_messages(PULL_MAX).expires(PULL_EXPIRES);
-                let batch = pull.messages().await;
-                batch.map_err(|error| ReadError::unavailable("delayed", error))?.ready_chunks(CHUNK_MAX)
-            };
-            let Some(chunk) = batch.next().await else {
-                // Filled or expired: ask anew.
-                self.open = Some(open);
-                continue;
-            };
-            let mut entries = Vec::with_capacity(chunk.len());
-            let mut trouble = None;
-            for message in chunk {
-                match message
-                    .map_err(|error| error.to_string())
-                    .and_then(|message| self.entry(&message, &mut open.delivered))
-                {
-                    Ok(entry) => entries.extend(entry),
-                    Err(error) => {
-                        trouble = Some(error);
-                        break;
-                    }
-                }
-            }
-            match trouble {
-                // With the next call a new consumer starts behind what was heard.
-                Some(error) if entries.is_empty() => return Err(ReadError::unavailable("delayed", error)),
-                Some(_) => {}
-                None => {
-                    open.batch = Some(batch);
-                    self.open = Some(open);
-                }
-            }
-            return Ok(Heard::Entries(entries));
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => match self.open().await? {
+                Some(open) => Box::new(open),
+                None => return Ok(Heard::Anew),
+            },
+        };
+        let messages = open.next("delayed").await?;
+        let entries = messages.iter().filter_map(|message| self.entry(message)).collect();
+        if !open.is_broken() {
+            self.open = Some(open);
         }
+        Ok(Heard::Entries(entries))
     }
 
-    fn entry(&mut self, message: &Message, delivered: &mut u64) -> Result<Option<Entry>, String> {
-        let info = message.info().map_err(|error| error.to_string())?;
-        if info.consumer_sequence != *delivered + 1 {
-            return Err(format!("delivery {} came after {delivered}", info.consumer_sequence));
-        }
-        *delivered = info.consumer_sequence;
+    fn entry(&mut self, message: &Message) -> Option<Entry> {
+        let info = message.info().ok()?;
         self.position = info.stream_sequence;
         self.is_current |= info.pending == 0;
-        let Some((partition, queue, name, key)) = self.streams.names().parse_delayed(&message.subject) else {
-            return Ok(None);
-        };
+        let (partition, queue, name, key) = self.streams.names().parse_delayed(&message.subject)?;
         let written = headers::value(message.headers.as_ref(), headers::NOT_BEFORE);
         let submitted_at = timestamp(info.published.unix_timestamp_nanos());
         let due_ms = door::read((queue, name, key), written, submitted_at)
             .map_or(Entry::AT_ONCE, |appointment| appointment.not_before.timestamp_millis());
-        Ok(Some(Entry { partition, due_ms, sequence: info.stream_sequence }))
+        Some(Entry { partition, due_ms, sequence: info.stream_sequence })
     }
 
     /// A new consumer that starts behind what was heard; none if nothing of that is true any more.
-    async fn open(&mut self) -> Result<Option<Open>, ReadError> {
+    async fn open(&mut self) -> Result<Option<InOrder>, ReadError> {
         let name = self.streams.names().delayed_stream();
         let delayed = self.streams.delayed();
         let stream = self.streams.jetstream().get_stream(&name).await;
@@ -177,6 +131,6 @@ impl Follower {
             ..by_headers(DeliverPolicy::ByStartSequence { start_sequence: self.position + 1 })
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| delayed.unavailable(&error))?;
-        Ok(Some(Open { consumer, batch: None, delivered: 0 }))
+        Ok(Some(InOrder::new(consumer, SIZES)))
     }
 }
