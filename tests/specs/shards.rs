@@ -1,12 +1,17 @@
 //! Shards: a slot that is run in several parts, with one record that ends when all have.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use chrono::{SubsecRound, TimeDelta};
+use futures::StreamExt;
 use harness::{Fleet, eventually, within};
 use serde_json::json;
 use shared::{
     after::run_after,
+    limits::{SHARDS_IN_FLIGHT_MAX, SHARDS_MAX},
     names::{Name, QueueName},
     run::RunId,
     run_record::{Reason, RunRecord},
@@ -14,7 +19,11 @@ use shared::{
     shard::{Shard, Shards, shard_of},
     slot::Slot,
 };
-use streams::{bucket::Stored, ledger::Creation};
+use streams::{
+    bucket::Stored,
+    cancel::{CancelRequest, Cancelling},
+    ledger::Creation,
+};
 
 const YEARLY: &str = "cron: '0 0 1 1 *'";
 
@@ -227,6 +236,50 @@ async fn a_whole_that_is_cancelled_while_its_shards_are_made_leaves_none_to_run(
         );
     }
     assert!(fleet.target.calls().is_empty());
+}
+
+/// How many parts somebody made to run, be they cancelled since.
+async fn made_to_run(fleet: &Fleet, parent: &RunRecord) -> usize {
+    let versions = fleet.streams.ledger().written_since(parent.created_at, 10_000).await.expect("versions");
+    let is_its = |shard: &Shard| shard.parent == parent.id;
+    let pending = versions.iter().map(|version| &version.value).filter(|run| run.status == RunState::Pending);
+    let made: BTreeSet<u16> =
+        pending.filter_map(|run| run.shard.as_ref()).filter(|s| is_its(s)).map(|s| s.index).collect();
+    made.len()
+}
+
+#[tokio::test]
+async fn once_a_whole_is_cancelled_no_more_of_its_shards_are_made_than_were_on_their_way() {
+    let fleet = Fleet::start().await;
+    let _planner = fleet.planner();
+    fleet.members("planner", 1).await;
+    let task = "task: {target_service: target, action: echo}";
+    fleet.apply(&definitions(&[&format!(
+        "parts: {{{YEARLY}, overlap: allow, shards: {SHARDS_MAX}, {task}}}"
+    )]));
+    let mut heard = fleet.streams.results(Some(&name("parts"))).await.expect("results");
+    // Who is too slow to cancel it while its shards are made tries another one.
+    for _ in 0..10 {
+        let parent: RunId = fleet.cronfleet(&["trigger", "parts"]).trim().parse().expect("a run");
+        while heard.next().await.expect("a record").shard.is_none_or(|shard| shard.parent != parent) {}
+        let (reason, at) = (Reason::ByOperator, fleet.now());
+        let request = CancelRequest { run: parent.clone(), reason, by: "spec".to_owned(), at };
+        let cancelling = fleet.streams.cancel(&request).await.expect("an answer");
+        let Cancelling::Cancelled(whole) = cancelling else {
+            nothing_is_open(&fleet, "parts").await;
+            continue;
+        };
+        let made = made_to_run(&fleet, &whole).await;
+        nothing_is_open(&fleet, "parts").await;
+        if made + SHARDS_IN_FLIGHT_MAX >= usize::from(SHARDS_MAX) {
+            continue;
+        }
+        let in_the_end = made_to_run(&fleet, &whole).await;
+        assert!(in_the_end <= made + SHARDS_IN_FLIGHT_MAX, "{made}, then {in_the_end}");
+        assert!(fleet.target.calls().is_empty());
+        return;
+    }
+    panic!("never cancelled while its shards were being made");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures::future::join_all;
-use harness::{Fleet, PlainClient, within};
+use harness::{Fleet, PlainClient, eventually, within};
 use shared::{
     hash::partition_of,
     limits::WAITING_RUNS_MAX,
@@ -292,6 +292,12 @@ async fn a_line_that_a_stranger_wrote_over_is_made_anew_from_the_records_of_thos
     let key = format!("$KV.cronfleet_planner.line.{}.held", partition_of("held"));
     let answer = client.request(&key, b"no line").await;
     assert!(answer.payload.contains("KV_cronfleet_planner"), "{}", answer.payload);
+    eventually("a line that is written anew", async || {
+        let line = fleet.streams.lines().get(&"held".parse().expect("name")).await;
+        let runs = line.map_err(|error| error.to_string())?.runs;
+        if runs.len() == 2 { Ok(()) } else { Err(format!("{runs:?}")) }
+    })
+    .await;
     let _worker = fleet.worker(&[]);
     for run in [&first].into_iter().chain(&waiting) {
         assert_eq!(fleet.end_of(run).await.status, RunState::Success);
