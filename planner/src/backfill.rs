@@ -395,7 +395,7 @@ impl<'a> Work<'a> {
         slot: Slot,
         found: Option<Stored<RunRecord>>,
     ) -> Result<Option<Outcome>, DispatchError> {
-        let (request, task) = (&self.progress.request, plan.schedule.task.clone());
+        let (request, task) = (&self.progress.request, Arc::clone(&plan.schedule.task));
         let overlap = match request.overlap {
             BackfillOverlap::Allow => Overlap::Allow,
             BackfillOverlap::BufferAll | BackfillOverlap::Skip => Overlap::Skip,
@@ -425,11 +425,11 @@ impl<'a> Work<'a> {
             let trace = TraceContext::root();
             let again = RunRecord { trace_id: Some(trace.trace_id_text()), ..marked(again) };
             match self.streams.ledger().update(&again, revision).await? {
-                Update::Stored(revision) => (again, revision, Some(trace.to_string())),
+                Update::Stored(revision) => (again, revision, Some(trace)),
                 Update::Stale => return Ok(None),
             }
         };
-        let due = DueTask { run, task };
+        let due = DueTask { run: Arc::new(run), task };
         self.dispatcher.publish(due, revision, overlap, trace).await.map(Some)
     }
 

@@ -86,8 +86,8 @@ impl Dispatcher {
         parameters: Map<String, Value>,
         by: &str,
     ) -> Result<Outcome, DispatchError> {
-        let mut task = schedule.task.clone();
-        task.parameters.extend(parameters);
+        let mut task = Arc::clone(&schedule.task);
+        Arc::make_mut(&mut task).parameters.extend(parameters);
         let record = RunRecord {
             schedule: Some(run.name.clone()),
             by: Some(by.to_owned()),
@@ -121,11 +121,12 @@ impl Dispatcher {
     pub(crate) async fn run(
         &self,
         record: RunRecord,
-        task: Task,
+        task: Arc<Task>,
         overlap: Overlap,
     ) -> Result<Outcome, DispatchError> {
         let (name, definition) = (record.id.name.clone(), record.definition_revision);
         let is_alone = self.is_alone(&name, definition);
+        let record = Arc::new(record);
         let wanted = Wanted { record, task, overlap, is_alone };
         self.dispatch(Dispatching::run(wanted, TraceContext::root()), name, definition).await
     }
@@ -136,12 +137,11 @@ impl Dispatcher {
         due: DueTask,
         revision: u64,
         overlap: Overlap,
-        traceparent: Option<String>,
+        trace: Option<TraceContext>,
     ) -> Result<Outcome, DispatchError> {
         let (name, definition) = (due.run.id.name.clone(), due.run.definition_revision);
         let is_alone = self.is_alone(&name, definition);
-        let due = Arc::new(due);
-        let placement = Placement { due, revision, overlap, definition, traceparent, is_alone };
+        let placement = Placement { due, revision, overlap, definition, trace, is_alone };
         self.dispatch(Dispatching::publish(placement), name, definition).await
     }
 

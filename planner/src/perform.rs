@@ -5,6 +5,7 @@ use shared::{
     run_record::{Reason, RunRecord},
     run_state::RunState,
     schedule::Overlap,
+    trace::TraceContext,
 };
 use streams::{
     ReadError, Streams, WriteError,
@@ -25,8 +26,8 @@ pub(crate) async fn perform(streams: &Streams, ask: Ask) -> Answer {
     let done = match ask {
         Ask::CreateRecord(record) => create(streams, &record).await,
         Ask::UpdateRecord { record, over } => update(streams, &record, over).await,
-        Ask::Publish { due, revision, overlap, traceparent } => {
-            publish(streams, &due, revision, overlap, traceparent.as_deref()).await
+        Ask::Publish { due, revision, overlap, trace } => {
+            publish(streams, &due, revision, overlap, trace).await
         }
         // Put aside: hundreds of asks are on their way at once, each with room for the largest of them.
         other => Box::pin(do_any(streams, other)).await,
@@ -39,8 +40,8 @@ async fn do_any(streams: &Streams, ask: Ask) -> Result<Answer, DispatchError> {
     Ok(match ask {
         Ask::CreateRecord(record) => create(streams, &record).await?,
         Ask::UpdateRecord { record, over } => update(streams, &record, over).await?,
-        Ask::Publish { due, revision, overlap, traceparent } => {
-            publish(streams, &due, revision, overlap, traceparent.as_deref()).await?
+        Ask::Publish { due, revision, overlap, trace } => {
+            publish(streams, &due, revision, overlap, trace).await?
         }
         Ask::FanOut { due, revision, overlap } => {
             let dispatcher = Dispatcher::new(streams.clone());
@@ -131,9 +132,9 @@ async fn publish(
     due: &DueTask,
     revision: u64,
     overlap: Overlap,
-    traceparent: Option<&str>,
+    trace: Option<TraceContext>,
 ) -> Result<Answer, DispatchError> {
-    Ok(Answer::Published(match streams.dispatch(due, revision, overlap, traceparent).await {
+    Ok(Answer::Published(match streams.dispatch(due, revision, overlap, trace).await {
         Ok(_) => {
             let (run, late) = (&due.run.id, due.run.late);
             tracing::info!(run.id = %run, late, "Dispatched `{run}`");

@@ -101,7 +101,7 @@ pub struct Schedule {
     /// The queue its runs travel on.
     pub queue: QueueName,
     /// What is done.
-    pub task: Task,
+    pub task: Arc<Task>,
 }
 
 /// One cron line or several.
@@ -259,7 +259,7 @@ impl From<Schedule> for ScheduleFields {
             calendar: schedule.calendar,
             on_closed_day: timing.on_closed_day,
             queue: schedule.queue,
-            task: schedule.task,
+            task: Arc::unwrap_or_clone(schedule.task),
         };
         match timing.when {
             When::Cron(lines) if lines.len() == 1 => fields.cron = Some(CronLines::One(lines[0].to_string())),
@@ -314,7 +314,7 @@ impl Schedule {
             catch_up: catch_up.0,
             calendar: fields.calendar,
             queue: fields.queue,
-            task: fields.task,
+            task: Arc::new(fields.task),
         })
     }
 

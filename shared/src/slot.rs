@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use chrono::{DateTime, NaiveDateTime, SubsecRound};
+use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Timelike};
 
 use crate::{Timestamp, names::RunKey};
 
@@ -43,7 +43,9 @@ impl Slot {
 
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.format(KEY_FORMAT))
+        let Self(at) = self;
+        write!(f, "{:04}{:02}{:02}T", at.year(), at.month(), at.day())?;
+        write!(f, "{:02}{:02}{:02}Z", at.hour(), at.minute(), at.second())
     }
 }
 

@@ -23,6 +23,7 @@ use shared::{
     run_record::RunRecord,
     schedule::Overlap,
     task::Task,
+    trace::TraceContext,
 };
 
 use crate::{
@@ -36,9 +37,9 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DueTask {
     /// The record as the planner made it.
-    pub run: RunRecord,
+    pub run: Arc<RunRecord>,
     /// What is to be done.
-    pub task: Task,
+    pub task: Arc<Task>,
 }
 
 /// A task that lies in the queue, and so holds its subject: a schedule's lock, or a run's own.
@@ -74,14 +75,14 @@ impl Streams {
         due: &DueTask,
         revision: u64,
         overlap: Overlap,
-        traceparent: Option<&str>,
+        trace: Option<TraceContext>,
     ) -> Result<u64, WriteError> {
         let run = &due.run.id;
         let subject = self.due_subject(due, overlap);
         let mut headers =
             Headers::new().with(headers::RUN, &run.to_string())?.with_number(headers::REVISION, revision);
-        if let Some(traceparent) = traceparent {
-            headers = headers.with(headers::TRACEPARENT, traceparent)?;
+        if let Some(trace) = trace {
+            headers = headers.with(headers::TRACEPARENT, &trace.to_string())?;
         }
         self.write(&subject, headers, Bytes::from(serde_json::to_vec(due).unwrap_or_default())).await
     }

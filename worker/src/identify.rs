@@ -68,7 +68,8 @@ fn due(parts: &Parts<'_>, trace: Option<TraceContext>) -> Result<Identified, Unr
         )));
     }
     let trace = trace.unwrap_or_else(TraceContext::root);
-    Ok(Identified { record: due.run, revision: parts.revision, task: due.task.into(), trace })
+    let record = Arc::unwrap_or_clone(due.run);
+    Ok(Identified { record, revision: parts.revision, task: due.task, trace })
 }
 
 fn ad_hoc(

@@ -138,8 +138,8 @@ impl Followers {
         let record = RunRecord { note, ..record };
         let Some(skipped) = closed(&record, RunEvent::Skipped, reason, None) else { return Ok(()) };
         let if_pending = if self.is_declared(&schedule.queue).await? {
-            let (task, overlap) = (schedule.task.clone(), schedule.overlap);
-            IfPending::Publish(Box::new(Wanted { record, task, overlap, is_alone: false }))
+            let (task, overlap) = (Arc::clone(&schedule.task), schedule.overlap);
+            IfPending::Publish(Box::new(Wanted { record: Arc::new(record), task, overlap, is_alone: false }))
         } else {
             let error = RunError::new(ErrorKind::Malformed, undeclared(&schedule.queue));
             IfPending::Reject(Reason::Malformed, error)

@@ -12,6 +12,7 @@ use shared::{
     run::RunId,
     run_record::RunRecord,
     schedule::{Overlap, Schedule},
+    trace::TraceContext,
 };
 use streams::{
     bucket::Stored,
@@ -27,7 +28,7 @@ use streams::{
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ask {
     /// Create the record of a run, once. Answered by [`Answer::Created`].
-    CreateRecord(Box<RunRecord>),
+    CreateRecord(Arc<RunRecord>),
     /// Write a record over exactly this revision. Answered by [`Answer::Updated`].
     UpdateRecord {
         /// The record as it is to be.
@@ -40,18 +41,18 @@ pub(crate) enum Ask {
     /// Put a run's task into its queue. Answered by [`Answer::Published`].
     Publish {
         /// The run and its task.
-        due: Arc<DueTask>,
+        due: DueTask,
         /// The revision of its record, by which its first claim needs no read.
         revision: u64,
         /// Whether its subject is its schedule's lock, or its own.
         overlap: Overlap,
         /// Its place in its trace.
-        traceparent: Option<String>,
+        trace: Option<TraceContext>,
     },
     /// Make the parts of a sharded run. Answered by [`Answer::Is`]: whether it runs, and was not skipped.
     FanOut {
         /// The whole and its task.
-        due: Arc<DueTask>,
+        due: DueTask,
         /// The revision of its record.
         revision: u64,
         /// The policy in force.

@@ -34,9 +34,9 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     /// Its record, PENDING.
-    pub(crate) record: RunRecord,
+    pub(crate) record: Arc<RunRecord>,
     /// What it is to do.
-    pub(crate) task: Task,
+    pub(crate) task: Arc<Task>,
     /// The policy in force.
     pub(crate) overlap: Overlap,
     /// Whether all live runs of the schedule are known to hold the one lock of this definition.
@@ -67,7 +67,7 @@ enum At {
     /// To create the record.
     Making(Box<Wanted>, TraceContext),
     /// To create the record of what will not run.
-    Closing(Box<RunRecord>, IfPending),
+    Closing(Arc<RunRecord>, IfPending),
     /// To put the task into its queue: nobody goes past those who wait.
     Beginning(Placement),
     /// Somebody waits; but a run that is asked for again may lie in the queue already.
@@ -85,8 +85,9 @@ impl Dispatching {
     /// Creates the record of a run and publishes its task; both may have been done before.
     pub(crate) fn run(wanted: Wanted, trace: TraceContext) -> Self {
         let is_alone = wanted.is_alone;
-        let record = RunRecord { trace_id: Some(trace.trace_id_text()), ..wanted.record };
-        Self { at: At::Making(Box::new(Wanted { record, ..wanted }), trace), is_alone, is_of_another: false }
+        let mut wanted = wanted;
+        Arc::make_mut(&mut wanted.record).trace_id = Some(trace.trace_id_text());
+        Self { at: At::Making(Box::new(wanted), trace), is_alone, is_of_another: false }
     }
 
     /// Publishes the task of a record that is PENDING; it may have been done before.
@@ -98,7 +99,7 @@ impl Dispatching {
     /// Records a run that will never be dispatched. `closed` is its record as it ends.
     pub(crate) fn close(closed: RunRecord, if_pending: IfPending) -> Self {
         let is_alone = matches!(&if_pending, IfPending::Publish(wanted) if wanted.is_alone);
-        Self { at: At::Closing(Box::new(closed), if_pending), is_alone, is_of_another: false }
+        Self { at: At::Closing(Arc::new(closed), if_pending), is_alone, is_of_another: false }
     }
 
     /// Whether all live runs of the schedule are known to hold the one lock of the run's definition.
@@ -110,16 +111,16 @@ impl Dispatching {
         match std::mem::replace(&mut self.at, At::Over) {
             At::Making(wanted, trace) => {
                 let ask = if planted!(TaskBeforeRecord) {
-                    let due = Arc::new(DueTask { run: wanted.record.clone(), task: wanted.task.clone() });
-                    Ask::Publish { due, revision: 0, overlap: wanted.overlap, traceparent: None }
+                    let due = DueTask { run: Arc::clone(&wanted.record), task: Arc::clone(&wanted.task) };
+                    Ask::Publish { due, revision: 0, overlap: wanted.overlap, trace: None }
                 } else {
-                    Ask::CreateRecord(Box::new(wanted.record.clone()))
+                    Ask::CreateRecord(Arc::clone(&wanted.record))
                 };
                 self.at = At::Making(wanted, trace);
                 Ok(Next::Ask(ask))
             }
             At::Closing(closed, if_pending) => {
-                let ask = Ask::CreateRecord(closed.clone());
+                let ask = Ask::CreateRecord(Arc::clone(&closed));
                 self.at = At::Closing(closed, if_pending);
                 Ok(Next::Ask(ask))
             }
@@ -142,23 +143,23 @@ impl Dispatching {
     ) -> Result<Next<Outcome>, DispatchError> {
         let Wanted { record, task, overlap, is_alone } = wanted;
         let wanted_by = record.definition_revision;
-        let (run, revision, traceparent) = match creation {
-            Creation::Created(revision) => (record, revision, Some(trace.to_string())),
+        let (run, revision, trace) = match creation {
+            Creation::Created(revision) => (record, revision, Some(trace)),
             Creation::Exists(stored) if stored.value.status.is_final() && planted!(RecordMadeAnew) => {
-                self.at = At::Ending(Box::new(record), stored.revision);
+                self.at = At::Ending(Box::new(Arc::unwrap_or_clone(record)), stored.revision);
                 return self.begin(now);
             }
             // Made before, by us or by a predecessor. Past PENDING: a worker had it, so it was published.
             Creation::Exists(stored) if stored.value.status != RunState::Pending => {
                 return Ok(Next::End(Outcome::Dispatched));
             }
-            Creation::Exists(stored) => (stored.value, stored.revision, None),
+            Creation::Exists(stored) => (Arc::new(stored.value), stored.revision, None),
         };
         let definition = run.definition_revision;
         self.is_of_another = definition != wanted_by;
         let is_alone = is_alone && !self.is_of_another;
-        let due = Arc::new(DueTask { run, task });
-        self.place_or_look(Placement { due, revision, overlap, definition, traceparent, is_alone }, now)
+        let due = DueTask { run, task };
+        self.place_or_look(Placement { due, revision, overlap, definition, trace, is_alone }, now)
     }
 
     fn closed(
@@ -182,10 +183,10 @@ impl Dispatching {
                 let definition = found.value.definition_revision;
                 self.is_of_another = definition != closed.definition_revision;
                 let is_alone = is_alone && !self.is_of_another;
-                let due = Arc::new(DueTask { run: found.value, task });
+                let due = DueTask { run: Arc::new(found.value), task };
                 let revision = found.revision;
                 self.place_or_look(
-                    Placement { due, revision, overlap, definition, traceparent: None, is_alone },
+                    Placement { due, revision, overlap, definition, trace: None, is_alone },
                     now,
                 )
             }
@@ -271,7 +272,7 @@ impl Dispatching {
 
     fn line_up(&mut self, placement: Placement, now: Timestamp) -> Result<Next<Outcome>, DispatchError> {
         let Placement { due, revision, overlap, .. } = placement;
-        let lining_up = Box::new(LiningUp::new(due.run.clone(), revision, overlap));
+        let lining_up = Box::new(LiningUp::new(Arc::unwrap_or_clone(due.run), revision, overlap));
         self.go_on_lining_up(lining_up, None, now)
     }
 
@@ -312,7 +313,7 @@ impl Dispatching {
             At::Making(wanted, trace)
                 if matches!(answer, Answer::Published(_)) && planted!(TaskBeforeRecord) =>
             {
-                let ask = Ask::CreateRecord(Box::new(wanted.record.clone()));
+                let ask = Ask::CreateRecord(Arc::clone(&wanted.record));
                 self.at = At::Making(wanted, trace);
                 Ok(Next::Ask(ask))
             }

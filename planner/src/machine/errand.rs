@@ -1,6 +1,6 @@
 //! The slots of one schedule that are due, accounted for in their order, up to the first that fails or waits its turn.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use shared::{
     Timestamp,
@@ -304,9 +304,9 @@ impl Errand {
             ..RunRecord::planned(&self.name, due.slot, schedule.queue.clone(), now.wall)
         };
         let record = describe(record, &schedule.task);
-        let wanted = || Wanted {
-            record: record.clone(),
-            task: schedule.task.clone(),
+        let wanted = |record: RunRecord| Wanted {
+            record: Arc::new(record),
+            task: Arc::clone(&schedule.task),
             overlap: schedule.overlap,
             is_alone: known.is_alone(&self.name, due),
         };
@@ -314,7 +314,7 @@ impl Errand {
         let dispatching = match decision {
             Decision::Run if is_declared => {
                 let trace = TraceContext::of(known.me.as_str(), &record.id.to_string());
-                Dispatching::run(wanted(), trace)
+                Dispatching::run(wanted(record), trace)
             }
             Decision::Run => {
                 let (event, reason) = (RunEvent::Rejected, Reason::Unknown);
@@ -331,7 +331,7 @@ impl Errand {
                     return Ok(Turn::Accounted(Outcome::Closed));
                 };
                 let if_pending = if is_declared {
-                    IfPending::Publish(Box::new(wanted()))
+                    IfPending::Publish(Box::new(wanted(record)))
                 } else {
                     IfPending::Reject(Reason::Malformed, undeclared())
                 };

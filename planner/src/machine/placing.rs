@@ -2,9 +2,7 @@
 //!
 //! The lock is one subject in the task queue, on which the server takes one task.
 
-use std::sync::Arc;
-
-use shared::{Timestamp, schedule::Overlap};
+use shared::{Timestamp, schedule::Overlap, trace::TraceContext};
 use streams::tasks::{DueTask, Holder};
 
 use super::{
@@ -31,7 +29,7 @@ pub(crate) enum Placed {
 #[derive(Debug, Clone)]
 pub(crate) struct Placement {
     /// The run and its task.
-    pub(crate) due: Arc<DueTask>,
+    pub(crate) due: DueTask,
     /// The revision of its record.
     pub(crate) revision: u64,
     /// The policy in force.
@@ -39,7 +37,7 @@ pub(crate) struct Placement {
     /// The revision of the definition whose queue and overlap these are.
     pub(crate) definition: Option<u64>,
     /// Its place in its trace.
-    pub(crate) traceparent: Option<String>,
+    pub(crate) trace: Option<TraceContext>,
     /// Whether all live runs of the schedule are known to hold the one lock of this definition.
     pub(crate) is_alone: bool,
 }
@@ -82,9 +80,9 @@ impl Placing {
     }
 
     fn publish(&mut self) -> Next<Placed> {
-        let Placement { due, revision, overlap, traceparent, .. } = self.placement.clone();
+        let Placement { due, revision, overlap, trace, .. } = self.placement.clone();
         self.at = At::Publishing;
-        Next::Ask(Ask::Publish { due, revision, overlap, traceparent })
+        Next::Ask(Ask::Publish { due, revision, overlap, trace })
     }
 
     fn found_others(

@@ -70,7 +70,7 @@ pub(crate) struct Turning {
     /// The run whose turn it is, and the definition by which its line is treated now.
     first: Option<Box<Stored<RunRecord>>>,
     in_force: Definition,
-    task: Option<Task>,
+    task: Option<Arc<Task>>,
     at: At,
 }
 
@@ -201,7 +201,7 @@ impl Turning {
         let made_from = self.first.as_ref().and_then(|first| first.value.definition_revision);
         match (&self.in_force, made_from) {
             (Definition::Known(schedule, revision), Some(made_from)) if *revision == made_from => {
-                let task = schedule.task.clone();
+                let task = Arc::clone(&schedule.task);
                 self.found_task(Some(task), now)
             }
             (_, Some(made_from)) => {
@@ -218,11 +218,11 @@ impl Turning {
         now: Timestamp,
     ) -> Result<Next<Step>, DispatchError> {
         let made_from = version.or(self.in_force.schedule());
-        let task = made_from.map(|schedule| schedule.task.clone());
+        let task = made_from.map(|schedule| Arc::clone(&schedule.task));
         self.found_task(task, now)
     }
 
-    fn found_task(&mut self, task: Option<Task>, now: Timestamp) -> Result<Next<Step>, DispatchError> {
+    fn found_task(&mut self, task: Option<Arc<Task>>, now: Timestamp) -> Result<Next<Step>, DispatchError> {
         let Some(task) = task else {
             let name = &self.schedule;
             let why = format!("the definition of {name} that it was made from cannot be read any more");
@@ -249,7 +249,7 @@ impl Turning {
             return Ok(self.reject(why, now));
         };
         if let Some(task) = &mut self.task {
-            task.parameters.extend(parameters);
+            Arc::make_mut(task).parameters.extend(parameters);
         }
         self.make_ready(now)
     }
@@ -281,11 +281,11 @@ impl Turning {
         let trace = TraceContext::of(self.me.as_str(), &run.id.to_string());
         let trace = run.trace_id.as_deref().and_then(|id| trace.in_trace(id));
         let placement = Placement {
-            due: Arc::new(DueTask { run, task }),
+            due: DueTask { run: Arc::new(run), task },
             revision,
             overlap: self.overlap(),
             definition: self.in_force.revision(),
-            traceparent: trace.map(|trace| trace.to_string()),
+            trace,
             is_alone: false,
         };
         self.go_on_placing(Box::new(Placing::new(placement)), None, now)

@@ -1,5 +1,7 @@
 //! Making the parts of a sharded run. Each step may be repeated: whoever does them again finds what was done.
 
+use std::sync::Arc;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use shared::{
     limits::{SHARDED_OPEN_MAX, SHARDS_IN_FLIGHT_MAX},
@@ -66,7 +68,7 @@ async fn make(
     streams: &Streams,
     dispatcher: &Dispatcher,
     (parent, revision): (&RunRecord, u64),
-    task: &Task,
+    task: &Arc<Task>,
     index: u16,
 ) -> Result<bool, DispatchError> {
     let found = streams.ledger().get(&parent.id).await?;
@@ -74,7 +76,7 @@ async fn make(
         return Ok(false);
     }
     let record = part_of(parent, index, streams.clock().now());
-    dispatcher.run(record, task.clone(), Overlap::Allow).await.map(|_| true)
+    dispatcher.run(record, Arc::clone(task), Overlap::Allow).await.map(|_| true)
 }
 
 /// The record of a part of a run.

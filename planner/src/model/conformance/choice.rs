@@ -114,7 +114,7 @@ impl Chooser {
         let run = self.run();
         let found = model.records.get(&run);
         match self.random.below(8) {
-            0..3 => Ask::CreateRecord(Box::new(self.fresh(run))),
+            0..3 => Ask::CreateRecord(Arc::new(self.fresh(run))),
             3..6 => {
                 let over = self.over(found.as_ref().map_or(0, |found| found.revision));
                 let known = found.map(|found| found.value);
@@ -149,13 +149,15 @@ impl Chooser {
                     return Ask::FindHolder(name);
                 };
                 if self.random.one_in(16) {
-                    task.parameters.insert("large".to_owned(), json!("x".repeat(TOO_LARGE_BYTES)));
+                    Arc::make_mut(&mut task)
+                        .parameters
+                        .insert("large".to_owned(), json!("x".repeat(TOO_LARGE_BYTES)));
                 }
                 Ask::Publish {
-                    due: Arc::new(DueTask { run: record, task }),
+                    due: DueTask { run: Arc::new(record), task },
                     revision: 7,
                     overlap: *self.random.pick(&OVERLAPS),
-                    traceparent: None,
+                    trace: None,
                 }
             }
             4..6 => Ask::FindHolder(name),
