@@ -14,6 +14,17 @@ pub enum Recording {
     All,
 }
 
+/// When the claim of a run that a worker gets for the first time is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Claiming {
+    /// With its end, or after a quarter of a second if it has not ended by then. Only where nobody else can have the run.
+    #[default]
+    Late,
+    /// Before each attempt: whoever looks sees RUNNING, however short it is.
+    Each,
+}
+
 /// The settings of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +36,8 @@ pub struct QueueSettings {
     pub ack_wait: HumanDuration,
     /// How much of a run's life is kept.
     pub record: Recording,
+    /// When RUNNING is written: `late` (default), only of attempts that take longer than 250 ms, or `each`, before each attempt.
+    pub claim: Claiming,
 }
 
 impl Default for QueueSettings {
@@ -33,6 +46,7 @@ impl Default for QueueSettings {
             max_in_flight: limits::MAX_IN_FLIGHT_DEFAULT,
             ack_wait: limits::ACK_WAIT_DEFAULT.into(),
             record: Recording::All,
+            claim: Claiming::Late,
         }
     }
 }

@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::{
     Timestamp,
+    limits::CANCEL_LOOK_AGAIN,
     names::QueueName,
     run::RunId,
     run_record::{Reason, RunRecord},
@@ -54,6 +55,12 @@ impl CancelRequest {
     fn is_about(&self, record: &RunRecord) -> bool {
         self.run == record.id && self.at + EARLIER_RUN_BEFORE >= record.created_at
     }
+}
+
+/// Whether a worker may have begun a run although its record does not say so. What is replaced lies under its schedule's lock,
+/// and like the parts of a whole it is never begun without a claim.
+fn may_be_begun(record: &RunRecord, reason: Reason) -> bool {
+    record.status == RunState::Pending && record.shard.is_none() && reason != Reason::Replaced
 }
 
 fn words(reason: Reason) -> &'static str {
@@ -101,7 +108,10 @@ impl Streams {
                     if stored.value.not_before.is_some() {
                         self.delayed().remove_all_of(run).await?;
                     }
-                    return Ok(Cancelling::Ended(Box::new(stored.value.clone())));
+                    let record = Box::new(stored.value.clone());
+                    // One that was begun without a claim, whose worker heard us and has stopped it meanwhile.
+                    let stopped_now = is_stored && record.status == RunState::Cancelled;
+                    return Ok(if stopped_now { Cancelling::Cancelled(record) } else { Cancelling::Ended(record) });
                 }
                 // Submitted and not begun: the queue knows it, or the stream of what waits; the ledger does not.
                 None => match (self.task_of(run).await?, self.delayed().find(run).await?) {
@@ -113,6 +123,14 @@ impl Streams {
             if !is_stored {
                 self.request_cancel(request).await?;
                 is_stored = true;
+                let may_be_begun = match (&found, &submitted) {
+                    (Some(stored), _) => may_be_begun(&stored.value, request.reason),
+                    (None, submitted) => submitted.as_ref().is_some_and(|(task, _)| task.is_some()),
+                };
+                if may_be_begun {
+                    self.clock().sleep(CANCEL_LOOK_AGAIN).await;
+                    continue;
+                }
             }
             let Some(stored) = found else {
                 let record = match submitted {

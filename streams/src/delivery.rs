@@ -74,6 +74,12 @@ impl Delivery {
         })
     }
 
+    /// Whether it came on its run's own subject. Otherwise that is the lock of its schedule, of which two runs never go on at
+    /// once.
+    pub fn is_on_its_own_subject(&self) -> bool {
+        self.origin == Origin::AdHoc || self.tokens.1 != crate::names::LOCK_KEY
+    }
+
     /// It is done, or need not be done: the server forgets it.
     pub async fn ack(&self) -> Result<(), NotConfirmed> {
         self.answer("+ACK").await

@@ -75,7 +75,7 @@ pub enum Origin {
 }
 
 /// The key that stands for "the one live run of this schedule" in a `due` subject.
-const LOCK_KEY: &str = "_";
+pub(crate) const LOCK_KEY: &str = "_";
 
 /// The names of one fleet. Functions take types, so a subject cannot be built from text that is no name.
 #[derive(Debug, Clone)]

@@ -39,6 +39,7 @@ mod shards;
 mod targets;
 mod time;
 mod topology;
+mod unclaimed;
 mod up;
 mod waiting;
 mod waiting_kills;

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use shared::{limits::HEARTBEATS_PER_ACK_WAIT, run_record::RunRecord};
-use streams::{Streams, cancel::CancelRequest};
+use streams::{ReadError, Streams, cancel::CancelRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::running::{Place, Running};
@@ -13,12 +13,28 @@ use crate::running::{Place, Running};
 /// Before a subscription that ended is made anew.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
+/// Requests as they are made.
+pub(crate) type Cancels = BoxStream<'static, CancelRequest>;
+
 /// Stops the runs whose end is asked for, until it is told to stop itself.
-pub(crate) async fn follow(streams: Streams, running: Running, stop: CancellationToken) {
+///
+/// The first subscription is made by the caller, before anything is pulled: of a run that is begun without a claim, who cancels
+/// it relies on being heard.
+pub(crate) async fn follow(
+    streams: Streams,
+    running: Running,
+    first: Result<Cancels, ReadError>,
+    stop: CancellationToken,
+) {
+    let mut first = Some(first);
     loop {
+        let requests = match first.take() {
+            Some(requests) => requests,
+            None => subscribe(&streams).await,
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = listen(&streams, &running) => {}
+            () = listen(requests, &running) => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -27,8 +43,13 @@ pub(crate) async fn follow(streams: Streams, running: Running, stop: Cancellatio
     }
 }
 
-async fn listen(streams: &Streams, running: &Running) {
-    match streams.cancels().await {
+/// Subscribes to requests.
+pub(crate) async fn subscribe(streams: &Streams) -> Result<Cancels, ReadError> {
+    streams.cancels().await.map(|requests| requests.boxed())
+}
+
+async fn listen(requests: Result<Cancels, ReadError>, running: &Running) {
+    match requests {
         Ok(mut requests) => {
             while let Some(request) = requests.next().await {
                 running.cancel(request);

@@ -9,6 +9,9 @@
 //! | `fetch.rs` | asks for exactly as many runs as there are free places |
 //! | `identify.rs` | reads a delivery: which run, which task (pure) |
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
+//! | `unclaimed.rs` | which runs are begun without a claim, and what a lost one of those means (pure) |
+//! | `exclusive.rs` | finds out that nobody else can have a run; what is handed back or lost of those |
+//! | `late.rs` | the claim of such a run that takes longer, and its end |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
 //! | `executors/` | http, message, local |
@@ -19,14 +22,18 @@ pub mod executors;
 
 mod cancel;
 mod claim;
+mod exclusive;
 mod fetch;
 mod hold;
 mod identify;
+mod late;
 mod member;
+mod queues;
 mod running;
 mod serve;
 mod spans;
 mod targets;
+mod unclaimed;
 mod upstream;
 mod verdict;
 
@@ -126,11 +133,13 @@ impl Worker {
             targets.clone(),
             running.clone(),
             Arc::clone(&self.status),
+            self.streams.ledger().is_on_one_server().await?,
         );
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
-        helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), closing.clone()));
+        let requests = cancel::subscribe(&self.streams).await;
+        helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), requests, closing.clone()));
         helpers.spawn(member::beat(
             self.streams.clone(),
             Arc::clone(&self.status),

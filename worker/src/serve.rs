@@ -20,6 +20,7 @@ use streams::{
     delivery::Delivery,
     ledger::{Creation, Update},
     names::Origin,
+    witness,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ use crate::{
     executors::{Attempt, Executors, Failure},
     hold,
     identify::{Identified, Parts, Unreadable, identify},
+    late::Basis,
     member::Status,
     running::{Place, Running},
     spans::AttemptSpan,
@@ -62,6 +64,8 @@ struct Inner {
     targets: Targets,
     running: Running,
     status: Arc<Status>,
+    /// Whether the ledger lies on one server.
+    one_server: bool,
     /// Places for those that record their end.
     settling: Semaphore,
 }
@@ -73,9 +77,24 @@ impl Server {
         targets: Targets,
         running: Running,
         status: Arc<Status>,
+        one_server: bool,
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
-        Self { inner: Arc::new(Inner { streams, executors, targets, running, status, settling }) }
+        let inner = Inner { streams, executors, targets, running, status, one_server, settling };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Hands back what was not begun: nothing of it is spent.
+    pub(crate) async fn give_back(&self, delivery: &Delivery, queue: &QueueName, wait: Duration) {
+        // Its next worker will know this from an attempt that was lost, if that can be written just now.
+        if let Ok(run) = self.inner.identify(delivery, queue) {
+            // Of what is not begun no acknowledge wait matters.
+            let claimer = self.inner.claimer(queue, Duration::ZERO);
+            if let Err(error) = claimer.note_handed_back(&run, delivery).await {
+                tracing::debug!(run.id = %run.record.id, %error, "That `{}` is handed back is not written down: {error}", run.record.id);
+            }
+        }
+        let _ = delivery.hand_back(wait).await;
     }
 
     /// Takes one delivery all its way.
@@ -87,21 +106,13 @@ impl Server {
         abort: CancellationToken,
     ) {
         let inner = &self.inner;
-        let parts = Parts {
-            origin: delivery.origin,
-            tokens: (&delivery.tokens.0, &delivery.tokens.1),
-            run_header: delivery.run_header.as_deref(),
-            revision: delivery.revision,
-            traceparent: delivery.traceparent.as_deref(),
-            payload: &delivery.payload,
-        };
-        let result = match identify(&parts, &queue, inner.streams.clock().now()) {
+        let result = match inner.identify(&delivery, &queue) {
             Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
             Err(unreadable) => Box::pin(inner.reject(unreadable, &delivery, &queue)).await,
         };
         if let Err(error) = result {
             tracing::warn!(subject = delivery.subject, %error, "`{}` goes back to its queue: {error}", delivery.subject);
-            let _ = delivery.hand_back(TRY_AGAIN).await;
+            Box::pin(self.give_back(&delivery, &queue, TRY_AGAIN)).await;
         }
     }
 }
@@ -109,8 +120,10 @@ impl Server {
 /// An attempt that is under way: whose it is, and what it answers to.
 struct UnderWay<'a> {
     run: &'a Identified,
-    /// The record as it was claimed; its revision is the fence.
+    /// The record as it was claimed, or would have been; its revision is the fence.
     claimed: &'a Stored<RunRecord>,
+    /// What its end is written over.
+    basis: Basis,
     place: &'a Place,
     delivery: &'a Arc<Delivery>,
     ack_wait: Duration,
@@ -126,6 +139,29 @@ fn ended(result: Result<Value, Failure>) -> Ending {
 }
 
 impl Inner {
+    fn identify(&self, delivery: &Delivery, queue: &QueueName) -> Result<Identified, Unreadable> {
+        let parts = Parts {
+            origin: delivery.origin,
+            tokens: (&delivery.tokens.0, &delivery.tokens.1),
+            run_header: delivery.run_header.as_deref(),
+            revision: delivery.revision,
+            traceparent: delivery.traceparent.as_deref(),
+            payload: &delivery.payload,
+        };
+        identify(&parts, queue, self.streams.clock().now())
+    }
+
+    fn claimer(&self, queue: &QueueName, ack_wait: Duration) -> Claimer<'_> {
+        Claimer {
+            streams: &self.streams,
+            running: &self.running,
+            status: &self.status,
+            ack_wait,
+            claiming: self.targets.queues.settings(queue).claim,
+            one_server: self.one_server,
+        }
+    }
+
     async fn work(
         &self,
         run: &Identified,
@@ -133,9 +169,8 @@ impl Inner {
         ack_wait: Duration,
         abort: &CancellationToken,
     ) -> Served {
-        let ledger =
-            Claimer { streams: &self.streams, running: &self.running, status: &self.status, ack_wait };
-        match ledger.claim(run, delivery).await? {
+        let claim = self.claimer(&run.record.queue, ack_wait).claim(run, delivery).await?;
+        match claim {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
                 let now = self.streams.clock().elapsed();
@@ -144,9 +179,19 @@ impl Inner {
                     self.running.adopt(&record.id, delivery);
                     return Ok(());
                 };
-                let span = AttemptSpan::begin(run.trace, &claimed.value);
-                let claimed = &claimed;
-                self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, span }).await;
+                let (span, basis) = (AttemptSpan::begin(run.trace, record), Basis::claimed(fence));
+                let (claimed, place) = (&claimed, &place);
+                self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, span }).await;
+            }
+            Claim::Unclaimed(begun) => {
+                let (record, basis) = (&begun.value, Basis::unclaimed(begun.revision));
+                // Otherwise it is under way here, and has taken this delivery over.
+                if let Some(place) = self.running.enter_unclaimed(&record.id, record.attempt, delivery) {
+                    let span = AttemptSpan::begin(run.trace, record);
+                    let (claimed, place) = (&begun, &place);
+                    self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, span })
+                        .await;
+                }
             }
             // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
             // was acknowledged: it is not dropped without a word, it goes among the dead letters with a record of its own.
@@ -188,10 +233,10 @@ impl Inner {
             return self.settle(&under_way, ending).await;
         }
         under_way.place.over(false, self.streams.clock().elapsed());
-        under_way.span.end(Some("the hold was lost"));
+        under_way.span.end(Some("the run was lost"));
         tracing::warn!(
             run.id = %record.id, attempt = record.attempt,
-            "Attempt {} of `{}` was stopped: its hold could not be renewed; another worker takes it over",
+            "Attempt {} of `{}` was stopped: its hold could not be renewed, or it was taken over",
             record.attempt, record.id
         );
     }
@@ -214,6 +259,7 @@ impl Inner {
             request = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value, under_way.ack_wait) => {
                 Some(Ending::Cancelled(request))
             }
+            () = under_way.basis.claim_late(&self.streams, &under_way.claimed.value) => None,
             () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };
         // It is told to stop and must have stopped before anybody else may begin.
@@ -269,7 +315,10 @@ impl Inner {
             return Err(Failure::retryable(ErrorKind::Internal, "it was stopped before it began"));
         }
         begun.cancel();
-        self.executors.execute(&attempt, stop).await
+        witness::passed("attempt.begins");
+        let result = self.executors.execute(&attempt, stop).await;
+        witness::passed("attempt.ended");
+        result
     }
 
     /// Records what came of an attempt, over exactly its claim, and then answers the server.
@@ -289,7 +338,7 @@ impl Inner {
             () = under_way.abort.cancelled() => None,
         };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
-        let recorded = self.record(&next, claim, under_way.abort).await;
+        let recorded = self.record(under_way, &next).await;
         under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
         match recorded {
             Ok(Update::Stored(_)) => {}
@@ -336,16 +385,12 @@ impl Inner {
     /// Writes a record over a claim, and goes on trying while the server cannot be reached: the result is kept.
     ///
     /// A worker that is stopping without a server tries once more: the run is then taken over as lost.
-    async fn record(
-        &self,
-        next: &RunRecord,
-        claim: u64,
-        abort: &CancellationToken,
-    ) -> Result<Update, WriteError> {
+    async fn record(&self, under_way: &UnderWay<'_>, next: &RunRecord) -> Result<Update, WriteError> {
+        let UnderWay { claimed, basis, abort, .. } = under_way;
         let clock = self.streams.clock();
         let give_up_at = clock.elapsed() + RECORD_FOR;
         loop {
-            match self.streams.ledger().update(next, claim).await {
+            match basis.write(&self.streams, claimed, next).await {
                 Err(error)
                     if error.is_temporary() && clock.elapsed() < give_up_at && !abort.is_cancelled() =>
                 {
