@@ -22,6 +22,33 @@ pub struct Report {
     /// The one divided by the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    /// The same with two worker processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_per_s: Option<f64>,
+    /// The same with a claim of its own for each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_per_s: Option<f64>,
+    /// That by the raw rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_ratio: Option<f64>,
+    /// The same where successes leave no record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_per_s: Option<f64>,
+    /// That by the raw rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_ratio: Option<f64>,
+    /// CPU time of the worker for one run, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_us: Option<f64>,
+    /// CPU time of the server for one run, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_us: Option<f64>,
+    /// The worker's with a claim of its own for each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_worker_us: Option<f64>,
+    /// The server's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_server_us: Option<f64>,
     /// Half of all runs began at most this long after their slot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<f64>,

@@ -12,6 +12,9 @@ pub enum Recording {
     /// Every change of state is its own record.
     #[default]
     All,
+    /// An ad-hoc run that goes well at its first attempt, within a quarter of a second, leaves no record: for floods of tasks whose
+    /// success nobody asks about. Its key is not remembered, its output is lost, no result is told. Planned runs are recorded as ever.
+    Failures,
 }
 
 /// When the claim of a run that a worker gets for the first time is written.
@@ -34,7 +37,7 @@ pub struct QueueSettings {
     pub max_in_flight: u32,
     /// A worker silent for this long has lost its run: 2s to 1h, default 30s.
     pub ack_wait: HumanDuration,
-    /// How much of a run's life is kept.
+    /// How much of a run's life is kept: `all` (default), or `failures`: an ad-hoc run that goes well at once leaves no record.
     pub record: Recording,
     /// When RUNNING is written: `late` (default), only of attempts that take longer than 250 ms, or `each`, before each attempt.
     pub claim: Claiming,
@@ -60,6 +63,11 @@ pub enum QueueError {
     /// Too short for a heartbeat, or too long for a dead worker to be noticed.
     #[error("ack_wait is {0}; it is {min} to {max}", min = HumanDuration(limits::ACK_WAIT_MIN), max = HumanDuration(limits::ACK_WAIT_MAX))]
     AckWait(HumanDuration),
+    /// A claim is a record, and who makes one for each attempt has every success recorded.
+    #[error(
+        "record: failures does not go with claim: each, which records every attempt; leave out one of them"
+    )]
+    EachRecorded,
 }
 
 impl QueueSettings {
@@ -70,6 +78,9 @@ impl QueueSettings {
         }
         if !(limits::ACK_WAIT_MIN..=limits::ACK_WAIT_MAX).contains(&self.ack_wait.0) {
             return Err(QueueError::AckWait(self.ack_wait));
+        }
+        if (self.record, self.claim) == (Recording::Failures, Claiming::Each) {
+            return Err(QueueError::EachRecorded);
         }
         Ok(())
     }

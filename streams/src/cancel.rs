@@ -111,7 +111,11 @@ impl Streams {
                     let record = Box::new(stored.value.clone());
                     // One that was begun without a claim, whose worker heard us and has stopped it meanwhile.
                     let stopped_now = is_stored && record.status == RunState::Cancelled;
-                    return Ok(if stopped_now { Cancelling::Cancelled(record) } else { Cancelling::Ended(record) });
+                    return Ok(if stopped_now {
+                        Cancelling::Cancelled(record)
+                    } else {
+                        Cancelling::Ended(record)
+                    });
                 }
                 // Submitted and not begun: the queue knows it, or the stream of what waits; the ledger does not.
                 None => match (self.task_of(run).await?, self.delayed().find(run).await?) {

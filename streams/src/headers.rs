@@ -10,6 +10,8 @@ use crate::WriteError;
 pub const RUN: &str = "Cronfleet-Run";
 /// The ledger revision of the record a planner made, so that the first claim is one write.
 pub const REVISION: &str = "Cronfleet-Revision";
+/// That a submission has a record already, because it waited for its instant. Anybody may say so: its worker looks.
+pub const RECORDED: &str = "Cronfleet-Recorded";
 /// The attempt's number, from 1.
 pub const ATTEMPT: &str = "Cronfleet-Attempt";
 /// The attempt's fencing number; grows with every claim.

@@ -49,9 +49,8 @@ mod tests {
     #[test]
     fn an_interruption_is_remembered_from_when_it_is_over() {
         let link = Link::default();
-        let within = |now: u64| {
-            link.was_interrupted_within(Duration::from_secs(10), Duration::from_secs(now))
-        };
+        let within =
+            |now: u64| link.was_interrupted_within(Duration::from_secs(10), Duration::from_secs(now));
         link.note(&Event::Connected, Duration::from_secs(1));
         assert!(!within(2), "the first connection interrupts nothing");
         link.note(&Event::Disconnected, Duration::from_secs(3));

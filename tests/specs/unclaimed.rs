@@ -19,7 +19,8 @@ use streams::{
     tasks::{DueTask, Pulled},
 };
 
-const SOON: &str = "targets: {target: {http: TARGET}}\nqueues: {default: {ack_wait: 2s}, other: {ack_wait: 2s}}";
+const SOON: &str =
+    "targets: {target: {http: TARGET}}\nqueues: {default: {ack_wait: 2s}, other: {ack_wait: 2s}}";
 
 fn task(action: &str) -> Value {
     json!({"target_service": "target", "action": action})
@@ -144,7 +145,8 @@ async fn a_worker_that_dies_between_the_end_and_its_answer_leaves_a_run_that_has
 async fn a_task_that_kills_its_workers_is_counted_from_the_first_and_goes_among_the_dead_letters() {
     let fleet = Fleet::start().await;
     fleet.apply(SOON);
-    let poison = json!({"target_service": "target", "action": "ok", "retry": {"attempts": 2, "backoff": "100ms"}});
+    let poison =
+        json!({"target_service": "target", "action": "ok", "retry": {"attempts": 2, "backoff": "100ms"}});
     fleet.submit("poison.1", &poison).await.expect("submitted");
     for _ in 0..2 {
         doomed(&fleet, "attempt.begins:1").ended().await;
@@ -183,9 +185,12 @@ async fn a_run_that_is_handed_back_before_its_claim_has_not_spent_its_attempt() 
     for run in &runs {
         fleet.submit(run, &slow(700)).await.expect("submitted");
     }
-    eventually("a call", async || {
-        if fleet.target.calls().is_empty() { Err("none".to_owned()) } else { Ok(()) }
-    })
+    eventually(
+        "a call",
+        async || {
+            if fleet.target.calls().is_empty() { Err("none".to_owned()) } else { Ok(()) }
+        },
+    )
     .await;
     assert!(worker.stop().await.success());
     let _heir = fleet.worker(&[]);
@@ -218,8 +223,11 @@ async fn what_was_taken_and_not_heard_of_is_a_lost_attempt_unless_its_record_say
         fleet.submit(run, &task).await.expect("submitted");
         let delivery = taken(&fleet).await;
         if *run == "back.1" {
-            let pending =
-                RunRecord::pending("back.1".parse().expect("id"), "default".parse().expect("queue"), fleet.now());
+            let pending = RunRecord::pending(
+                "back.1".parse().expect("id"),
+                "default".parse().expect("queue"),
+                fleet.now(),
+            );
             let marked = pending.because(Reason::Drained);
             assert!(matches!(fleet.streams.ledger().write(&marked, 0).await, Ok(Update::Stored(_))));
             delivery.hand_back(Duration::ZERO).await.expect("handed back");
@@ -227,7 +235,11 @@ async fn what_was_taken_and_not_heard_of_is_a_lost_attempt_unless_its_record_say
     }
     let _worker = fleet.worker(&[]);
     let spent = join_all(ids.iter().map(async |run| fleet.end_of(run).await.attempt)).await;
-    assert_eq!(spent, [2, 1, 1], "one that has a single attempt is claimed before it begins, so it was not begun");
+    assert_eq!(
+        spent,
+        [2, 1, 1],
+        "one that has a single attempt is claimed before it begins, so it was not begun"
+    );
 }
 
 #[tokio::test]
@@ -237,10 +249,8 @@ async fn a_run_that_its_planner_published_twice_is_not_begun_again_after_its_end
     let run: RunId = "twice.20261124T020000Z".parse().expect("id");
     let record = RunRecord::pending(run.clone(), "default".parse().expect("queue"), fleet.now());
     let Ok(Creation::Created(revision)) = fleet.streams.ledger().create(&record).await else { panic!() };
-    let due = DueTask {
-        run: record,
-        task: Task::from_json(task("ok").to_string().as_bytes()).expect("task"),
-    };
+    let due =
+        DueTask { run: record, task: Task::from_json(task("ok").to_string().as_bytes()).expect("task") };
     let _worker = fleet.worker(&[]);
     for _ in 0..2 {
         fleet.streams.dispatch(&due, revision, Overlap::Allow, None).await.expect("published");
@@ -283,7 +293,8 @@ async fn a_late_claim_that_is_refused_stops_the_attempt() {
         tries += 1;
         let run = format!("stolen.{tries}");
         fleet.submit_until_called(&run, &task("hang")).await;
-        let record = RunRecord::pending(run.parse().expect("id"), "default".parse().expect("queue"), fleet.now());
+        let record =
+            RunRecord::pending(run.parse().expect("id"), "default".parse().expect("queue"), fleet.now());
         let ended = record.apply(RunEvent::Cancelled, fleet.now()).expect("legal");
         // If it was claimed before we came, the next is tried.
         if matches!(ledger.create(&ended).await.expect("written"), Creation::Created(_)) {

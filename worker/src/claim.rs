@@ -8,24 +8,14 @@ use shared::{
     Timestamp,
     limits::{MEMBER_GONE, MEMBER_HEARTBEAT},
     names::MemberId,
-    queue::Claiming,
+    queue::QueueSettings,
     run_record::{ErrorKind, Reason, RunError, RunRecord},
     run_state::{RunEvent, RunState},
     task::{Delivery as DeliveryMode, Task},
 };
-use streams::{
-    ReadError, Streams, WriteError,
-    bucket::Stored,
-    delivery::Delivery,
-    ledger::Update,
-};
+use streams::{ReadError, Streams, WriteError, bucket::Stored, delivery::Delivery, ledger::Update};
 
-use crate::{
-    identify::Identified,
-    member::Status,
-    running::Running,
-    unclaimed::is_untouched,
-};
+use crate::{identify::Identified, member::Status, running::Running, unclaimed::is_untouched};
 
 /// A retry that comes this much early is not worth handing back.
 const EARLY_BY_MAX: TimeDelta = TimeDelta::milliseconds(100);
@@ -86,8 +76,8 @@ pub(crate) struct Claimer<'a> {
     pub(crate) running: &'a Running,
     pub(crate) status: &'a Status,
     pub(crate) ack_wait: Duration,
-    /// When a first claim is written.
-    pub(crate) claiming: Claiming,
+    /// The settings of the run's queue.
+    pub(crate) settings: QueueSettings,
     /// Whether what any server says of the ledger is its leader's word.
     pub(crate) one_server: bool,
 }
@@ -101,7 +91,7 @@ impl Claimer<'_> {
     ) -> Result<Claim, ClaimError> {
         let mut known = match run.revision {
             _ if delivery.deliveries != 1 => None,
-            _ if self.may_be_unclaimed(run, delivery) => match self.exclusive(run).await? {
+            _ if self.may_be_unclaimed(run, delivery) => match self.exclusive(run, delivery).await? {
                 Some((record, revision)) => return Ok(self.unclaimed(&record, revision)),
                 None => None,
             },

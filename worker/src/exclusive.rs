@@ -5,9 +5,10 @@ use std::{borrow::Cow, sync::Arc};
 
 use shared::{
     limits::{INTERRUPTION_DOUBTED, MEMBER_HEARTBEAT},
+    queue::Recording,
     run_record::RunRecord,
 };
-use streams::{ReadError, bucket::Stored, delivery::Delivery, ledger::Update};
+use streams::{ReadError, bucket::Stored, delivery::Delivery, ledger::Update, names::Origin};
 
 use crate::{
     claim::{Claim, ClaimError, Claimer, Next},
@@ -21,7 +22,7 @@ impl Claimer<'_> {
             task: &run.task,
             record: &run.record,
             is_on_its_own_subject: delivery.is_on_its_own_subject(),
-            claiming: self.claiming,
+            claiming: self.settings.claim,
         }
     }
 
@@ -37,7 +38,15 @@ impl Claimer<'_> {
     pub(crate) async fn exclusive<'a>(
         &self,
         run: &'a Identified,
+        delivery: &Delivery,
     ) -> Result<Option<(Cow<'a, RunRecord>, u64)>, ReadError> {
+        if self.settings.record == Recording::Failures
+            && delivery.origin == Origin::AdHoc
+            && !delivery.is_recorded
+        {
+            // Keys are not remembered here; if there is a record, the next word of this attempt is refused.
+            return Ok(Some((Cow::Borrowed(&run.record), 0)));
+        }
         let ledger = self.streams.ledger();
         let id = &run.record.id;
         let found = if self.one_server { ledger.get_nearby(id).await } else { ledger.get(id).await };
@@ -102,7 +111,7 @@ impl Claimer<'_> {
         if delivery.deliveries != 1 || !self.case(run, delivery).is_begun_unclaimed() {
             return Ok(());
         }
-        if let Some((record, revision)) = self.exclusive(run).await? {
+        if let Some((record, revision)) = self.exclusive(run, delivery).await? {
             // Refused: somebody wrote it since, and so it is not taken for lost.
             self.streams.ledger().write(&unclaimed::handed_back(&record), revision).await?;
         }

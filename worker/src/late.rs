@@ -37,6 +37,11 @@ impl Basis {
         Self { begun_over, is_claimed: false, is_claim_sent, late: OnceLock::new() }
     }
 
+    /// Whether the ledger knew nothing when it was begun, and no word of it was sent there since.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        !self.is_claimed && self.begun_over == 0 && !self.is_claim_sent.load(Ordering::SeqCst)
+    }
+
     /// Claims an attempt that was begun without a claim and takes longer. Returns only if that is refused: then the run is not
     /// ours.
     pub(crate) async fn claim_late(&self, streams: &Streams, begun: &RunRecord) {

@@ -14,7 +14,7 @@
 //! | `late.rs` | the claim of such a run that takes longer, and its end |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
-//! | `executors/` | http, message, local |
+//! | `executors/` | http, message, local, and handlers in this process |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
@@ -45,7 +45,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    executors::{Executors, http::HttpSetupError, local::LocalSettings},
+    executors::{Executors, http::HttpSetupError, in_process::InProcess, local::LocalSettings},
     member::Status,
     running::Running,
     serve::Server,
@@ -116,6 +116,12 @@ impl Worker {
         let id = MemberId::new("worker", &settings.host);
         let status = Arc::new(Status::new(id, &settings, streams.clock().now()));
         Ok(Self { status, settings, streams, executors })
+    }
+
+    /// The same worker with handlers of its own: what has one is executed in this process.
+    #[must_use]
+    pub fn with_handlers(self, handlers: InProcess) -> Self {
+        Self { executors: self.executors.with_handlers(handlers), ..self }
     }
 
     /// The id it has among the members.

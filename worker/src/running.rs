@@ -105,7 +105,12 @@ impl Running {
     }
 
     /// Enters a run that is begun without a claim; nothing if it is under way here, which then answers to this delivery.
-    pub(crate) fn enter_unclaimed(&self, run: &RunId, attempt: u32, delivery: &Arc<Delivery>) -> Option<Place> {
+    pub(crate) fn enter_unclaimed(
+        &self,
+        run: &RunId,
+        attempt: u32,
+        delivery: &Arc<Delivery>,
+    ) -> Option<Place> {
         match self.lock().entry(run.clone()) {
             hash_map::Entry::Occupied(mut under_way) => {
                 under_way.get_mut().delivery = Arc::clone(delivery);

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::Value;
 use shared::{
     names::QueueName,
+    queue::Recording,
     run::RunId,
     run_record::{ErrorKind, Reason, RunRecord},
     run_state::RunState,
@@ -157,7 +158,7 @@ impl Inner {
             running: &self.running,
             status: &self.status,
             ack_wait,
-            claiming: self.targets.queues.settings(queue).claim,
+            settings: self.targets.queues.settings(queue),
             one_server: self.one_server,
         }
     }
@@ -281,6 +282,7 @@ impl Inner {
         let task = &under_way.run.task;
         let record = &under_way.claimed.value;
         let (target, places) = match task.target() {
+            _ if self.executors.is_in_process(task) => (None, None),
             None => (None, None),
             Some(name) => match self.targets.find(&self.streams, name).await {
                 Ok(Some((target, places))) => (Some(target), places),
@@ -331,6 +333,10 @@ impl Inner {
                 return;
             }
         };
+        if self.is_forgotten(under_way, &next) {
+            under_way.span.end(None);
+            return self.answer(under_way, &next, answer).await;
+        }
         let next = RunRecord { fence: Some(claim), ..next };
         // A worker that is stopping without a server does not wait for others that try in vain.
         let _permit = tokio::select! {
@@ -363,10 +369,18 @@ impl Inner {
         self.answer(under_way, &next, answer).await;
     }
 
+    /// Whether the end of an attempt leaves no record: all went well, and nothing was written before.
+    fn is_forgotten(&self, under_way: &UnderWay<'_>, end: &RunRecord) -> bool {
+        end.status == RunState::Success
+            && under_way.delivery.origin == Origin::AdHoc
+            && under_way.basis.is_unwritten()
+            && self.targets.queues.settings(&end.queue).record == Recording::Failures
+    }
+
     async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, answer: Answer) {
         let delivery = under_way.place.delivery().unwrap_or_else(|| Arc::clone(under_way.delivery));
         let answered = match answer {
-            Answer::Ack => delivery.ack().await,
+            Answer::Ack => delivery.ack_unheard().await,
             Answer::HandBack(wait) => delivery.hand_back(wait).await,
             Answer::Bury => match Box::pin(self.bury(next, Some(&under_way.run.task), &delivery)).await {
                 Ok(()) => delivery.terminate(next.status.as_str()).await,

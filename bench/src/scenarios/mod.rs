@@ -3,9 +3,12 @@
 pub(crate) mod burst;
 pub(crate) mod delayed;
 pub(crate) mod dispatch;
+pub(crate) mod drain;
 pub(crate) mod failover;
+pub(crate) mod latency;
 pub(crate) mod lateness;
 pub(crate) mod schedules;
+pub(crate) mod submit;
 
 use std::time::Duration;
 
