@@ -130,6 +130,11 @@ impl Bench {
         .await
     }
 
+    /// Starts a worker with so many places, and does not wait for it.
+    pub(crate) fn worker_with(&self, places: &str) -> anyhow::Result<Process> {
+        Process::start(self, &["worker", "--places", places])
+    }
+
     /// Starts a worker whose handlers do nothing.
     pub(crate) fn idle_worker(&self, queue: &QueueName) -> anyhow::Result<Process> {
         Process::start(self, &["bench-worker", "--queue", queue.as_str(), "--places", PLACES])

@@ -51,11 +51,15 @@ pub enum Scenario {
     Submit,
     /// A hundred submissions a second: how long from the publish until the handler begins.
     Latency,
+    /// Very many runs through one worker: whether its memory grows.
+    WorkerMemory,
+    /// A worker that is killed under load: how long until what it was at is begun again.
+    WorkerKill,
 }
 
 impl Scenario {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Scenario; 9] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::Lateness,
         Scenario::Burst,
         Scenario::Dispatch,
@@ -65,6 +69,8 @@ impl Scenario {
         Scenario::Drain,
         Scenario::Submit,
         Scenario::Latency,
+        Scenario::WorkerMemory,
+        Scenario::WorkerKill,
     ];
 
     fn name(self) -> &'static str {
@@ -78,6 +84,8 @@ impl Scenario {
             Scenario::Drain => "drain",
             Scenario::Submit => "submit",
             Scenario::Latency => "latency",
+            Scenario::WorkerMemory => "worker-memory",
+            Scenario::WorkerKill => "worker-kill",
         }
     }
 
@@ -88,7 +96,8 @@ impl Scenario {
             Scenario::Burst => 10_000,
             Scenario::Dispatch => 50_000,
             Scenario::Delayed => 100_000,
-            Scenario::Schedules => 1_000_000,
+            Scenario::Schedules | Scenario::WorkerMemory => 1_000_000,
+            Scenario::WorkerKill => 20,
             Scenario::Failover => 200,
             Scenario::Drain | Scenario::Submit => 200_000,
             Scenario::Latency => 6_000,
@@ -153,6 +162,8 @@ impl Bench {
             Scenario::Drain => scenarios::drain::run(self).await,
             Scenario::Submit => scenarios::submit::run(self).await,
             Scenario::Latency => scenarios::latency::run(self).await,
+            Scenario::WorkerMemory => scenarios::worker_memory::run(self).await,
+            Scenario::WorkerKill => scenarios::worker_kill::run(self).await,
         }?;
         report.scenario = scenario.to_string();
         report.server = self.streams.server_version();

@@ -89,10 +89,19 @@ pub struct Report {
     /// Submissions that were acknowledged and came to no end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<usize>,
+    /// Runs that were begun again because their worker was killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interrupted: Option<usize>,
+    /// Resident memory of a worker in the second tenth of its runs, in megabytes; `rss_mb` is that of the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_early_mb: Option<f64>,
+    /// By how much the one is more than the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_growth_pct: Option<f64>,
     /// From the start of a planner to its first dispatch, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_s: Option<f64>,
-    /// Resident memory of the planner, in megabytes.
+    /// Resident memory of what is measured, a planner or a worker, in megabytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_mb: Option<f64>,
     /// CPU of the planner while little is due, in per cent of one core.

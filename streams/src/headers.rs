@@ -39,6 +39,9 @@ pub const BY: &str = "Cronfleet-By";
 
 pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(crate) const SUBJECT: &str = "Nats-Subject";
+pub(crate) const SEQUENCE: &str = "Nats-Sequence";
+pub(crate) const TIME: &str = "Nats-Time-Stamp";
 pub(crate) const KV_OPERATION: &str = "KV-Operation";
 pub(crate) const SERVICE_ERROR: &str = "Nats-Service-Error";
 pub(crate) const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";

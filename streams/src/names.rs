@@ -318,6 +318,11 @@ pub(crate) fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
 
+/// Where messages of a stream are read from whichever server answers first.
+pub(crate) fn direct_get(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
+}
+
 /// The subject prefix of a bucket's keys, with its trailing dot.
 pub(crate) fn bucket_prefix(bucket: &str) -> String {
     format!("$KV.{bucket}.")

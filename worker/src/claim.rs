@@ -13,7 +13,9 @@ use shared::{
     run_state::{RunEvent, RunState},
     task::{Delivery as DeliveryMode, Task},
 };
-use streams::{ReadError, Streams, WriteError, bucket::Stored, delivery::Delivery, ledger::Update};
+use streams::{
+    ReadError, Streams, WriteError, bucket::Stored, delivery::Delivery, ledger::Update, lookups::Lookups,
+};
 
 use crate::{identify::Identified, member::Status, running::Running, unclaimed::is_untouched};
 
@@ -78,8 +80,8 @@ pub(crate) struct Claimer<'a> {
     pub(crate) ack_wait: Duration,
     /// The settings of the run's queue.
     pub(crate) settings: QueueSettings,
-    /// Whether what any server says of the ledger is its leader's word.
-    pub(crate) one_server: bool,
+    /// Reads of the ledger that share their requests, if what any server says of it is its leader's word.
+    pub(crate) lookups: Option<&'a Lookups>,
 }
 
 impl Claimer<'_> {

@@ -49,7 +49,10 @@ impl Claimer<'_> {
         }
         let ledger = self.streams.ledger();
         let id = &run.record.id;
-        let found = if self.one_server { ledger.get_nearby(id).await } else { ledger.get(id).await };
+        let found = match self.lookups {
+            Some(lookups) => lookups.get(id).await,
+            None => ledger.get(id).await,
+        };
         let is_planned_as = |revision| run.revision.is_none_or(|planned| planned == revision);
         match found {
             Ok(None) if run.revision.is_none() => Ok(Some((Cow::Borrowed(&run.record), 0))),

@@ -133,13 +133,15 @@ impl Worker {
     pub async fn run(self, stop: Stop) -> Result<(), WorkerError> {
         let running = Running::default();
         let targets = Targets::load(&self.streams).await?;
+        let is_on_one_server = self.streams.ledger().is_on_one_server().await?;
+        let lookups = is_on_one_server.then(|| self.streams.lookups());
         let server = Server::new(
             self.streams.clone(),
             self.executors.clone(),
             targets.clone(),
             running.clone(),
             Arc::clone(&self.status),
-            self.streams.ledger().is_on_one_server().await?,
+            lookups,
         );
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();

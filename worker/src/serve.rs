@@ -20,6 +20,7 @@ use streams::{
     dead::DeadLetter,
     delivery::Delivery,
     ledger::{Creation, Update},
+    lookups::Lookups,
     names::Origin,
     witness,
 };
@@ -65,8 +66,8 @@ struct Inner {
     targets: Targets,
     running: Running,
     status: Arc<Status>,
-    /// Whether the ledger lies on one server.
-    one_server: bool,
+    /// If the ledger lies on one server: reads of it that share their requests.
+    lookups: Option<Lookups>,
     /// Places for those that record their end.
     settling: Semaphore,
 }
@@ -78,10 +79,10 @@ impl Server {
         targets: Targets,
         running: Running,
         status: Arc<Status>,
-        one_server: bool,
+        lookups: Option<Lookups>,
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
-        let inner = Inner { streams, executors, targets, running, status, one_server, settling };
+        let inner = Inner { streams, executors, targets, running, status, lookups, settling };
         Self { inner: Arc::new(inner) }
     }
 
@@ -159,7 +160,7 @@ impl Inner {
             status: &self.status,
             ack_wait,
             settings: self.targets.queues.settings(queue),
-            one_server: self.one_server,
+            lookups: self.lookups.as_ref(),
         }
     }
 

@@ -9,6 +9,8 @@ pub(crate) mod latency;
 pub(crate) mod lateness;
 pub(crate) mod schedules;
 pub(crate) mod submit;
+pub(crate) mod worker_kill;
+pub(crate) mod worker_memory;
 
 use std::time::Duration;
 

@@ -26,6 +26,8 @@ Scenarios:
   drain      200,000 queued runs that do nothing: runs a second of one worker, against raw messages and acknowledgements
   submit     200,000 submissions as fast as one client can, against the server's raw rate
   latency    100 submissions a second: from the publish to the beginning of its handler
+  worker-memory  1,000,000 runs through one worker: its memory in the second tenth and in the last
+  worker-kill    20 kills of a worker under load: how long after it what it was at is begun again
 
 Measure with a release build, on a machine that does nothing else. Each scenario starts a nats-server, planners and workers
 of its own, and removes what it made.
