@@ -72,6 +72,11 @@ impl Process {
     }
 }
 
+/// The CPU time that this process has used.
+pub(crate) fn cpu_of_this() -> anyhow::Result<Duration> {
+    cpu_of(std::process::id())
+}
+
 /// The CPU time that the nats-server below this process has used.
 pub(crate) fn cpu_of_server() -> anyhow::Result<Duration> {
     let is_ours = |mut pid: u32| {

@@ -27,7 +27,8 @@ pub use report::Report;
 
 /// The action of a worker of `bench-worker` that does nothing.
 pub const NOTHING: &str = "nothing";
-/// The action of a worker of `bench-worker` that says when it was begun: `{"began_us": <microseconds of the wall clock>}`.
+/// The action of a worker of `bench-worker` that says when it was begun: `{"began_us": <microseconds>}`, in elapsed time, which
+/// all processes of a machine share.
 pub const STAMP: &str = "stamp";
 
 /// What can be measured.

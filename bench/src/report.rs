@@ -37,6 +37,15 @@ pub struct Report {
     /// That by the raw rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failures_ratio: Option<f64>,
+    /// CPU time of client and server for one raw message, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_us: Option<f64>,
+    /// CPU time of the worker for one run where successes leave no record, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_worker_us: Option<f64>,
+    /// The server's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_server_us: Option<f64>,
     /// CPU time of the worker for one run, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_us: Option<f64>,

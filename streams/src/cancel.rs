@@ -5,6 +5,12 @@
 //! workers hear it at once by a plain subscription, and look for it in the stream at every renewal of their hold, and
 //! before they begin a run that was begun before.
 
+use std::time::Duration;
+
+use async_nats::{
+    datetime,
+    jetstream::consumer::{AckPolicy, DeliverPolicy, pull},
+};
 use bytes::Bytes;
 use chrono::TimeDelta;
 use futures::{Stream, StreamExt};
@@ -23,6 +29,11 @@ use crate::{
     headers::{self, Headers},
     ledger::{Creation, Update},
 };
+
+/// The server forgets a reader of recent requests after this.
+const READER_KEPT: Duration = Duration::from_secs(10);
+/// Recent requests that are read at once.
+const RECENT_MAX: usize = 1_000;
 
 /// Looks at a run that changes all the time before its canceller is told to try again.
 const LOOKS_MAX: u32 = 5;
@@ -194,6 +205,39 @@ impl Streams {
         let payload = self.last_control(&subject).await?;
         let request = payload.and_then(|payload| parse(&subject, &payload, self));
         Ok(request.filter(|request| request.is_about(record)))
+    }
+
+    /// Requests that were made since a moment, as far as the server hands them out at once. For a worker that has just begun to
+    /// listen: who cancelled a run a moment ago takes it that every worker heard.
+    pub async fn cancels_since(&self, since: Timestamp) -> Result<Vec<CancelRequest>, ReadError> {
+        let name = self.names().control_stream();
+        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let nanos = since.timestamp_nanos_opt().unwrap_or_default();
+        let start_time = datetime::from_nanos(nanos.into()).map_err(|error| failed(&error))?;
+        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| failed(&error))?;
+        let consumer = stream
+            .create_consumer(pull::Config {
+                filter_subject: self.names().cancels(),
+                deliver_policy: DeliverPolicy::ByStartTime { start_time },
+                ack_policy: AckPolicy::None,
+                inactive_threshold: READER_KEPT,
+                memory_storage: true,
+                num_replicas: 1,
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| failed(&error))?;
+        let mut found = Vec::new();
+        let expected = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
+        if expected > 0 {
+            let fetched = consumer.fetch().max_messages(expected.min(RECENT_MAX)).messages().await;
+            let mut messages = fetched.map_err(|error| failed(&error))?;
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(|error| failed(&error))?;
+                found.extend(parse(&message.subject, &message.payload, self));
+            }
+        }
+        Ok(found)
     }
 
     /// Requests as they are made, from now on. One may be lost; the stream has it.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_nats::jetstream::{
     consumer::{AckPolicy, pull},
     context::PublishAckFuture,
-    stream::Stream,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -18,6 +17,8 @@ const CONSUMER: &str = "raw";
 /// Raw messages that were taken in are handed out within this.
 const HANDED_OUT_WAIT: Duration = Duration::from_secs(30);
 
+/// Raw messages that are handed out and not acknowledged, at most.
+const RAW_ACK_PENDING_MAX: i64 = 10_000;
 /// Between two looks at a stream that is being emptied.
 const DRAINED_LOOK: Duration = Duration::from_millis(5);
 
@@ -65,21 +66,29 @@ impl Streams {
             .await
     }
 
-    /// Hands out so many messages of so many bytes that lie in a stream with the settings of the work queue, and takes their
-    /// acknowledgements, as fast as one client can; how long that took. The stream is made for it and deleted.
-    pub async fn raw_drain(&self, messages: usize, bytes: usize) -> Result<Duration, ReadError> {
+    /// Fills a stream with the settings of the work queue with so many messages of so many bytes, for [`Streams::raw_drain`].
+    pub async fn raw_queue(&self, messages: usize, bytes: usize) -> Result<(), ReadError> {
+        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(self.names().raw_stream(), error);
+        let config = crate::topology::raw(self.names());
+        self.jetstream().create_stream(config).await.map_err(|error| failed(&error))?;
+        self.raw_fill(messages, bytes).await
+    }
+
+    /// Has all of them handed out and acknowledged, as fast as one client can; how long that took. The stream is deleted.
+    pub async fn raw_drain(&self) -> Result<Duration, ReadError> {
         let name = self.names().raw_stream();
         let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
-        let mut stream = self.raw_filled(messages, bytes).await?;
+        let mut stream = self.jetstream().get_stream(&name).await.map_err(|error| failed(&error))?;
         let consumer = stream
             .create_consumer(pull::Config {
                 durable_name: Some(CONSUMER.to_owned()),
                 ack_policy: AckPolicy::Explicit,
-                max_ack_pending: 100_000,
+                max_ack_pending: RAW_ACK_PENDING_MAX,
                 ..Default::default()
             })
             .await
             .map_err(|error| failed(&error))?;
+        let messages = usize::try_from(stream.cached_info().state.messages).unwrap_or(usize::MAX);
         let began = self.clock().elapsed();
         let handed_out = consumer.stream().max_messages_per_batch(IN_FLIGHT).messages().await;
         let mut handed_out = handed_out.map_err(|error| failed(&error))?.take(messages);
@@ -93,14 +102,6 @@ impl Streams {
         let took = self.clock().elapsed().saturating_sub(began);
         let _ = self.jetstream().delete_stream(&name).await;
         Ok(took)
-    }
-
-    async fn raw_filled(&self, messages: usize, bytes: usize) -> Result<Stream, ReadError> {
-        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(self.names().raw_stream(), error);
-        let config = crate::topology::raw(self.names());
-        let stream = self.jetstream().create_stream(config).await.map_err(|error| failed(&error))?;
-        self.raw_fill(messages, bytes).await?;
-        Ok(stream)
     }
 
     /// Publishes so many messages of so many bytes at once, again and again, to a stream with the settings of the work queue,

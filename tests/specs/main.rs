@@ -33,6 +33,7 @@ mod pause;
 mod planners;
 mod planning;
 mod readme;
+mod recording;
 mod results;
 mod server;
 mod shards;

@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures::{StreamExt, stream::BoxStream};
-use shared::{limits::HEARTBEATS_PER_ACK_WAIT, run_record::RunRecord};
+use shared::{
+    limits::{CANCEL_LOOK_AGAIN, CLOCK_OFFSET_MAX, HEARTBEATS_PER_ACK_WAIT},
+    run_record::RunRecord,
+};
 use streams::{ReadError, Streams, cancel::CancelRequest};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +45,15 @@ pub(crate) async fn follow(
             () = streams.clock().sleep(LISTEN_AGAIN) => {}
         }
     }
+}
+
+/// Hears of the requests that were made just before this worker began to listen.
+pub(crate) async fn catch_up(streams: &Streams, running: &Running) -> Result<(), ReadError> {
+    let back = TimeDelta::from_std(CANCEL_LOOK_AGAIN + CLOCK_OFFSET_MAX).unwrap_or(TimeDelta::zero());
+    for request in streams.cancels_since(streams.clock().now() - back).await? {
+        running.cancel(request);
+    }
+    Ok(())
 }
 
 /// Subscribes to requests.

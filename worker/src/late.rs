@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use shared::{limits::CLAIM_AFTER, run_record::RunRecord};
-use streams::{Streams, WriteError, bucket::Stored, ledger::Update};
+use shared::{limits::CLAIM_AFTER, queue::Recording, run_record::RunRecord, run_state::RunState};
+use streams::{Streams, WriteError, bucket::Stored, ledger::Update, names::Origin};
 
 /// A late claim that could not be made is tried again after this, until the attempt is over or its hold is lost.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
@@ -37,9 +37,20 @@ impl Basis {
         Self { begun_over, is_claimed: false, is_claim_sent, late: OnceLock::new() }
     }
 
-    /// Whether the ledger knew nothing when it was begun, and no word of it was sent there since.
-    pub(crate) fn is_unwritten(&self) -> bool {
-        !self.is_claimed && self.begun_over == 0 && !self.is_claim_sent.load(Ordering::SeqCst)
+    /// Whether the attempt was claimed before it began.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.is_claimed
+    }
+
+    /// Whether this end of the attempt leaves no record: all went well, its queue keeps only failures, and the ledger was told
+    /// nothing of the run before.
+    pub(crate) fn leaves_no_record(&self, end: &RunRecord, origin: Origin, recording: Recording) -> bool {
+        let is_unwritten =
+            !self.is_claimed && self.begun_over == 0 && !self.is_claim_sent.load(Ordering::SeqCst);
+        is_unwritten
+            && end.status == RunState::Success
+            && origin == Origin::AdHoc
+            && recording == Recording::Failures
     }
 
     /// Claims an attempt that was begun without a claim and takes longer. Returns only if that is refused: then the run is not

@@ -147,6 +147,7 @@ impl Worker {
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
         let requests = cancel::subscribe(&self.streams).await;
+        cancel::catch_up(&self.streams, &running).await?;
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), requests, closing.clone()));
         helpers.spawn(member::beat(
             self.streams.clone(),

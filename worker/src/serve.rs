@@ -3,12 +3,13 @@
 //! Record first, answer second. A crash between the two delivers the run again, which finds it ended and is
 //! acknowledged; the other order would lose the result for good.
 
+mod intake;
+
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use shared::{
     names::QueueName,
-    queue::Recording,
     run::RunId,
     run_record::{ErrorKind, Reason, RunRecord},
     run_state::RunState,
@@ -29,10 +30,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cancel,
-    claim::{Claim, Claimer},
+    claim::Claim,
     executors::{Attempt, Executors, Failure},
     hold,
-    identify::{Identified, Parts, Unreadable, identify},
+    identify::{Identified, Unreadable},
     late::Basis,
     member::Status,
     running::{Place, Running},
@@ -51,6 +52,8 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Ends that are recorded and answered at once. More would be no faster: the server takes them one after another, and runs
 /// that wait to begin would stand behind them.
 const SETTLED_AT_ONCE_MAX: usize = 64;
+/// The same of attempts that were begun without a claim: those that wait to begin need no write, so nothing stands behind these.
+const UNCLAIMED_SETTLED_AT_ONCE_MAX: usize = 256;
 /// Bytes of an unreadable message kept in its dead letter.
 const RAW_BYTES_MAX: usize = 64 * 1024;
 
@@ -70,6 +73,8 @@ struct Inner {
     lookups: Option<Lookups>,
     /// Places for those that record their end.
     settling: Semaphore,
+    /// Places for those that were begun without a claim.
+    settling_unclaimed: Semaphore,
 }
 
 impl Server {
@@ -82,21 +87,10 @@ impl Server {
         lookups: Option<Lookups>,
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
-        let inner = Inner { streams, executors, targets, running, status, lookups, settling };
+        let settling_unclaimed = Semaphore::new(UNCLAIMED_SETTLED_AT_ONCE_MAX);
+        let inner =
+            Inner { streams, executors, targets, running, status, lookups, settling, settling_unclaimed };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// Hands back what was not begun: nothing of it is spent.
-    pub(crate) async fn give_back(&self, delivery: &Delivery, queue: &QueueName, wait: Duration) {
-        // Its next worker will know this from an attempt that was lost, if that can be written just now.
-        if let Ok(run) = self.inner.identify(delivery, queue) {
-            // Of what is not begun no acknowledge wait matters.
-            let claimer = self.inner.claimer(queue, Duration::ZERO);
-            if let Err(error) = claimer.note_handed_back(&run, delivery).await {
-                tracing::debug!(run.id = %run.record.id, %error, "That `{}` is handed back is not written down: {error}", run.record.id);
-            }
-        }
-        let _ = delivery.hand_back(wait).await;
     }
 
     /// Takes one delivery all its way.
@@ -141,29 +135,6 @@ fn ended(result: Result<Value, Failure>) -> Ending {
 }
 
 impl Inner {
-    fn identify(&self, delivery: &Delivery, queue: &QueueName) -> Result<Identified, Unreadable> {
-        let parts = Parts {
-            origin: delivery.origin,
-            tokens: (&delivery.tokens.0, &delivery.tokens.1),
-            run_header: delivery.run_header.as_deref(),
-            revision: delivery.revision,
-            traceparent: delivery.traceparent.as_deref(),
-            payload: &delivery.payload,
-        };
-        identify(&parts, queue, self.streams.clock().now())
-    }
-
-    fn claimer(&self, queue: &QueueName, ack_wait: Duration) -> Claimer<'_> {
-        Claimer {
-            streams: &self.streams,
-            running: &self.running,
-            status: &self.status,
-            ack_wait,
-            settings: self.targets.queues.settings(queue),
-            lookups: self.lookups.as_ref(),
-        }
-    }
-
     async fn work(
         &self,
         run: &Identified,
@@ -255,6 +226,8 @@ impl Inner {
             clock.sleep(under_way.run.task.timeout).await;
         };
         let cut_short = tokio::select! {
+            // What is over at once needs no timers.
+            biased;
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
@@ -334,14 +307,16 @@ impl Inner {
                 return;
             }
         };
-        if self.is_forgotten(under_way, &next) {
+        let recording = self.targets.queues.settings(&next.queue).record;
+        if under_way.basis.leaves_no_record(&next, under_way.delivery.origin, recording) {
             under_way.span.end(None);
             return self.answer(under_way, &next, answer).await;
         }
         let next = RunRecord { fence: Some(claim), ..next };
+        let settling = if under_way.basis.is_claimed() { &self.settling } else { &self.settling_unclaimed };
         // A worker that is stopping without a server does not wait for others that try in vain.
         let _permit = tokio::select! {
-            permit = self.settling.acquire() => permit.ok(),
+            permit = settling.acquire() => permit.ok(),
             () = under_way.abort.cancelled() => None,
         };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
@@ -368,14 +343,6 @@ impl Inner {
             "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, next.status
         );
         self.answer(under_way, &next, answer).await;
-    }
-
-    /// Whether the end of an attempt leaves no record: all went well, and nothing was written before.
-    fn is_forgotten(&self, under_way: &UnderWay<'_>, end: &RunRecord) -> bool {
-        end.status == RunState::Success
-            && under_way.delivery.origin == Origin::AdHoc
-            && under_way.basis.is_unwritten()
-            && self.targets.queues.settings(&end.queue).record == Recording::Failures
     }
 
     async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, answer: Answer) {

@@ -11,7 +11,11 @@ use shared::{
     queue::{Claiming, QueueSettings, Recording},
 };
 
-use crate::{Bench, NOTHING, Report, fleet::cpu_of_server, load};
+use crate::{
+    Bench, NOTHING, Report,
+    fleet::{cpu_of_server, cpu_of_this},
+    load,
+};
 
 const DRAIN_WAIT: Duration = Duration::from_mins(10);
 const LOOK: Duration = Duration::from_millis(5);
@@ -26,22 +30,26 @@ struct Drained {
 }
 
 pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
-    let raw_before = raw(bench).await?;
+    let before = raw(bench).await?;
     let usual = QueueSettings { max_in_flight: IN_FLIGHT_MAX, ..QueueSettings::default() };
     let one = drained(bench, "one", usual, 1).await?;
     let two = drained(bench, "two", usual, 2).await?;
     let each = drained(bench, "each", QueueSettings { claim: Claiming::Each, ..usual }, 1).await?;
     let failures =
         drained(bench, "failures", QueueSettings { record: Recording::Failures, ..usual }, 1).await?;
-    let raw_per_s = f64::midpoint(raw_before, raw(bench).await?);
+    let after = raw(bench).await?;
+    let raw_per_s = f64::midpoint(before.per_s, after.per_s);
     let report = Report {
         two_per_s: Some(two.per_s),
         each_per_s: Some(each.per_s),
         each_ratio: Some(each.per_s / raw_per_s),
         failures_per_s: Some(failures.per_s),
         failures_ratio: Some(failures.per_s / raw_per_s),
+        raw_us: Some(f64::midpoint(before.worker_us + before.server_us, after.worker_us + after.server_us)),
         worker_us: Some(one.worker_us),
         server_us: Some(one.server_us),
+        failures_worker_us: Some(failures.worker_us),
+        failures_server_us: Some(failures.server_us),
         each_worker_us: Some(each.worker_us),
         each_server_us: Some(each.server_us),
         ..Report::default()
@@ -49,10 +57,18 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     Ok(report.with_rates(one.per_s, raw_per_s))
 }
 
-async fn raw(bench: &Bench) -> anyhow::Result<f64> {
+/// The raw rate, and the CPU time of both sides: the client is this process then.
+async fn raw(bench: &Bench) -> anyhow::Result<Drained> {
     (bench.say)("the raw rate of the server");
-    let took = bench.streams.raw_drain(bench.n, load::MESSAGE_BYTES).await?;
-    Ok(bench.n as f64 / took.as_secs_f64())
+    bench.streams.raw_queue(bench.n, load::MESSAGE_BYTES).await?;
+    let (client, server) = (cpu_of_this()?, cpu_of_server()?);
+    let raw = bench.streams.raw_drain().await?;
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / bench.n as f64;
+    Ok(Drained {
+        per_s: bench.n as f64 / raw.as_secs_f64(),
+        worker_us: each(cpu_of_this()?.saturating_sub(client)),
+        server_us: each(cpu_of_server()?.saturating_sub(server)),
+    })
 }
 
 /// Fills a queue and has so many workers empty it.

@@ -22,16 +22,16 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     let mut at = bench.clock().elapsed();
     for n in 0..FIRST + bench.n {
         let run: RunId = format!("latency.{n}").parse()?;
-        published_us.insert(run.clone(), (n, bench.clock().now().timestamp_micros()));
+        published_us.insert(run.clone(), (n, bench.clock().elapsed().as_micros() as f64));
         bench.streams.submit(&queue, &run, task.as_bytes(), None).await?;
         at += BETWEEN;
         bench.clock().sleep(at.saturating_sub(bench.clock().elapsed())).await;
     }
     let ended = async || {
         let records = bench.streams.ledger().list("latency.*").await?;
-        let began: HashMap<RunId, i64> = records
+        let began: HashMap<RunId, f64> = records
             .into_iter()
-            .filter_map(|stored| Some((stored.value.id, stored.value.output?["began_us"].as_i64()?)))
+            .filter_map(|stored| Some((stored.value.id, stored.value.output?["began_us"].as_f64()?)))
             .collect();
         Ok((began.len() == published_us.len()).then_some(began))
     };
@@ -39,7 +39,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     let ms = published_us
         .iter()
         .filter(|(_, (n, _))| *n >= FIRST)
-        .filter_map(|(run, (_, published))| Some((began.get(run)? - published) as f64 / 1_000.0))
+        .filter_map(|(run, (_, published))| Some((began.get(run)? - published) / 1_000.0))
         .collect();
     Ok(Report::default().with_latencies(ms))
 }
