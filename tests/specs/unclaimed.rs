@@ -315,6 +315,25 @@ async fn a_late_claim_that_is_refused_stops_the_attempt() {
 }
 
 #[tokio::test]
+async fn a_worker_that_comes_to_life_hears_of_the_cancels_of_a_moment_ago() {
+    let fleet = Fleet::start().await;
+    fleet.apply(SOON);
+    let request = CancelRequest {
+        run: "early.1".parse().expect("id"),
+        reason: Reason::ByOperator,
+        by: "spec".to_owned(),
+        at: fleet.now(),
+    };
+    fleet.submit("early.1", &task("hang")).await.expect("submitted");
+    let (cancelling, _worker) = tokio::join!(fleet.streams.cancel(&request), async { fleet.worker(&[]) });
+    cancelling.expect("cancelled");
+    let record = fleet.end_of("early.1").await;
+    assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::ByOperator)));
+    // One that was stopped as it began may not have come so far as to ask its target.
+    assert!(fleet.target.calls_of("early.1").len() <= record.attempt as usize, "{record:?}");
+}
+
+#[tokio::test]
 async fn what_a_cancel_finds_waiting_was_never_begun_and_what_was_begun_says_so() {
     let fleet = Fleet::start().await;
     fleet.apply(SOON);
@@ -333,9 +352,9 @@ async fn what_a_cancel_finds_waiting_was_never_begun_and_what_was_begun_says_so(
     };
     for (run, record) in join_all((1..=24).map(race)).await {
         let calls = fleet.target.calls_of(&run);
-        assert_eq!(record.attempt as usize, calls.len(), "{record:?}");
+        assert!(calls.len() <= record.attempt as usize, "{record:?}");
         match record.status {
-            RunState::Success => assert!(calls[0].ended_ms.is_some()),
+            RunState::Success => assert!(calls.len() == 1 && calls[0].ended_ms.is_some()),
             RunState::Cancelled => assert_eq!(record.reason, Some(Reason::ByOperator)),
             other => panic!("{run} is {other}"),
         }
