@@ -55,7 +55,7 @@ mod tests {
         assert!(!within(2), "the first connection interrupts nothing");
         link.note(&Event::Disconnected, Duration::from_secs(3));
         assert!(within(60));
-        link.note(&Event::Connected, Duration::from_secs(60));
+        link.note(&Event::Connected, Duration::from_mins(1));
         assert!(within(69) && !within(70));
     }
 }

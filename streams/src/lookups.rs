@@ -92,13 +92,12 @@ impl Reader {
         let prefix = bucket_prefix(&bucket);
         self.asked += 1;
         let number = self.asked;
-        let (inbox, mut answers) = match self.answers.take() {
-            Some(answers) => answers,
-            None => {
-                let inbox = self.streams.client().new_inbox();
-                let answers = self.streams.client().subscribe(format!("{inbox}.*")).await;
-                (inbox, answers.map_err(|error| error.to_string())?)
-            }
+        let (inbox, mut answers) = if let Some(answers) = self.answers.take() {
+            answers
+        } else {
+            let inbox = self.streams.client().new_inbox();
+            let answers = self.streams.client().subscribe(format!("{inbox}.*")).await;
+            (inbox, answers.map_err(|error| error.to_string())?)
         };
         let subjects: Vec<String> = keys.iter().map(|key| format!("{prefix}{key}")).collect();
         let request = Bytes::from(json!({ "multi_last": subjects }).to_string());

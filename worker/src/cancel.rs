@@ -58,7 +58,7 @@ pub(crate) async fn catch_up(streams: &Streams, running: &Running) -> Result<(),
 
 /// Subscribes to requests.
 pub(crate) async fn subscribe(streams: &Streams) -> Result<Cancels, ReadError> {
-    streams.cancels().await.map(|requests| requests.boxed())
+    streams.cancels().await.map(StreamExt::boxed)
 }
 
 async fn listen(requests: Result<Cancels, ReadError>, running: &Running) {

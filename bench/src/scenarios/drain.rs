@@ -13,7 +13,7 @@ use shared::{
 
 use crate::{
     Bench, NOTHING, Report,
-    fleet::{cpu_of_server, cpu_of_this},
+    fleet::{Process, cpu_of_server, cpu_of_this},
     load,
 };
 
@@ -95,7 +95,7 @@ async fn drained(
     }
     let took = bench.clock().elapsed().saturating_sub(began);
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / bench.n as f64;
-    let worker_cpu = workers.iter().map(|worker| worker.cpu()).sum::<anyhow::Result<Duration>>()?;
+    let worker_cpu = workers.iter().map(Process::cpu).sum::<anyhow::Result<Duration>>()?;
     Ok(Drained {
         per_s: bench.n as f64 / took.as_secs_f64(),
         worker_us: each(worker_cpu),

@@ -52,7 +52,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Report> {
     let ended = async || Ok((bench.streams.tasks_stored().await?.0 == 0).then_some(()));
     let _ = bench.wait_for("the end of all runs", END_WAIT, ended).await;
 
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut restarted_ms: Vec<f64> = Vec::new();
     for pair in seen.values().flat_map(|begun| begun.windows(2)) {
         // Interrupted by the first kill after it was begun.
