@@ -31,7 +31,7 @@ bench: toolchain nats-server ## Measures a fleet, optimised. ARGS='lateness --js
 	@cargo build $(CARGO_FLAGS) --release -p cronfleet-cli --bin cronfleet
 	@server=$$(scripts/nats-server.sh); export CRONFLEET_NATS_SERVER="$$server"; \
 	if [ -n "$(ARGS)" ]; then exec "$(target_dir)/release/cronfleet" bench $(ARGS); fi; \
-	for scenario in lateness burst dispatch delayed failover schedules; do \
+	for scenario in lateness burst dispatch delayed failover schedules drain submit latency worker-memory worker-kill; do \
 		"$(target_dir)/release/cronfleet" bench "$$scenario" --json; \
 	done
 

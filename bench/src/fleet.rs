@@ -68,18 +68,44 @@ impl Process {
 
     /// The CPU time it has used.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may hold blanks; the fields after it are counted from 3 (proc(5): 14 utime, 15 stime).
-        let fields = stat.rsplit_once(')').context("a name in parentheses")?.1;
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().unwrap_or_default())
-            .sum();
-        let per_second = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+        cpu_of(self.child.id())
     }
+}
+
+/// The CPU time that this process has used.
+pub(crate) fn cpu_of_this() -> anyhow::Result<Duration> {
+    cpu_of(std::process::id())
+}
+
+/// The CPU time that the nats-server below this process has used.
+pub(crate) fn cpu_of_server() -> anyhow::Result<Duration> {
+    let is_ours = |mut pid: u32| {
+        while pid > 1 && pid != std::process::id() {
+            pid = stat_of(pid).ok().and_then(|fields| fields.get(1)?.parse().ok()).unwrap_or_default();
+        }
+        pid > 1
+    };
+    let is_server = |pid: u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "nats-server")
+    };
+    let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let server = pids.into_iter().find(|pid| is_server(*pid) && is_ours(*pid));
+    cpu_of(server.context("a nats-server below this process")?)
+}
+
+/// The fields of a process's stat that come after its name (proc(5): state, then its parent). The name may hold blanks.
+fn stat_of(pid: u32) -> anyhow::Result<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(')').context("a name in parentheses")?.1;
+    Ok(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
+    // utime and stime are the fields 14 and 15, counted from 1, of which the name is the second.
+    let ticks: u64 =
+        stat_of(pid)?.iter().skip(11).take(2).map(|field| field.parse::<u64>().unwrap_or_default()).sum();
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
 impl Drop for Process {
@@ -97,12 +123,26 @@ impl Bench {
     /// Starts a worker and waits until it pulls.
     pub(crate) async fn worker(&self) -> anyhow::Result<Process> {
         let worker = Process::start(self, &["worker", "--places", PLACES])?;
-        let queue = QueueName::default_queue();
-        self.wait_for("a worker that pulls", UP_WAIT, async || {
-            Ok((self.streams.queue_depth(&queue).await?.pulls > 0).then_some(()))
-        })
-        .await?;
+        self.pulls(&QueueName::default_queue()).await?;
         Ok(worker)
+    }
+
+    /// Waits until a worker pulls from a queue.
+    pub(crate) async fn pulls(&self, queue: &QueueName) -> anyhow::Result<()> {
+        self.wait_for("a worker that pulls", UP_WAIT, async || {
+            Ok((self.streams.queue_depth(queue).await?.pulls > 0).then_some(()))
+        })
+        .await
+    }
+
+    /// Starts a worker with so many places, and does not wait for it.
+    pub(crate) fn worker_with(&self, places: &str) -> anyhow::Result<Process> {
+        Process::start(self, &["worker", "--places", places])
+    }
+
+    /// Starts a worker whose handlers do nothing.
+    pub(crate) fn idle_worker(&self, queue: &QueueName) -> anyhow::Result<Process> {
+        Process::start(self, &["bench-worker", "--queue", queue.as_str(), "--places", PLACES])
     }
 
     /// Waits until so many planners hold all partitions, each about its share.

@@ -25,6 +25,12 @@ use streams::Streams;
 
 pub use report::Report;
 
+/// The action of a worker of `bench-worker` that does nothing.
+pub const NOTHING: &str = "nothing";
+/// The action of a worker of `bench-worker` that says when it was begun: `{"began_us": <microseconds>}`, in elapsed time, which
+/// all processes of a machine share.
+pub const STAMP: &str = "stamp";
+
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
@@ -40,17 +46,32 @@ pub enum Scenario {
     Schedules,
     /// A planner that is killed, or told to stop: how long nobody dispatches its slots.
     Failover,
+    /// Ad-hoc runs that lie in a queue and do nothing: how many a second a worker comes to.
+    Drain,
+    /// Ad-hoc tasks published as fast as one client can.
+    Submit,
+    /// A hundred submissions a second: how long from the publish until the handler begins.
+    Latency,
+    /// Very many runs through one worker: whether its memory grows.
+    WorkerMemory,
+    /// A worker that is killed under load: how long until what it was at is begun again.
+    WorkerKill,
 }
 
 impl Scenario {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::Lateness,
         Scenario::Burst,
         Scenario::Dispatch,
         Scenario::Delayed,
         Scenario::Schedules,
         Scenario::Failover,
+        Scenario::Drain,
+        Scenario::Submit,
+        Scenario::Latency,
+        Scenario::WorkerMemory,
+        Scenario::WorkerKill,
     ];
 
     fn name(self) -> &'static str {
@@ -61,6 +82,11 @@ impl Scenario {
             Scenario::Delayed => "delayed",
             Scenario::Schedules => "schedules",
             Scenario::Failover => "failover",
+            Scenario::Drain => "drain",
+            Scenario::Submit => "submit",
+            Scenario::Latency => "latency",
+            Scenario::WorkerMemory => "worker-memory",
+            Scenario::WorkerKill => "worker-kill",
         }
     }
 
@@ -71,8 +97,11 @@ impl Scenario {
             Scenario::Burst => 10_000,
             Scenario::Dispatch => 50_000,
             Scenario::Delayed => 100_000,
-            Scenario::Schedules => 1_000_000,
+            Scenario::Schedules | Scenario::WorkerMemory => 1_000_000,
+            Scenario::WorkerKill => 20,
             Scenario::Failover => 200,
+            Scenario::Drain | Scenario::Submit => 200_000,
+            Scenario::Latency => 6_000,
         }
     }
 }
@@ -110,7 +139,7 @@ pub struct Bench {
     pub streams: Streams,
     /// Its address.
     pub url: String,
-    /// The program whose verbs `planner` and `worker` are measured.
+    /// The program whose verbs `planner`, `worker` and `bench-worker` are measured.
     pub program: OsString,
     /// How many things to measure with.
     pub n: usize,
@@ -131,6 +160,11 @@ impl Bench {
             Scenario::Delayed => scenarios::delayed::run(self).await,
             Scenario::Schedules => scenarios::schedules::run(self).await,
             Scenario::Failover => scenarios::failover::run(self).await,
+            Scenario::Drain => scenarios::drain::run(self).await,
+            Scenario::Submit => scenarios::submit::run(self).await,
+            Scenario::Latency => scenarios::latency::run(self).await,
+            Scenario::WorkerMemory => scenarios::worker_memory::run(self).await,
+            Scenario::WorkerKill => scenarios::worker_kill::run(self).await,
         }?;
         report.scenario = scenario.to_string();
         report.server = self.streams.server_version();

@@ -2,13 +2,19 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use shared::{names::Name, schedule::Schedule};
+use shared::{
+    names::{Name, QueueName},
+    run::RunId,
+    schedule::Schedule,
+};
 use streams::Streams;
 
 use crate::target;
 
 /// Definitions written at the same time.
 const WRITES_IN_FLIGHT: usize = 512;
+/// Submissions whose acknowledgement has not come yet.
+const SUBMISSIONS_IN_FLIGHT: usize = 1_000;
 /// What a task weighs as JSON, with its schedule's own fields around it.
 const TASK_BYTES: usize = 300;
 
@@ -19,9 +25,9 @@ pub(crate) const MESSAGE_BYTES: usize = TASK_BYTES;
 pub(crate) type Named = (Name, Schedule);
 
 /// A task of 300 bytes.
-pub(crate) fn task() -> Value {
+pub(crate) fn task(action: &str) -> Value {
     let mut task =
-        json!({ "target_service": target::NAME, "action": "run", "parameters": { "filling": "" } });
+        json!({ "target_service": target::NAME, "action": action, "parameters": { "filling": "" } });
     let empty = task.to_string().len();
     task["parameters"]["filling"] = json!("x".repeat(TASK_BYTES.saturating_sub(empty)));
     task
@@ -29,7 +35,7 @@ pub(crate) fn task() -> Value {
 
 /// A schedule with such a task; `fields` say when, and what else is not as usual.
 pub(crate) fn schedule(name: &str, mut fields: Value) -> anyhow::Result<Named> {
-    fields["task"] = task();
+    fields["task"] = task("run");
     let name: Name = name.parse()?;
     let schedule: Schedule = serde_json::from_value(fields)?;
     Ok((name, schedule))
@@ -48,6 +54,26 @@ pub(crate) async fn write(
             anyhow::Ok(())
         })
         .buffer_unordered(WRITES_IN_FLIGHT)
+        .try_collect::<()>()
+        .await
+}
+
+/// Submits so many runs under a name, with keys that count up, many at once.
+pub(crate) async fn submit(
+    streams: &Streams,
+    queue: &QueueName,
+    name: &str,
+    action: &str,
+    runs: usize,
+) -> anyhow::Result<()> {
+    let task = &task(action).to_string();
+    stream::iter(0..runs)
+        .map(|n| async move {
+            let run: RunId = format!("{name}.{n}").parse()?;
+            streams.submit(queue, &run, task.as_bytes(), None).await?;
+            anyhow::Ok(())
+        })
+        .buffer_unordered(SUBMISSIONS_IN_FLIGHT)
         .try_collect::<()>()
         .await
 }

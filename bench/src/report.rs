@@ -22,6 +22,42 @@ pub struct Report {
     /// The one divided by the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    /// The same with two worker processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_per_s: Option<f64>,
+    /// The same with a claim of its own for each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_per_s: Option<f64>,
+    /// That by the raw rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_ratio: Option<f64>,
+    /// The same where successes leave no record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_per_s: Option<f64>,
+    /// That by the raw rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_ratio: Option<f64>,
+    /// CPU time of client and server for one raw message, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_us: Option<f64>,
+    /// CPU time of the worker for one run where successes leave no record, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_worker_us: Option<f64>,
+    /// The server's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures_server_us: Option<f64>,
+    /// CPU time of the worker for one run, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_us: Option<f64>,
+    /// CPU time of the server for one run, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_us: Option<f64>,
+    /// The worker's with a claim of its own for each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_worker_us: Option<f64>,
+    /// The server's then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each_server_us: Option<f64>,
     /// Half of all runs began at most this long after their slot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<f64>,
@@ -62,10 +98,19 @@ pub struct Report {
     /// Submissions that were acknowledged and came to no end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<usize>,
+    /// Runs that were begun again because their worker was killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interrupted: Option<usize>,
+    /// Resident memory of a worker in the second tenth of its runs, in megabytes; `rss_mb` is that of the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_early_mb: Option<f64>,
+    /// By how much the one is more than the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rss_growth_pct: Option<f64>,
     /// From the start of a planner to its first dispatch, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_s: Option<f64>,
-    /// Resident memory of the planner, in megabytes.
+    /// Resident memory of what is measured, a planner or a worker, in megabytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rss_mb: Option<f64>,
     /// CPU of the planner while little is due, in per cent of one core.

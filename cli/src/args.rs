@@ -140,6 +140,9 @@ pub enum Verb {
     Bench(verbs::bench::BenchArgs),
     /// Writes a completion script for a shell
     Completion(verbs::completion::CompletionArgs),
+    /// Runs a worker whose handlers do nothing
+    #[command(hide = true)]
+    BenchWorker(verbs::worker::WorkerArgs),
     /// Runs a service of an example
     #[command(hide = true)]
     Example(ExampleArgs),

@@ -77,7 +77,7 @@ fn describe(verb: &Verb) -> (&'static str, Audience) {
     match verb {
         Verb::Up(_) => ("up", Audience::Onlooker { picture: up::shows_picture() }),
         Verb::Planner(_) => ("planner", Audience::Service),
-        Verb::Worker(_) => ("worker", Audience::Service),
+        Verb::Worker(_) | Verb::BenchWorker(_) => ("worker", Audience::Service),
         Verb::Example(_) => ("example", Audience::Service),
         _ => ("cli", Audience::Person),
     }
@@ -105,6 +105,7 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,
         Verb::Bench(args) => verbs::bench::run(args, global).await,
+        Verb::BenchWorker(args) => verbs::bench_worker::run(args, global).await,
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
         Verb::Probe(args) => verbs::probe::run(args, global).await,
         Verb::Completion(args) => verbs::completion::run(&args),

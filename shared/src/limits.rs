@@ -157,6 +157,14 @@ pub const HEARTBEATS_PER_ACK_WAIT: u32 = 4;
 /// A worker that could not renew stops its attempt when only this part of the acknowledge wait is left: a third. With
 /// the default wait that is ten seconds, in which a command gets its grace and is killed.
 pub const HOLD_MARGIN_PART: u32 = 3;
+/// An attempt that was begun without a claim, and is not over after this, is claimed then.
+pub const CLAIM_AFTER: Duration = Duration::from_millis(250);
+/// Who cancels a run that waits in a queue asks the workers first, and looks again after this: one of them may have begun it
+/// without a claim. By then it has ended, was stopped, or is claimed.
+pub const CANCEL_LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// For this long after its connection was interrupted a worker claims every run before it begins it: a server that was killed may
+/// hand out as new what another worker has.
+pub const INTERRUPTION_DOUBTED: Duration = Duration::from_secs(10);
 /// Runs of one queue in flight over the whole fleet, when the queue does not say.
 pub const MAX_IN_FLIGHT_DEFAULT: u32 = 1_000;
 /// Runs of one queue in flight over the whole fleet, at most.
@@ -206,6 +214,10 @@ const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MAR
 // What is left then is enough for a command to be asked to end and to be killed.
 const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
+// Who cancels a run finds it claimed, if a worker that did not hear of it is at it.
+const _: () = assert!(2 * CLAIM_AFTER.as_millis() <= CANCEL_LOOK_AGAIN.as_millis());
+// A late claim comes long before the hold on the run is in question.
+const _: () = assert!(4 * CLAIM_AFTER.as_millis() < ACK_WAIT_MIN.as_millis() / HOLD_MARGIN_PART as u128 * 2);
 // What is read ahead of its instant leaves room for what is due already.
 const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.

@@ -96,6 +96,12 @@ impl RunState {
         }
     }
 
+    /// The state after an attempt that begins and comes to this end, as it is written in one where nobody else can have the
+    /// run: the record goes from this state to that one, and was never RUNNING.
+    pub fn next_at_once(self, end: RunEvent) -> Result<RunState, IllegalTransition> {
+        self.next(RunEvent::Started)?.next(end)
+    }
+
     /// Whether nothing can happen to the run any more, unless somebody asks for a backfill.
     pub fn is_final(self) -> bool {
         matches!(self, RunState::Success | RunState::Failed | RunState::Cancelled)
@@ -174,6 +180,9 @@ pub fn states_page() -> String {
     for (from, event, to) in moves() {
         let _ = writeln!(page, "    {from} --> {to}: {event:?}");
     }
+    for (event, to) in at_once() {
+        let _ = writeln!(page, "    PENDING --> {to}: Started, {event:?}");
+    }
     for state in RunState::ALL.into_iter().filter(|state| state.is_final()) {
         let _ = writeln!(page, "    {state} --> [*]");
     }
@@ -182,7 +191,22 @@ pub fn states_page() -> String {
         let to = if to.is_final() { format!("**{to}**") } else { to.to_string() };
         let _ = writeln!(page, "| {from} | {event:?} | {to} | {} |", event.meaning());
     }
+    page.push_str(
+        "\n## Begun and ended in one write\n\n\
+         A worker that nobody else can have begun a run before writes of a short attempt only its end. Two events, one version of the \
+         record: it has `attempt`, `worker` and `started_at` as if it had been RUNNING.\n\n| from | events | to |\n|---|---|---|\n",
+    );
+    for (event, to) in at_once() {
+        let to = if to.is_final() { format!("**{to}**") } else { to.to_string() };
+        let _ = writeln!(page, "| PENDING | Started, {event:?} | {to} |");
+    }
     page
+}
+
+fn at_once() -> impl Iterator<Item = (RunEvent, RunState)> {
+    // How an attempt may end that was begun without a claim; one that was not begun at all is none of its ends.
+    let ends = RunEvent::ALL.into_iter().filter(|event| *event != RunEvent::LostForGood);
+    ends.filter_map(|event| Some((event, RunState::Pending.next_at_once(event).ok()?)))
 }
 
 #[cfg(test)]

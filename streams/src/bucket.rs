@@ -181,6 +181,11 @@ impl Bucket {
         Ok(self.stream_with_info().await?.cached_info().state.messages == 0)
     }
 
+    /// How many servers keep it.
+    pub(crate) async fn replicas(&self) -> Result<usize, ReadError> {
+        Ok(self.stream_with_info().await?.cached_info().config.num_replicas)
+    }
+
     async fn stream_with_info(&self) -> Result<stream::Stream, ReadError> {
         self.streams
             .jetstream()

@@ -5,12 +5,19 @@
 //! workers hear it at once by a plain subscription, and look for it in the stream at every renewal of their hold, and
 //! before they begin a run that was begun before.
 
+use std::time::Duration;
+
+use async_nats::{
+    datetime,
+    jetstream::consumer::{AckPolicy, DeliverPolicy, pull},
+};
 use bytes::Bytes;
 use chrono::TimeDelta;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use shared::{
     Timestamp,
+    limits::CANCEL_LOOK_AGAIN,
     names::QueueName,
     run::RunId,
     run_record::{Reason, RunRecord},
@@ -22,6 +29,11 @@ use crate::{
     headers::{self, Headers},
     ledger::{Creation, Update},
 };
+
+/// The server forgets a reader of recent requests after this.
+const READER_KEPT: Duration = Duration::from_secs(10);
+/// Recent requests that are read at once.
+const RECENT_MAX: usize = 1_000;
 
 /// Looks at a run that changes all the time before its canceller is told to try again.
 const LOOKS_MAX: u32 = 5;
@@ -54,6 +66,12 @@ impl CancelRequest {
     fn is_about(&self, record: &RunRecord) -> bool {
         self.run == record.id && self.at + EARLIER_RUN_BEFORE >= record.created_at
     }
+}
+
+/// Whether a worker may have begun a run although its record does not say so. What is replaced lies under its schedule's lock,
+/// and like the parts of a whole it is never begun without a claim.
+fn may_be_begun(record: &RunRecord, reason: Reason) -> bool {
+    record.status == RunState::Pending && record.shard.is_none() && reason != Reason::Replaced
 }
 
 fn words(reason: Reason) -> &'static str {
@@ -101,7 +119,14 @@ impl Streams {
                     if stored.value.not_before.is_some() {
                         self.delayed().remove_all_of(run).await?;
                     }
-                    return Ok(Cancelling::Ended(Box::new(stored.value.clone())));
+                    let record = Box::new(stored.value.clone());
+                    // One that was begun without a claim, whose worker heard us and has stopped it meanwhile.
+                    let stopped_now = is_stored && record.status == RunState::Cancelled;
+                    return Ok(if stopped_now {
+                        Cancelling::Cancelled(record)
+                    } else {
+                        Cancelling::Ended(record)
+                    });
                 }
                 // Submitted and not begun: the queue knows it, or the stream of what waits; the ledger does not.
                 None => match (self.task_of(run).await?, self.delayed().find(run).await?) {
@@ -113,6 +138,14 @@ impl Streams {
             if !is_stored {
                 self.request_cancel(request).await?;
                 is_stored = true;
+                let may_be_begun = match (&found, &submitted) {
+                    (Some(stored), _) => may_be_begun(&stored.value, request.reason),
+                    (None, submitted) => submitted.as_ref().is_some_and(|(task, _)| task.is_some()),
+                };
+                if may_be_begun {
+                    self.clock().sleep(CANCEL_LOOK_AGAIN).await;
+                    continue;
+                }
             }
             let Some(stored) = found else {
                 let record = match submitted {
@@ -172,6 +205,39 @@ impl Streams {
         let payload = self.last_control(&subject).await?;
         let request = payload.and_then(|payload| parse(&subject, &payload, self));
         Ok(request.filter(|request| request.is_about(record)))
+    }
+
+    /// Requests that were made since a moment, as far as the server hands them out at once. For a worker that has just begun to
+    /// listen: who cancelled a run a moment ago takes it that every worker heard.
+    pub async fn cancels_since(&self, since: Timestamp) -> Result<Vec<CancelRequest>, ReadError> {
+        let name = self.names().control_stream();
+        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let nanos = since.timestamp_nanos_opt().unwrap_or_default();
+        let start_time = datetime::from_nanos(nanos.into()).map_err(|error| failed(&error))?;
+        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| failed(&error))?;
+        let consumer = stream
+            .create_consumer(pull::Config {
+                filter_subject: self.names().cancels(),
+                deliver_policy: DeliverPolicy::ByStartTime { start_time },
+                ack_policy: AckPolicy::None,
+                inactive_threshold: READER_KEPT,
+                memory_storage: true,
+                num_replicas: 1,
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| failed(&error))?;
+        let mut found = Vec::new();
+        let expected = usize::try_from(consumer.cached_info().num_pending).unwrap_or(usize::MAX);
+        if expected > 0 {
+            let fetched = consumer.fetch().max_messages(expected.min(RECENT_MAX)).messages().await;
+            let mut messages = fetched.map_err(|error| failed(&error))?;
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(|error| failed(&error))?;
+                found.extend(parse(&message.subject, &message.payload, self));
+            }
+        }
+        Ok(found)
     }
 
     /// Requests as they are made, from now on. One may be lost; the stream has it.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_nats::{Client, ConnectOptions, jetstream};
 use shared::{clock::SharedClock, known_timings::KnownTimings};
 
-use crate::{Inner, Names, Namespace, Streams};
+use crate::{Inner, Names, Namespace, Streams, link::Link};
 
 /// The oldest server that is supported: earlier ones lose per-subject limits under load and refuse schedules wrongly.
 pub const SERVER_VERSION_MIN: (u32, u32, u32) = (2, 14, 5);
@@ -94,7 +94,8 @@ pub enum ConnectError {
 impl Streams {
     /// Connects and checks that the server can keep the promises.
     pub async fn connect(settings: &ConnectSettings, clock: SharedClock) -> Result<Self, ConnectError> {
-        let client = connect_client(settings).await?;
+        let link = Link::default();
+        let client = connect_client(settings, &link, &clock).await?;
         check_version(&settings.url, &client.server_info().version)?;
         let jetstream = jetstream::new(client.clone());
         jetstream.query_account().await.map_err(|error| ConnectError::NoJetStream {
@@ -103,11 +104,16 @@ impl Streams {
         })?;
         let names = Names::new(settings.namespace.clone());
         let timings = KnownTimings::default();
-        Ok(Self { inner: Arc::new(Inner { client, jetstream, names, clock, timings }) })
+        Ok(Self { inner: Arc::new(Inner { client, jetstream, names, clock, timings, link }) })
     }
 }
 
-async fn connect_client(settings: &ConnectSettings) -> Result<Client, ConnectError> {
+async fn connect_client(
+    settings: &ConnectSettings,
+    link: &Link,
+    clock: &SharedClock,
+) -> Result<Client, ConnectError> {
+    let (link, clock) = (link.clone(), clock.clone());
     let mut options = ConnectOptions::new()
         .name(&settings.client_name)
         .custom_inbox_prefix(format!("_INBOX_{}", settings.namespace))
@@ -115,7 +121,10 @@ async fn connect_client(settings: &ConnectSettings) -> Result<Client, ConnectErr
             // Quick at first: a restarted server is back within a second. Never a hot loop.
             Duration::from_millis(50 * (attempt as u64).min(40)).min(RECONNECT_WAIT_MAX)
         })
-        .event_callback(|event| async move { tracing::info!(%event, "NATS: {event}") });
+        .event_callback(move |event| {
+            link.note(&event, clock.elapsed());
+            async move { tracing::info!(%event, "NATS: {event}") }
+        });
     if settings.wait_for_server {
         options = options.retry_on_initial_connect();
     }

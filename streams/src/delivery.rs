@@ -30,6 +30,8 @@ pub struct Delivery {
     pub run_header: Option<String>,
     /// The revision of the record a planner made.
     pub revision: Option<u64>,
+    /// Whether it says that it has a record, although no planner made it for a slot. Anybody may say so.
+    pub is_recorded: bool,
     /// The W3C trace context it carries.
     pub traceparent: Option<String>,
     /// The task.
@@ -53,6 +55,7 @@ impl Delivery {
         };
         let (run_header, revision) = (trusted(headers::RUN), trusted(headers::REVISION));
         let traceparent = headers::value(message.headers.as_ref(), headers::TRACEPARENT).map(str::to_owned);
+        let is_recorded = headers::value(message.headers.as_ref(), headers::RECORDED).is_some();
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
         let message = jetstream::Message { message, context: streams.jetstream().clone() };
@@ -66,6 +69,7 @@ impl Delivery {
             tokens,
             run_header,
             revision: revision.and_then(|text| text.parse().ok()),
+            is_recorded,
             traceparent,
             payload,
             deliveries,
@@ -74,9 +78,21 @@ impl Delivery {
         })
     }
 
+    /// Whether it came on its run's own subject. Otherwise that is the lock of its schedule, of which two runs never go on at
+    /// once.
+    pub fn is_on_its_own_subject(&self) -> bool {
+        self.origin == Origin::AdHoc || self.tokens.1 != crate::names::LOCK_KEY
+    }
+
     /// It is done, or need not be done: the server forgets it.
     pub async fn ack(&self) -> Result<(), NotConfirmed> {
         self.answer("+ACK").await
+    }
+
+    /// It is done, and its end is in the ledger: the server is told and not waited for. If the word is lost, it comes out again, is
+    /// found ended, and is acknowledged then.
+    pub async fn ack_unheard(&self) -> Result<(), NotConfirmed> {
+        self.streams.client().publish(self.reply.clone(), "+ACK".into()).await.map_err(|_| NotConfirmed)
     }
 
     /// It is being worked on: the acknowledge wait begins anew.

@@ -10,6 +10,8 @@ use crate::WriteError;
 pub const RUN: &str = "Cronfleet-Run";
 /// The ledger revision of the record a planner made, so that the first claim is one write.
 pub const REVISION: &str = "Cronfleet-Revision";
+/// That a submission has a record already, because it waited for its instant. Anybody may say so: its worker looks.
+pub const RECORDED: &str = "Cronfleet-Recorded";
 /// The attempt's number, from 1.
 pub const ATTEMPT: &str = "Cronfleet-Attempt";
 /// The attempt's fencing number; grows with every claim.
@@ -37,6 +39,9 @@ pub const BY: &str = "Cronfleet-By";
 
 pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(crate) const SUBJECT: &str = "Nats-Subject";
+pub(crate) const SEQUENCE: &str = "Nats-Sequence";
+pub(crate) const TIME: &str = "Nats-Time-Stamp";
 pub(crate) const KV_OPERATION: &str = "KV-Operation";
 pub(crate) const SERVICE_ERROR: &str = "Nats-Service-Error";
 pub(crate) const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";

@@ -152,6 +152,24 @@ impl Ledger {
         Err(WriteError::Unknown { what: key })
     }
 
+    /// Writes a record over exactly this revision, or over nothing if that is 0.
+    pub async fn write(&self, record: &RunRecord, over: u64) -> Result<Update, WriteError> {
+        if over != 0 {
+            return self.update(record, over).await;
+        }
+        match self.create(record).await? {
+            Creation::Created(revision) => Ok(Update::Stored(revision)),
+            // Written by an earlier try whose answer was lost.
+            Creation::Exists(found) if found.value == *record => Ok(Update::Stored(found.revision)),
+            Creation::Exists(_) => Ok(Update::Stale),
+        }
+    }
+
+    /// Whether the ledger lies on one server, so that what any server says of it is the leader's word.
+    pub async fn is_on_one_server(&self) -> Result<bool, ReadError> {
+        Ok(self.bucket.replicas().await? == 1)
+    }
+
     async fn is_it_ours(
         &self,
         record: &RunRecord,

@@ -24,6 +24,8 @@ mod in_order;
 pub mod leases;
 pub mod ledger;
 pub mod lines;
+mod link;
+pub mod lookups;
 pub mod members;
 pub mod names;
 pub mod pauses;
@@ -66,6 +68,8 @@ struct Inner {
     clock: SharedClock,
     /// When the schedules that were read over it are due.
     timings: KnownTimings,
+    /// Whether and when the connection was interrupted.
+    link: link::Link,
 }
 
 impl Streams {
@@ -94,6 +98,11 @@ impl Streams {
     /// Whether the connection to a server stands at this moment.
     pub fn is_connected(&self) -> bool {
         self.inner.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Whether the connection to a server is interrupted, or was within this time.
+    pub fn was_interrupted_within(&self, time: std::time::Duration) -> bool {
+        self.inner.link.was_interrupted_within(time, self.inner.clock.elapsed())
     }
 
     /// The version of the server that answers at this moment.

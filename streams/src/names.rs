@@ -75,7 +75,7 @@ pub enum Origin {
 }
 
 /// The key that stands for "the one live run of this schedule" in a `due` subject.
-const LOCK_KEY: &str = "_";
+pub(crate) const LOCK_KEY: &str = "_";
 
 /// The names of one fleet. Functions take types, so a subject cannot be built from text that is no name.
 #[derive(Debug, Clone)]
@@ -316,6 +316,11 @@ pub(crate) const BACKFILL_CONSUMER: &str = "backfill";
 /// The stream behind a bucket.
 pub(crate) fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
+}
+
+/// Where messages of a stream are read from whichever server answers first.
+pub(crate) fn direct_get(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
 }
 
 /// The subject prefix of a bucket's keys, with its trailing dot.

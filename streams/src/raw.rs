@@ -17,6 +17,11 @@ const CONSUMER: &str = "raw";
 /// Raw messages that were taken in are handed out within this.
 const HANDED_OUT_WAIT: Duration = Duration::from_secs(30);
 
+/// Raw messages that are handed out and not acknowledged, at most.
+const RAW_ACK_PENDING_MAX: i64 = 10_000;
+/// Between two looks at a stream that is being emptied.
+const DRAINED_LOOK: Duration = Duration::from_millis(5);
+
 /// Publishes whose acknowledgement has not come yet.
 const IN_FLIGHT: usize = 1_000;
 
@@ -40,9 +45,17 @@ impl Streams {
         let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
         let config = crate::topology::raw(self.names());
         self.jetstream().create_stream(config).await.map_err(|error| failed(&error))?;
-        let payload = Bytes::from(vec![b'x'; bytes]);
         let began = self.clock().elapsed();
-        let published = stream::iter(0..messages)
+        let published = self.raw_fill(messages, bytes).await;
+        let took = self.clock().elapsed().saturating_sub(began);
+        let _ = self.jetstream().delete_stream(&name).await;
+        published.map(|()| took)
+    }
+
+    async fn raw_fill(&self, messages: usize, bytes: usize) -> Result<(), ReadError> {
+        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(self.names().raw_stream(), error);
+        let payload = Bytes::from(vec![b'x'; bytes]);
+        stream::iter(0..messages)
             .map(|n| self.jetstream().publish(self.names().raw(n), payload.clone()))
             // In order, as one client publishes; the acknowledgements are waited for behind it.
             .buffered(1)
@@ -50,10 +63,45 @@ impl Streams {
             .map_ok(|ack: PublishAckFuture| async move { ack.await.map_err(|error| failed(&error)) })
             .try_buffer_unordered(IN_FLIGHT)
             .try_for_each(|_| std::future::ready(Ok(())))
-            .await;
+            .await
+    }
+
+    /// Fills a stream with the settings of the work queue with so many messages of so many bytes, for [`Streams::raw_drain`].
+    pub async fn raw_queue(&self, messages: usize, bytes: usize) -> Result<(), ReadError> {
+        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(self.names().raw_stream(), error);
+        let config = crate::topology::raw(self.names());
+        self.jetstream().create_stream(config).await.map_err(|error| failed(&error))?;
+        self.raw_fill(messages, bytes).await
+    }
+
+    /// Has all of them handed out and acknowledged, as fast as one client can; how long that took. The stream is deleted.
+    pub async fn raw_drain(&self) -> Result<Duration, ReadError> {
+        let name = self.names().raw_stream();
+        let failed = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
+        let mut stream = self.jetstream().get_stream(&name).await.map_err(|error| failed(&error))?;
+        let consumer = stream
+            .create_consumer(pull::Config {
+                durable_name: Some(CONSUMER.to_owned()),
+                ack_policy: AckPolicy::Explicit,
+                max_ack_pending: RAW_ACK_PENDING_MAX,
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| failed(&error))?;
+        let messages = usize::try_from(stream.cached_info().state.messages).unwrap_or(usize::MAX);
+        let began = self.clock().elapsed();
+        let handed_out = consumer.stream().max_messages_per_batch(IN_FLIGHT).messages().await;
+        let mut handed_out = handed_out.map_err(|error| failed(&error))?.take(messages);
+        while let Some(message) = handed_out.next().await {
+            message.map_err(|error| failed(&error))?.ack().await.map_err(|error| failed(&error))?;
+        }
+        // An acknowledgement says nothing; the stream is empty when the last was taken.
+        while stream.info().await.map_err(|error| failed(&error))?.state.messages > 0 {
+            self.clock().sleep(DRAINED_LOOK).await;
+        }
         let took = self.clock().elapsed().saturating_sub(began);
         let _ = self.jetstream().delete_stream(&name).await;
-        published.map(|()| took)
+        Ok(took)
     }
 
     /// Publishes so many messages of so many bytes at once, again and again, to a stream with the settings of the work queue,

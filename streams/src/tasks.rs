@@ -179,7 +179,29 @@ impl Streams {
         task: &[u8],
         traceparent: Option<&str>,
     ) -> Result<u64, WriteError> {
-        let mut headers = Headers::new();
+        self.submit_with(Headers::new(), queue, run, task, traceparent).await
+    }
+
+    /// Submits an ad-hoc task that has a record already.
+    pub async fn submit_recorded(
+        &self,
+        queue: &QueueName,
+        run: &RunId,
+        task: &[u8],
+        traceparent: Option<&str>,
+    ) -> Result<u64, WriteError> {
+        let headers = Headers::new().with_number(headers::RECORDED, 1);
+        self.submit_with(headers, queue, run, task, traceparent).await
+    }
+
+    async fn submit_with(
+        &self,
+        mut headers: Headers,
+        queue: &QueueName,
+        run: &RunId,
+        task: &[u8],
+        traceparent: Option<&str>,
+    ) -> Result<u64, WriteError> {
         if let Some(traceparent) = traceparent {
             headers = headers.with(headers::TRACEPARENT, traceparent)?;
         }

@@ -24,6 +24,11 @@ pub(crate) fn saw(point: impl FnOnce() -> String) {
     }
 }
 
+/// A step has been done that is no write to the server and yet cannot be undone: a target was asked, say.
+pub fn passed(point: &'static str) {
+    saw(|| point.to_owned());
+}
+
 /// The point after a write to a subject. `is_creation`: over nothing.
 pub(crate) fn point_of(names: &Names, subject: &str, is_creation: bool) -> String {
     let tokens: Vec<&str> = subject.split('.').collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use harness::{Fleet, PlainClient, eventually, within};
 use serde_json::json;
 use shared::{
+    limits::{CANCEL_LOOK_AGAIN, CLOCK_OFFSET_MAX},
     run_record::{Reason, RunRecord},
     run_state::RunState,
 };
@@ -106,10 +107,17 @@ async fn a_request_that_its_worker_never_heard_is_found_at_the_next_renewal() {
     let fleet = Fleet::start().await;
     fleet.apply("targets: {target: {http: TARGET}}\nqueues: {default: {ack_wait: 4s}}");
     let mut client = PlainClient::connect(&fleet.nats.url()).await;
-    let request = json!({"run": "reindex.1", "reason": "by_operator", "by": "spec", "at": fleet.now()});
+    let asked_at = fleet.now();
+    let request = json!({"run": "reindex.1", "reason": "by_operator", "by": "spec", "at": asked_at});
     let answer = client.request("cronfleet.control.cancel.reindex.1", request.to_string().as_bytes()).await;
     assert!(answer.payload.contains("cronfleet_CONTROL"), "{}", answer.payload);
-    // Only now does a worker begin to listen.
+    // Only now does a worker begin to listen, too late to ask for what was said a moment ago.
+    let moment = CANCEL_LOOK_AGAIN + CLOCK_OFFSET_MAX;
+    eventually("the request is older than that", async || match (fleet.now() - asked_at).to_std() {
+        Ok(age) if age > moment => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
     let _worker = fleet.worker(&[]);
     fleet.submit_until_called("reindex.1", &json!({"target_service": "target", "action": "hang"})).await;
     let record = fleet.end_of("reindex.1").await;

@@ -80,6 +80,11 @@ async fn a_worker_that_stood_still_while_its_run_was_taken_over_cannot_write_its
     let first = fleet.worker(&[]);
     let task = json!({"target_service": "target", "action": "slow", "parameters": {"ms": 2500}});
     fleet.submit_until_called("zombie.1", &task).await;
+    eventually("its claim", async || match fleet.record("zombie.1").await {
+        Some(record) if record.status == RunState::Running => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
     first.pause();
     let _second = fleet.worker(&[]);
     let record = fleet.end_of("zombie.1").await;

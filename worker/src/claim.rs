@@ -8,18 +8,16 @@ use shared::{
     Timestamp,
     limits::{MEMBER_GONE, MEMBER_HEARTBEAT},
     names::MemberId,
+    queue::QueueSettings,
     run_record::{ErrorKind, Reason, RunError, RunRecord},
     run_state::{RunEvent, RunState},
     task::{Delivery as DeliveryMode, Task},
 };
 use streams::{
-    ReadError, Streams, WriteError,
-    bucket::Stored,
-    delivery::Delivery,
-    ledger::{Creation, Update},
+    ReadError, Streams, WriteError, bucket::Stored, delivery::Delivery, ledger::Update, lookups::Lookups,
 };
 
-use crate::{identify::Identified, member::Status, running::Running};
+use crate::{identify::Identified, member::Status, running::Running, unclaimed::is_untouched};
 
 /// A retry that comes this much early is not worth handing back.
 const EARLY_BY_MAX: TimeDelta = TimeDelta::milliseconds(100);
@@ -33,6 +31,9 @@ const CLAIMS_MAX: u32 = 5;
 pub(crate) enum Claim {
     /// The attempt is ours. The revision is its fence.
     Ours(Box<Stored<RunRecord>>),
+    /// Nobody else can have it: it may be begun without a claim. The record as a claim would make it; nothing of that is
+    /// written. The revision is what its end is written over (0: over nothing), and its fence.
+    Unclaimed(Box<Stored<RunRecord>>),
     /// The run has ended; nothing is to be done but the ack. A failed one may still lack its dead letter.
     Ended(Box<RunRecord>),
     /// Not now: hand it back for this long.
@@ -71,17 +72,16 @@ fn judge(found: &RunRecord, wanted: &RunRecord, now: Timestamp) -> Finding {
     }
 }
 
-/// Whether a run waits in this queue and no worker has begun it before.
-fn is_untouched(found: &RunRecord, wanted: &RunRecord) -> bool {
-    found.status == RunState::Pending && found.started_at.is_none() && found.queue == wanted.queue
-}
-
 /// Claims runs for one worker.
 pub(crate) struct Claimer<'a> {
     pub(crate) streams: &'a Streams,
     pub(crate) running: &'a Running,
     pub(crate) status: &'a Status,
     pub(crate) ack_wait: Duration,
+    /// The settings of the run's queue.
+    pub(crate) settings: QueueSettings,
+    /// Reads of the ledger that share their requests, if what any server says of it is its leader's word.
+    pub(crate) lookups: Option<&'a Lookups>,
 }
 
 impl Claimer<'_> {
@@ -93,6 +93,10 @@ impl Claimer<'_> {
     ) -> Result<Claim, ClaimError> {
         let mut known = match run.revision {
             _ if delivery.deliveries != 1 => None,
+            _ if self.may_be_unclaimed(run, delivery) => match self.exclusive(run, delivery).await? {
+                Some((record, revision)) => return Ok(self.unclaimed(&record, revision)),
+                None => None,
+            },
             // A first delivery of a planner's message: the record is known, and one write is enough.
             Some(revision) => Some((Cow::Borrowed(&run.record), revision)),
             None => self.waiting(run).await,
@@ -130,7 +134,14 @@ impl Claimer<'_> {
     /// Reads the record from the leader and says what it means for this delivery.
     async fn find(&self, run: &Identified, delivery: &Arc<Delivery>) -> Result<Next, ClaimError> {
         match self.streams.ledger().get(&run.record.id).await {
-            Ok(None) => Ok(Next::Start(Box::new(run.record.clone()), 0)),
+            Ok(None) => {
+                let value = run.record.clone();
+                let nothing = Stored { value, revision: 0, stored_at: run.record.created_at };
+                match self.lost_unclaimed(&nothing, run, delivery).await? {
+                    Some(next) => Ok(next),
+                    None => Ok(Next::Start(Box::new(nothing.value), 0)),
+                }
+            }
             Ok(Some(found)) => self.look_at(found, run, delivery).await,
             // A stranger's writing in the place of the record. The task was acknowledged and must come to an end, so
             // it begins anew over that; the history keeps what was there.
@@ -150,22 +161,18 @@ impl Claimer<'_> {
         revision: u64,
     ) -> Result<Option<Stored<RunRecord>>, ClaimError> {
         let now = self.streams.clock().now();
-        let Ok(mut started) = record.apply(RunEvent::Started, now) else { return Ok(None) };
-        started.worker = Some(self.status.id().clone());
-        let stored_at = now;
-        let revision = if revision == 0 {
-            match self.streams.ledger().create(&started).await? {
-                Creation::Created(revision) => revision,
-                Creation::Exists(_) => return Ok(None),
-            }
-        } else {
-            match self.streams.ledger().update(&started, revision).await? {
-                Update::Stored(revision) => revision,
-                Update::Stale => return Ok(None),
-            }
+        let Some(mut started) = self.started(record, now) else { return Ok(None) };
+        let Update::Stored(revision) = self.streams.ledger().write(&started, revision).await? else {
+            return Ok(None);
         };
         started.fence = Some(revision);
-        Ok(Some(Stored { value: started, revision, stored_at }))
+        Ok(Some(Stored { value: started, revision, stored_at: now }))
+    }
+
+    /// The record of an attempt that begins here; none if the run cannot begin.
+    pub(crate) fn started(&self, record: &RunRecord, now: Timestamp) -> Option<RunRecord> {
+        let started = record.apply(RunEvent::Started, now).ok()?;
+        Some(RunRecord { worker: Some(self.status.id().clone()), ..started })
     }
 
     async fn look_at(
@@ -176,10 +183,15 @@ impl Claimer<'_> {
     ) -> Result<Next, ClaimError> {
         let now = self.streams.clock().now();
         match judge(&found.value, &run.record, now) {
-            Finding::Start => match self.end_if_cancelled(&found, now).await? {
-                Some(next) => Ok(next),
-                None => Ok(Next::Start(Box::new(found.value), found.revision)),
-            },
+            Finding::Start => {
+                if let Some(next) = self.lost_unclaimed(&found, run, delivery).await? {
+                    return Ok(next);
+                }
+                match self.end_if_cancelled(&found, now).await? {
+                    Some(next) => Ok(next),
+                    None => Ok(Next::Start(Box::new(found.value), found.revision)),
+                }
+            }
             Finding::Ended => Ok(Next::Say(Claim::Ended(Box::new(found.value)))),
             Finding::Superfluous => Ok(Next::Say(Claim::Superfluous)),
             Finding::NotNow(wait) => Ok(Next::Say(Claim::NotNow(wait))),
@@ -187,7 +199,8 @@ impl Claimer<'_> {
                 if self.running.adopt(&run.record.id, delivery) {
                     return Ok(Next::Say(Claim::UnderWayHere));
                 }
-                if !self.running.has_begun(found.revision) {
+                // A late claim is made by an attempt that has begun; it says its fence.
+                if found.value.fence.is_none() && !self.running.has_begun(found.revision) {
                     // Our claim, whose answer was lost: the attempt is ours and was never begun.
                     let fence = Some(found.revision);
                     let value = RunRecord { fence, ..found.value };
@@ -236,7 +249,7 @@ impl Claimer<'_> {
     /// Ends a run whose end was asked for, and which nobody is at: its worker died, was drained, or failed at it before
     /// it heard. Nothing if nobody asked. Only runs that were delivered or begun before are looked at, so that the first
     /// claim of a run stays one write: what waits is cancelled in the ledger, over the revision that claim needs.
-    async fn end_if_cancelled(
+    pub(crate) async fn end_if_cancelled(
         &self,
         found: &Stored<RunRecord>,
         now: Timestamp,
@@ -244,9 +257,9 @@ impl Claimer<'_> {
         let Some(request) = self.streams.cancel_asked(&found.value).await? else { return Ok(None) };
         let Ok(cancelled) = request.end(&found.value, now) else { return Ok(None) };
         let was_running = found.value.status == RunState::Running;
-        let fence = if was_running { Some(found.revision) } else { found.value.fence };
+        let fence = if was_running { fence_of(found) } else { found.value.fence };
         let cancelled = RunRecord { fence, ..cancelled };
-        Ok(Some(match self.streams.ledger().update(&cancelled, found.revision).await? {
+        Ok(Some(match self.streams.ledger().write(&cancelled, found.revision).await? {
             Update::Stored(_) => {
                 tracing::info!(run.id = %cancelled.id, by = request.by, "`{}` was cancelled before it was begun again", cancelled.id);
                 Next::Say(Claim::Ended(Box::new(cancelled)))
@@ -271,7 +284,7 @@ impl Claimer<'_> {
         let Ok(next) = record.apply(event, now) else { return Ok(Next::LookAgain) };
         let worker = record.worker.as_ref().map_or("?", |worker| worker.as_str());
         let words = format!("attempt {} was lost with worker {worker}, which is silent", record.attempt);
-        let next = RunRecord { fence: Some(found.revision), ..next }
+        let next = RunRecord { fence: fence_of(&found), ..next }
             .because(Reason::Lost)
             .with_error(RunError::new(ErrorKind::Lost, words));
         match self.streams.ledger().update(&next, found.revision).await? {
@@ -282,7 +295,7 @@ impl Claimer<'_> {
     }
 }
 
-enum Next {
+pub(crate) enum Next {
     Start(Box<RunRecord>, u64),
     Say(Claim),
     LookAgain,
@@ -295,6 +308,11 @@ pub(crate) enum ClaimError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+/// The fence of a running attempt: what it says itself, if it was claimed late; otherwise the revision of its claim.
+fn fence_of(running: &Stored<RunRecord>) -> Option<u64> {
+    running.value.fence.or(Some(running.revision))
 }
 
 fn ends_when_lost(record: &RunRecord, task: &Task) -> bool {
@@ -338,18 +356,6 @@ mod tests {
             (elsewhere, Finding::Superfluous),
         ] {
             assert_eq!(judge(&found, &pending(), at("02:02:00")), expected, "{found:?}");
-        }
-    }
-
-    #[test]
-    fn only_what_waits_and_was_never_begun_is_claimed_without_asking_the_leader() {
-        let given_back = running().apply(RunEvent::Interrupted, at("02:01:00")).expect("given back");
-        let ended = running().apply(RunEvent::Succeeded, at("02:01:00")).expect("ends");
-        let elsewhere = RunRecord { queue: "other".parse().expect("queue"), ..pending() };
-        for (found, expected) in
-            [(pending(), true), (given_back, false), (running(), false), (ended, false), (elsewhere, false)]
-        {
-            assert_eq!(is_untouched(&found, &pending()), expected, "{found:?}");
         }
     }
 

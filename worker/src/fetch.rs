@@ -121,7 +121,8 @@ impl Fetch {
         }
         // What came and was not looked at goes back at once; nothing of it was spent.
         let unread = queue.close().await;
-        join_all(unread.iter().map(|delivery| delivery.hand_back(Duration::ZERO))).await;
+        join_all(unread.iter().map(|delivery| self.server.give_back(delivery, &self.queue, Duration::ZERO)))
+            .await;
     }
 }
 

@@ -9,9 +9,12 @@
 //! | `fetch.rs` | asks for exactly as many runs as there are free places |
 //! | `identify.rs` | reads a delivery: which run, which task (pure) |
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
+//! | `unclaimed.rs` | which runs are begun without a claim, and what a lost one of those means (pure) |
+//! | `exclusive.rs` | finds out that nobody else can have a run; what is handed back or lost of those |
+//! | `late.rs` | the claim of such a run that takes longer, and its end |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
-//! | `executors/` | http, message, local |
+//! | `executors/` | http, message, local, and handlers in this process |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
@@ -19,14 +22,18 @@ pub mod executors;
 
 mod cancel;
 mod claim;
+mod exclusive;
 mod fetch;
 mod hold;
 mod identify;
+mod late;
 mod member;
+mod queues;
 mod running;
 mod serve;
 mod spans;
 mod targets;
+mod unclaimed;
 mod upstream;
 mod verdict;
 
@@ -38,7 +45,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    executors::{Executors, http::HttpSetupError, local::LocalSettings},
+    executors::{Executors, http::HttpSetupError, in_process::InProcess, local::LocalSettings},
     member::Status,
     running::Running,
     serve::Server,
@@ -111,6 +118,12 @@ impl Worker {
         Ok(Self { status, settings, streams, executors })
     }
 
+    /// The same worker with handlers of its own: what has one is executed in this process.
+    #[must_use]
+    pub fn with_handlers(self, handlers: InProcess) -> Self {
+        Self { executors: self.executors.with_handlers(handlers), ..self }
+    }
+
     /// The id it has among the members.
     pub fn id(&self) -> &MemberId {
         self.status.id()
@@ -120,17 +133,22 @@ impl Worker {
     pub async fn run(self, stop: Stop) -> Result<(), WorkerError> {
         let running = Running::default();
         let targets = Targets::load(&self.streams).await?;
+        let is_on_one_server = self.streams.ledger().is_on_one_server().await?;
+        let lookups = is_on_one_server.then(|| self.streams.lookups());
         let server = Server::new(
             self.streams.clone(),
             self.executors.clone(),
             targets.clone(),
             running.clone(),
             Arc::clone(&self.status),
+            lookups,
         );
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
-        helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), closing.clone()));
+        let requests = cancel::subscribe(&self.streams).await;
+        cancel::catch_up(&self.streams, &running).await?;
+        helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), requests, closing.clone()));
         helpers.spawn(member::beat(
             self.streams.clone(),
             Arc::clone(&self.status),

@@ -1,7 +1,7 @@
 //! The runs this worker executes now.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -60,11 +60,19 @@ struct Entry {
     cancel: watch::Sender<Option<CancelRequest>>,
 }
 
+impl Entry {
+    fn new(attempt: u32, delivery: &Arc<Delivery>) -> Self {
+        let (cancel, _) = watch::channel(None);
+        Self { attempt, delivery: Arc::clone(delivery), cancel }
+    }
+}
+
 /// A run's place in the table; given up when it is dropped, whatever ended the attempt.
 pub(crate) struct Place {
     running: Running,
     run: RunId,
-    fence: u64,
+    /// None: begun without a claim.
+    fence: Option<u64>,
 }
 
 impl Running {
@@ -90,16 +98,36 @@ impl Running {
         if !begun.fences.insert(fence) {
             return None;
         }
-        let (cancel, _) = watch::channel(None);
-        self.lock().insert(run.clone(), Entry { attempt, delivery: Arc::clone(delivery), cancel });
+        self.lock().insert(run.clone(), Entry::new(attempt, delivery));
         // Whoever sees the claim as begun finds its entry.
         drop(begun);
-        // Looked up only now: a request that comes later finds the entry.
+        Some(self.place(run, Some(fence)))
+    }
+
+    /// Enters a run that is begun without a claim; nothing if it is under way here, which then answers to this delivery.
+    pub(crate) fn enter_unclaimed(
+        &self,
+        run: &RunId,
+        attempt: u32,
+        delivery: &Arc<Delivery>,
+    ) -> Option<Place> {
+        match self.lock().entry(run.clone()) {
+            hash_map::Entry::Occupied(mut under_way) => {
+                under_way.get_mut().delivery = Arc::clone(delivery);
+                return None;
+            }
+            hash_map::Entry::Vacant(free) => free.insert(Entry::new(attempt, delivery)),
+        };
+        Some(self.place(run, None))
+    }
+
+    fn place(&self, run: &RunId, fence: Option<u64>) -> Place {
+        // Looked up after the entry was made: a request that comes later finds that.
         let request = self.lock_cancelled().requests.get(run).cloned();
         if let Some(request) = request {
             self.stop(request);
         }
-        Some(Place { running: self.clone(), run: run.clone(), fence })
+        Place { running: self.clone(), run: run.clone(), fence }
     }
 
     fn lock_cancelled(&self) -> std::sync::MutexGuard<'_, Cancelled> {
@@ -152,8 +180,9 @@ impl Running {
 impl Place {
     /// The attempt is over: its end is in the ledger, or is not for us to write.
     pub(crate) fn over(&self, recorded: bool, now: Duration) {
+        let Some(fence) = self.fence else { return };
         let kept = if recorded { RECORDED_KEPT } else { LOST_KEPT };
-        self.running.begun().over.insert((now + kept, self.fence));
+        self.running.begun().over.insert((now + kept, fence));
     }
 
     /// The newest delivery of the run: the one whose answers count.

@@ -3,6 +3,8 @@
 //! Record first, answer second. A crash between the two delivers the run again, which finds it ended and is
 //! acknowledged; the other order would lose the result for good.
 
+mod intake;
+
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
@@ -19,17 +21,20 @@ use streams::{
     dead::DeadLetter,
     delivery::Delivery,
     ledger::{Creation, Update},
+    lookups::Lookups,
     names::Origin,
+    witness,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cancel,
-    claim::{Claim, Claimer},
+    claim::Claim,
     executors::{Attempt, Executors, Failure},
     hold,
-    identify::{Identified, Parts, Unreadable, identify},
+    identify::{Identified, Unreadable},
+    late::Basis,
     member::Status,
     running::{Place, Running},
     spans::AttemptSpan,
@@ -47,6 +52,8 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Ends that are recorded and answered at once. More would be no faster: the server takes them one after another, and runs
 /// that wait to begin would stand behind them.
 const SETTLED_AT_ONCE_MAX: usize = 64;
+/// The same of attempts that were begun without a claim: those that wait to begin need no write, so nothing stands behind these.
+const UNCLAIMED_SETTLED_AT_ONCE_MAX: usize = 256;
 /// Bytes of an unreadable message kept in its dead letter.
 const RAW_BYTES_MAX: usize = 64 * 1024;
 
@@ -62,8 +69,12 @@ struct Inner {
     targets: Targets,
     running: Running,
     status: Arc<Status>,
+    /// If the ledger lies on one server: reads of it that share their requests.
+    lookups: Option<Lookups>,
     /// Places for those that record their end.
     settling: Semaphore,
+    /// Places for those that were begun without a claim.
+    settling_unclaimed: Semaphore,
 }
 
 impl Server {
@@ -73,9 +84,13 @@ impl Server {
         targets: Targets,
         running: Running,
         status: Arc<Status>,
+        lookups: Option<Lookups>,
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
-        Self { inner: Arc::new(Inner { streams, executors, targets, running, status, settling }) }
+        let settling_unclaimed = Semaphore::new(UNCLAIMED_SETTLED_AT_ONCE_MAX);
+        let inner =
+            Inner { streams, executors, targets, running, status, lookups, settling, settling_unclaimed };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Takes one delivery all its way.
@@ -87,21 +102,13 @@ impl Server {
         abort: CancellationToken,
     ) {
         let inner = &self.inner;
-        let parts = Parts {
-            origin: delivery.origin,
-            tokens: (&delivery.tokens.0, &delivery.tokens.1),
-            run_header: delivery.run_header.as_deref(),
-            revision: delivery.revision,
-            traceparent: delivery.traceparent.as_deref(),
-            payload: &delivery.payload,
-        };
-        let result = match identify(&parts, &queue, inner.streams.clock().now()) {
+        let result = match inner.identify(&delivery, &queue) {
             Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
             Err(unreadable) => Box::pin(inner.reject(unreadable, &delivery, &queue)).await,
         };
         if let Err(error) = result {
             tracing::warn!(subject = delivery.subject, %error, "`{}` goes back to its queue: {error}", delivery.subject);
-            let _ = delivery.hand_back(TRY_AGAIN).await;
+            Box::pin(self.give_back(&delivery, &queue, TRY_AGAIN)).await;
         }
     }
 }
@@ -109,8 +116,10 @@ impl Server {
 /// An attempt that is under way: whose it is, and what it answers to.
 struct UnderWay<'a> {
     run: &'a Identified,
-    /// The record as it was claimed; its revision is the fence.
+    /// The record as it was claimed, or would have been; its revision is the fence.
     claimed: &'a Stored<RunRecord>,
+    /// What its end is written over.
+    basis: Basis,
     place: &'a Place,
     delivery: &'a Arc<Delivery>,
     ack_wait: Duration,
@@ -133,9 +142,8 @@ impl Inner {
         ack_wait: Duration,
         abort: &CancellationToken,
     ) -> Served {
-        let ledger =
-            Claimer { streams: &self.streams, running: &self.running, status: &self.status, ack_wait };
-        match ledger.claim(run, delivery).await? {
+        let claim = self.claimer(&run.record.queue, ack_wait).claim(run, delivery).await?;
+        match claim {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
                 let now = self.streams.clock().elapsed();
@@ -144,9 +152,19 @@ impl Inner {
                     self.running.adopt(&record.id, delivery);
                     return Ok(());
                 };
-                let span = AttemptSpan::begin(run.trace, &claimed.value);
-                let claimed = &claimed;
-                self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, span }).await;
+                let (span, basis) = (AttemptSpan::begin(run.trace, record), Basis::claimed(fence));
+                let (claimed, place) = (&claimed, &place);
+                self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, span }).await;
+            }
+            Claim::Unclaimed(begun) => {
+                let (record, basis) = (&begun.value, Basis::unclaimed(begun.revision));
+                // Otherwise it is under way here, and has taken this delivery over.
+                if let Some(place) = self.running.enter_unclaimed(&record.id, record.attempt, delivery) {
+                    let span = AttemptSpan::begin(run.trace, record);
+                    let (claimed, place) = (&begun, &place);
+                    self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, span })
+                        .await;
+                }
             }
             // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
             // was acknowledged: it is not dropped without a word, it goes among the dead letters with a record of its own.
@@ -188,10 +206,10 @@ impl Inner {
             return self.settle(&under_way, ending).await;
         }
         under_way.place.over(false, self.streams.clock().elapsed());
-        under_way.span.end(Some("the hold was lost"));
+        under_way.span.end(Some("the run was lost"));
         tracing::warn!(
             run.id = %record.id, attempt = record.attempt,
-            "Attempt {} of `{}` was stopped: its hold could not be renewed; another worker takes it over",
+            "Attempt {} of `{}` was stopped: its hold could not be renewed, or it was taken over",
             record.attempt, record.id
         );
     }
@@ -208,12 +226,15 @@ impl Inner {
             clock.sleep(under_way.run.task.timeout).await;
         };
         let cut_short = tokio::select! {
+            // What is over at once needs no timers.
+            biased;
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
             request = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value, under_way.ack_wait) => {
                 Some(Ending::Cancelled(request))
             }
+            () = under_way.basis.claim_late(&self.streams, &under_way.claimed.value) => None,
             () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };
         // It is told to stop and must have stopped before anybody else may begin.
@@ -235,6 +256,7 @@ impl Inner {
         let task = &under_way.run.task;
         let record = &under_way.claimed.value;
         let (target, places) = match task.target() {
+            _ if self.executors.is_in_process(task) => (None, None),
             None => (None, None),
             Some(name) => match self.targets.find(&self.streams, name).await {
                 Ok(Some((target, places))) => (Some(target), places),
@@ -269,7 +291,10 @@ impl Inner {
             return Err(Failure::retryable(ErrorKind::Internal, "it was stopped before it began"));
         }
         begun.cancel();
-        self.executors.execute(&attempt, stop).await
+        witness::passed("attempt.begins");
+        let result = self.executors.execute(&attempt, stop).await;
+        witness::passed("attempt.ended");
+        result
     }
 
     /// Records what came of an attempt, over exactly its claim, and then answers the server.
@@ -282,14 +307,20 @@ impl Inner {
                 return;
             }
         };
+        let recording = self.targets.queues.settings(&next.queue).record;
+        if under_way.basis.leaves_no_record(&next, under_way.delivery.origin, recording) {
+            under_way.span.end(None);
+            return self.answer(under_way, &next, answer).await;
+        }
         let next = RunRecord { fence: Some(claim), ..next };
+        let settling = if under_way.basis.is_claimed() { &self.settling } else { &self.settling_unclaimed };
         // A worker that is stopping without a server does not wait for others that try in vain.
         let _permit = tokio::select! {
-            permit = self.settling.acquire() => permit.ok(),
+            permit = settling.acquire() => permit.ok(),
             () = under_way.abort.cancelled() => None,
         };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
-        let recorded = self.record(&next, claim, under_way.abort).await;
+        let recorded = self.record(under_way, &next).await;
         under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
         match recorded {
             Ok(Update::Stored(_)) => {}
@@ -317,7 +348,7 @@ impl Inner {
     async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, answer: Answer) {
         let delivery = under_way.place.delivery().unwrap_or_else(|| Arc::clone(under_way.delivery));
         let answered = match answer {
-            Answer::Ack => delivery.ack().await,
+            Answer::Ack => delivery.ack_unheard().await,
             Answer::HandBack(wait) => delivery.hand_back(wait).await,
             Answer::Bury => match Box::pin(self.bury(next, Some(&under_way.run.task), &delivery)).await {
                 Ok(()) => delivery.terminate(next.status.as_str()).await,
@@ -336,16 +367,12 @@ impl Inner {
     /// Writes a record over a claim, and goes on trying while the server cannot be reached: the result is kept.
     ///
     /// A worker that is stopping without a server tries once more: the run is then taken over as lost.
-    async fn record(
-        &self,
-        next: &RunRecord,
-        claim: u64,
-        abort: &CancellationToken,
-    ) -> Result<Update, WriteError> {
+    async fn record(&self, under_way: &UnderWay<'_>, next: &RunRecord) -> Result<Update, WriteError> {
+        let UnderWay { claimed, basis, abort, .. } = under_way;
         let clock = self.streams.clock();
         let give_up_at = clock.elapsed() + RECORD_FOR;
         loop {
-            match self.streams.ledger().update(next, claim).await {
+            match basis.write(&self.streams, claimed, next).await {
                 Err(error)
                     if error.is_temporary() && clock.elapsed() < give_up_at && !abort.is_cancelled() =>
                 {

@@ -12,12 +12,16 @@ use streams::{ReadError, Streams, catalog::CatalogChange};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::queues::Queues;
+
 const REWATCH_WAIT: Duration = Duration::from_secs(1);
 
 /// The targets this worker knows. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Targets {
     known: Arc<Mutex<HashMap<TargetName, Known>>>,
+    /// The queues, which the same watch tells of.
+    pub(crate) queues: Queues,
 }
 
 #[derive(Clone)]
@@ -31,8 +35,12 @@ impl Targets {
     /// All targets as they are now.
     pub(crate) async fn load(streams: &Streams) -> Result<Self, ReadError> {
         let targets = Self::default();
-        for (name, target) in streams.catalog().all().await?.targets {
+        let catalog = streams.catalog().all().await?;
+        for (name, target) in catalog.targets {
             targets.note(name, Some(target));
+        }
+        for (name, settings) in catalog.queues {
+            targets.queues.note(name, Some(settings));
         }
         Ok(targets)
     }
@@ -90,8 +98,10 @@ impl Targets {
     async fn watch(&self, streams: &Streams) -> Result<(), ReadError> {
         let mut changes = streams.catalog().watch().await?;
         while let Some(change) = changes.next().await {
-            if let CatalogChange::Target(name, target) = change? {
-                self.note(name, target);
+            match change? {
+                CatalogChange::Target(name, target) => self.note(name, target),
+                CatalogChange::Queue(name, settings) => self.queues.note(name, settings),
+                CatalogChange::Calendar(..) => {}
             }
         }
         Ok(())

@@ -49,7 +49,7 @@ fn due(bench: &Bench, first: Timestamp) -> anyhow::Result<HashMap<String, Timest
 
 /// Submits all of them. One that is not acknowledged ends the scenario: it could be counted neither as lost nor as kept.
 async fn submit(bench: &Bench, due: &HashMap<String, Timestamp>) -> anyhow::Result<()> {
-    let (queue, task) = (&QueueName::default_queue(), &load::task().to_string());
+    let (queue, task) = (&QueueName::default_queue(), &load::task("run").to_string());
     let delayed = &bench.streams.delayed();
     let mut answers = stream::iter(due)
         .map(|(run, at)| async move {

@@ -3,9 +3,14 @@
 pub(crate) mod burst;
 pub(crate) mod delayed;
 pub(crate) mod dispatch;
+pub(crate) mod drain;
 pub(crate) mod failover;
+pub(crate) mod latency;
 pub(crate) mod lateness;
 pub(crate) mod schedules;
+pub(crate) mod submit;
+pub(crate) mod worker_kill;
+pub(crate) mod worker_memory;
 
 use std::time::Duration;
 

@@ -23,6 +23,11 @@ Scenarios:
   delayed    100,000 submissions that wait, due over a minute: how long after its instant a run begins
   schedules  1,000,000 schedules: start, memory and idle CPU of a planner, and how soon a change is in force
   failover   200 slots a second, two planners, one killed or stopped again and again: the longest wait
+  drain      200,000 queued runs that do nothing: runs a second of one worker, against raw messages and acknowledgements
+  submit     200,000 submissions as fast as one client can, against the server's raw rate
+  latency    100 submissions a second: from the publish to the beginning of its handler
+  worker-memory  1,000,000 runs through one worker: its memory in the second tenth and in the last
+  worker-kill    20 kills of a worker under load: how long after it what it was at is begun again
 
 Measure with a release build, on a machine that does nothing else. Each scenario starts a nats-server, planners and workers
 of its own, and removes what it made.

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod backfill;
 pub mod bench;
+pub mod bench_worker;
 pub mod cancel;
 pub mod changes;
 pub mod completion;

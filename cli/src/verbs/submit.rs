@@ -11,6 +11,7 @@ use shared::{
     human_duration::HumanDuration,
     limits::TASK_BYTES_MAX,
     names::{Name, QueueName, RunKey, TargetName},
+    queue::Recording,
     run::RunId,
     task::Task,
 };
@@ -108,6 +109,8 @@ pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
             let submission = Submission { queue: &args.queue, run: &run, not_before, task: &data };
             if not_before.is_some() {
                 check_queue(&streams, &args.queue).await?;
+            } else if args.wait.wait {
+                check_is_recorded(&streams, &args.queue).await?;
             }
             submit(&streams, &submission, args.wait.wait).await?;
         }
@@ -205,6 +208,17 @@ async fn check_queue(streams: &Streams, queue: &QueueName) -> anyhow::Result<()>
         return Ok(());
     }
     Err(unknown("queue", queue.as_str(), queues.keys().map(QueueName::as_str)))
+}
+
+/// Of a run that leaves no record nobody hears the end. One that waited for its instant has a record in any queue.
+async fn check_is_recorded(streams: &Streams, queue: &QueueName) -> anyhow::Result<()> {
+    let settings = streams.catalog().queue(queue).await?.unwrap_or_default();
+    if settings.record == Recording::Failures {
+        bail!(
+            "queue {queue} has `record: failures`: a run that goes well leaves no record to wait for; leave out --wait, or take another --queue"
+        );
+    }
+    Ok(())
 }
 
 /// What is submitted.

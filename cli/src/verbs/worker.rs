@@ -9,7 +9,10 @@ use shared::{
     limits::{DRAIN_DEFAULT, PLACES_DEFAULT, PLACES_MAX},
     names::QueueName,
 };
-use worker::{Stop, Worker, WorkerSettings, executors::local::LocalSettings};
+use worker::{
+    Stop, Worker, WorkerSettings,
+    executors::{in_process::InProcess, local::LocalSettings},
+};
 
 use super::machine::host;
 use crate::{GlobalArgs, exit::Exit, signals};
@@ -56,6 +59,15 @@ pub struct WorkerArgs {
 
 /// Works until it is asked to stop.
 pub async fn run(args: WorkerArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
+    run_with(args, InProcess::default(), global).await
+}
+
+/// As [`run`], with handlers in this process.
+pub async fn run_with(
+    args: WorkerArgs,
+    handlers: InProcess,
+    global: &GlobalArgs,
+) -> anyhow::Result<ExitCode> {
     let local = match &args.commands {
         Some(file) => LocalSettings::from_file(file, guard_command()?).with_context(|| {
             format!("the commands (--commands, CRONFLEET_COMMANDS) in {}", file.display())
@@ -79,7 +91,7 @@ pub async fn run(args: WorkerArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
         "Serving {names}, {places} runs of each at once"
     );
     let settings = WorkerSettings { host: host(), queues, places, drain: args.drain.0, local };
-    let worker = Worker::new(settings, streams.clone())?;
+    let worker = Worker::new(settings, streams.clone())?.with_handlers(handlers);
     // On the pool, not on this thread.
     tokio::spawn(worker.run(Stop { drain: stages.drain, abort: stages.abort })).await??;
     streams.close().await;

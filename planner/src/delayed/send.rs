@@ -160,7 +160,7 @@ impl Sender {
         }
         // To the subject of a plain submission, as the submitter could have done at this instant. Not to those of
         // planned runs: there it would hold the lock of a schedule of the same name.
-        match self.streams.submit(queue, run, &waiting.payload, Some(&trace.to_string())).await {
+        match self.streams.submit_recorded(queue, run, &waiting.payload, Some(&trace.to_string())).await {
             // The subject is the run's own: whatever is there, it is this run.
             Ok(_) | Err(WriteError::Occupied { .. }) => {}
             Err(error @ WriteError::NoStream { .. }) => {

@@ -3,6 +3,7 @@
 
 pub mod health;
 pub mod http;
+pub mod in_process;
 pub mod local;
 pub mod message;
 
@@ -166,6 +167,7 @@ pub struct Executors {
     message: message::MessageExecutor,
     local: local::LocalExecutor,
     health: health::HealthChecks,
+    in_process: in_process::InProcess,
 }
 
 impl Executors {
@@ -177,12 +179,27 @@ impl Executors {
             http,
             message: message::MessageExecutor::new(streams.clone()),
             local: local::LocalExecutor::new(local, streams.clock().clone()),
+            in_process: in_process::InProcess::default(),
         })
+    }
+
+    /// The same with handlers in this process.
+    #[must_use]
+    pub fn with_handlers(self, in_process: in_process::InProcess) -> Self {
+        Self { in_process, ..self }
+    }
+
+    /// Whether a task is executed in this process, so that no target is needed for it.
+    pub fn is_in_process(&self, task: &Task) -> bool {
+        self.in_process.handler_of(task).is_some()
     }
 
     /// The check before an attempt: nothing is sent to the target but the question how it is.
     pub async fn check(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<(), Failure> {
         let Work::Service { target: name, .. } = &attempt.task.work else { return Ok(()) };
+        if self.is_in_process(&attempt.task) {
+            return Ok(());
+        }
         let target = declared(attempt, name)?;
         if let Err(error) = attempt.task.check_target(target) {
             return Err(Failure::permanent(ErrorKind::UnknownTarget, error.to_string()));
@@ -196,6 +213,9 @@ impl Executors {
 
     /// Makes one attempt, after its check. The caller bounds its time and cancels `stop`.
     pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
+        if let Some(handler) = self.in_process.handler_of(&attempt.task) {
+            return handler(attempt.clone(), stop.clone()).await;
+        }
         match &attempt.task.work {
             Work::Command { .. } => self.local.execute(attempt, stop).await,
             Work::Service { target: name, .. } => {

@@ -1,0 +1,97 @@
+//! Queues that keep only failures: a success that comes at once leaves nothing, everything else is recorded as ever.
+
+use std::time::Duration;
+
+use harness::{Fleet, crash::CRASH_AT, eventually, within};
+use serde_json::{Value, json};
+use shared::{run_record::Reason, run_state::RunState};
+
+const FLOOD: &str = "targets: {target: {http: TARGET}}\nqueues: {default: {record: failures, ack_wait: 2s}}";
+
+fn task(action: &str) -> Value {
+    json!({"target_service": "target", "action": action, "retry": {"attempts": 2, "backoff": "100ms"}})
+}
+
+fn slow(ms: u32) -> Value {
+    json!({"target_service": "target", "action": "slow", "parameters": {"ms": ms}})
+}
+
+async fn its_queue_is_empty(fleet: &Fleet) {
+    eventually("an empty queue", async || match fleet.streams.tasks_stored().await {
+        Ok((0, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_success_at_once_leaves_no_record_and_what_is_more_than_that_is_recorded() {
+    let fleet = Fleet::start().await;
+    fleet.apply(FLOOD);
+    let _worker = fleet.worker(&[]);
+    for round in 1..=2 {
+        fleet.submit("quick.1", &task("ok")).await.expect("submitted");
+        its_queue_is_empty(&fleet).await;
+        assert_eq!(fleet.target.calls_of("quick.1").len(), round, "its key is not remembered");
+    }
+    assert_eq!(fleet.record("quick.1").await, None);
+
+    fleet.submit("fails.1", &task("fail")).await.expect("submitted");
+    let failed = fleet.end_of("fails.1").await;
+    assert_eq!((failed.status, failed.reason), (RunState::Failed, Some(Reason::AttemptsExhausted)));
+    fleet.dead_letter(&failed).await;
+    fleet.submit("mends.1", &task("flaky")).await.expect("submitted");
+    assert_eq!(fleet.end_of("mends.1").await.attempt, 2);
+    fleet.submit("longer.1", &slow(1_000)).await.expect("submitted");
+    fleet.end_of("longer.1").await;
+    assert_eq!(fleet.life("longer.1").await, [RunState::Running, RunState::Success]);
+}
+
+#[tokio::test]
+async fn planned_runs_and_those_that_waited_for_their_instant_are_recorded_in_any_queue() {
+    let fleet = Fleet::start().await;
+    fleet.apply(FLOOD);
+    let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());
+    fleet.apply(
+        "schedules: {free: {cron: '0 0 1 1 *', overlap: allow, task: {target_service: target, action: ok}}}",
+    );
+    let planned = fleet.cronfleet(&["trigger", "free"]).trim().to_owned();
+    assert_eq!(fleet.end_of(&planned).await.status, RunState::Success);
+    let data = task("ok").to_string();
+    fleet.cronfleet(&["submit", "waits", "--key", "1", "-d", &data, "--in", "500ms"]);
+    let waited = within(Duration::from_secs(30), "the end of what waited", async || {
+        match fleet.record("waits.1").await {
+            Some(record) if record.status == RunState::Success => Ok(record),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(waited.attempt, 1);
+}
+
+#[tokio::test]
+async fn a_success_whose_worker_died_before_its_ack_runs_again_and_is_recorded() {
+    let fleet = Fleet::start().await;
+    fleet.apply(FLOOD);
+    let died = [(CRASH_AT, "attempt.ended:1".to_owned())];
+    let mut worker = fleet.spawn_with("doomed", &["worker"], &died);
+    fleet.submit("again.1", &task("ok")).await.expect("submitted");
+    worker.ended().await;
+    let _heir = fleet.worker(&[]);
+    let record = fleet.end_of("again.1").await;
+    assert_eq!((record.status, record.attempt), (RunState::Success, 2));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_run_that_leaves_no_record_and_a_claim_for_each_attempt_is_refused_beside_it() {
+    let fleet = Fleet::start().await;
+    fleet.apply(FLOOD);
+    let data = task("ok").to_string();
+    let refused = fleet.try_cronfleet(&["submit", "quick", "-d", &data, "--wait"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("record: failures"), "{said}");
+    let both = fleet.try_apply("queues: {default: {record: failures, claim: each}}");
+    let said = String::from_utf8_lossy(&both.stderr).into_owned();
+    assert!(!both.status.success() && said.contains("leave out one of them"), "{said}");
+}
