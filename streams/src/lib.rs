@@ -24,6 +24,7 @@ mod in_order;
 pub mod leases;
 pub mod ledger;
 pub mod lines;
+pub mod log;
 pub mod members;
 pub mod names;
 pub mod pauses;

@@ -9,7 +9,10 @@ use shared::{
     limits::{DRAIN_DEFAULT, PLACES_DEFAULT, PLACES_MAX},
     names::QueueName,
 };
-use worker::{Stop, Worker, WorkerSettings, executors::local::LocalSettings};
+use worker::{
+    Stop, Worker, WorkerSettings,
+    executors::local::{LocalExecutor, LocalSettings},
+};
 
 use super::machine::host;
 use crate::{GlobalArgs, exit::Exit, signals};
@@ -62,6 +65,9 @@ pub async fn run(args: WorkerArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
         })?,
         None => LocalSettings::default(),
     };
+    for complaint in LocalExecutor::complaints(&local).await {
+        tracing::warn!("{complaint}");
+    }
     let mut queues = args.queues;
     queues.sort();
     queues.dedup();

@@ -27,6 +27,8 @@ use shared::{
 use streams::{Streams, headers};
 use tokio_util::sync::CancellationToken;
 
+use crate::run_log::RunLog;
+
 /// One try at a run: everything an executor needs to know.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -48,6 +50,10 @@ pub struct Attempt {
     pub target: Option<Target>,
     /// W3C trace context to hand on.
     pub traceparent: Option<String>,
+    /// A command that is told to end is ended after this, at most: the attempt must be over before another may begin.
+    pub grace: Duration,
+    /// Where it says what it is at.
+    pub log: RunLog,
 }
 
 /// The end of a run, as a run that follows it is told.
@@ -194,8 +200,15 @@ impl Executors {
         }
     }
 
-    /// Makes one attempt, after its check. The caller bounds its time and cancels `stop`.
+    /// Makes one attempt, after its check, and has stored what it said. The caller bounds its time and cancels `stop`.
     pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
+        let result = self.act(attempt, stop).await;
+        // Before the end is recorded: whoever sees that finds the log whole.
+        attempt.log.end().await;
+        result
+    }
+
+    async fn act(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
         match &attempt.task.work {
             Work::Command { .. } => self.local.execute(attempt, stop).await,
             Work::Service { target: name, .. } => {

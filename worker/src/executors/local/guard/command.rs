@@ -9,14 +9,14 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use shared::{clock::Clock, human_duration::HumanDuration, limits};
+use shared::clock::Clock;
 use tokio::{
     io::AsyncWriteExt as _,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     task::JoinHandle,
 };
 
-use super::{input, tree};
+use super::{Bounds, GuardSettings, StartLimits, input, tree};
 
 /// How much longer than the grace a guard may take before it is ended itself: it kills for a second.
 const OVERTIME: Duration = Duration::from_secs(2);
@@ -29,9 +29,7 @@ const OVERTIME: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct GuardedCommand {
     guard: Vec<OsString>,
-    grace: Duration,
-    program: OsString,
-    args: Vec<OsString>,
+    settings: GuardSettings,
     input: Vec<u8>,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
@@ -44,9 +42,7 @@ impl GuardedCommand {
     pub fn new(guard: &[OsString], program: impl Into<OsString>) -> Self {
         Self {
             guard: guard.to_vec(),
-            grace: limits::KILL_GRACE,
-            program: program.into(),
-            args: Vec::new(),
+            settings: GuardSettings::of(program),
             input: Vec::new(),
             environment: Vec::new(),
             directory: None,
@@ -58,7 +54,7 @@ impl GuardedCommand {
     /// With more arguments.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
+        self.settings.args.extend(args.into_iter().map(Into::into));
         self
     }
 
@@ -89,7 +85,14 @@ impl GuardedCommand {
     /// With this time between being asked to end and being ended.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.settings.grace = grace;
+        self
+    }
+
+    /// With limits; without a guard they cannot be kept.
+    #[must_use]
+    pub fn limits(mut self, bounds: Bounds, limits: StartLimits) -> Self {
+        (self.settings.bounds, self.settings.limits) = (bounds, limits);
         self
     }
 
@@ -103,7 +106,7 @@ impl GuardedCommand {
 
     /// Starts it. Under a guard, a program that cannot be started shows as the guard's exit code.
     pub fn spawn(self) -> io::Result<Guarded> {
-        let is_direct = self.guard.is_empty();
+        let (is_direct, grace) = (self.guard.is_empty(), self.settings.grace);
         let mut words = self.words().into_iter();
         let mut command = Command::new(words.next().unwrap_or_default());
         command
@@ -121,17 +124,18 @@ impl GuardedCommand {
         let mut child = command.spawn()?;
         let lifeline = child.stdin.take().map(|pipe| Lifeline::hold(pipe, self.input, is_direct));
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Guarded { child, lifeline, group, grace: self.grace, is_direct })
+        Ok(Guarded { child, lifeline, group, grace, is_direct })
     }
 
     /// All words of the process that is started.
     fn words(&self) -> Vec<OsString> {
         let mut words = self.guard.clone();
-        if !words.is_empty() {
-            words.extend(["--grace".into(), HumanDuration(self.grace).to_string().into(), "--".into()]);
+        if words.is_empty() {
+            words.push(self.settings.program.clone());
+            words.extend(self.settings.args.iter().cloned());
+        } else {
+            words.extend(self.settings.to_args());
         }
-        words.push(self.program.clone());
-        words.extend(self.args.iter().cloned());
         words
     }
 }
