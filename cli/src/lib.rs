@@ -102,6 +102,7 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Submit(args) => verbs::submit::run(args, global).await,
         Verb::Cancel(args) => verbs::cancel::run(args, global).await,
         Verb::Tail(args) => verbs::tail::run(args, global).await,
+        Verb::Logs(args) => verbs::logs::run(args, global).await,
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,
         Verb::Bench(args) => verbs::bench::run(args, global).await,
