@@ -79,6 +79,9 @@ pub struct LogBatch {
     pub lines: Vec<LogLine>,
 }
 
+/// What every line holds that says progress.
+const WORD: &[u8] = b"\"progress\"";
+
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -95,7 +98,8 @@ impl Progress {
     pub fn said_in(line: &[u8]) -> Option<Self> {
         let line = line.trim_ascii();
         // Most lines are none: no JSON is read for those.
-        if line.first() != Some(&b'{') || line.len() > limits::LOG_LINE_BYTES_MAX {
+        let may_be = line.first() == Some(&b'{') && line.len() <= limits::LOG_LINE_BYTES_MAX;
+        if !may_be || !line.windows(WORD.len()).any(|window| window == WORD) {
             return None;
         }
         let Value::Object(fields) = serde_json::from_slice(line).ok()? else { return None };

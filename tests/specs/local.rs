@@ -89,6 +89,8 @@ async fn a_cancelled_command_that_ignores_being_told_to_stop_is_gone_with_its_tr
     let run = stubborn.fleet.end_of("stubborn.1").await;
     assert_eq!((run.status, run.reason), (RunState::Cancelled, Some(Reason::ByOperator)));
     assert!(pids.into_iter().all(is_gone));
+    let log = stubborn.fleet.cronfleet(&["logs", "stubborn.1"]);
+    assert!(log.contains("command stubborn is told to end, and killed if it has not after"), "{log}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Fleet, Process, crash, eventually, scripts::Scripts, within};
+use harness::{Fleet, PlainClient, Process, crash, eventually, scripts::Scripts, within};
 use serde_json::{Value, json};
 use shared::run_state::RunState;
 
@@ -103,7 +103,7 @@ async fn killed_after_it_wrote_lines_a_worker_leaves_them_and_the_run_goes_on_at
 #[tokio::test]
 async fn a_flood_is_bounded_hurts_nobody_and_its_last_line_says_what_is_missing() {
     let fleet = Fleet::start().await;
-    let flood = "yes 'what it says again and again' | head -c 300000000; yes on the other | head -c 20000000 >&2\necho '{\"done\": true}'";
+    let flood = "yes 'what it says again and again' | head -c 300000000; yes on the other | head -c 20000000 >&2\necho; echo '{\"done\": true}'";
     let file = Scripts::of(&fleet).with("flood", flood, "").with("quiet", "echo heard", "").file();
     let worker = fleet.worker(&["--commands", &file]);
     submit(&fleet, "flood.1", &["flood"]).await;
@@ -303,4 +303,33 @@ async fn a_server_that_is_away_holds_up_no_command_and_what_was_said_meanwhile_i
     let log = log_of(&fleet, "talk.1");
     assert_eq!(texts(&log)[..2], ["before", "meanwhile"]);
     assert!(texts(&log).last().expect("a line").contains("are left out"), "{:?}", log.last());
+}
+
+#[tokio::test]
+async fn a_fleet_that_has_no_stream_for_logs_yet_runs_its_commands_and_is_told_what_to_do() {
+    let fleet = Fleet::start().await;
+    let mut operator = PlainClient::connect(&fleet.nats.url()).await;
+    let deleted = operator.request("$JS.API.STREAM.DELETE.cronfleet_LOG", b"").await;
+    assert!(deleted.payload.contains("\"success\":true"), "{}", deleted.payload);
+    let worker =
+        fleet.worker(&["--commands", &Scripts::of(&fleet).with("talk", "echo '{\"n\": 1}'", "").file()]);
+    submit(&fleet, "talk.1", &["talk"]).await;
+    let run = fleet.end_of("talk.1").await;
+    assert_eq!((run.status, run.output, run.attempt), (RunState::Success, Some(json!({"n": 1})), 1));
+    eventually("the worker says it", async || {
+        let said = worker.said();
+        if said.contains("the stream for it is missing; run `cronfleet init`") { Ok(()) } else { Err(said) }
+    })
+    .await;
+    fleet.cronfleet(&["describe", "run", "talk.1"]);
+    for verb in [&["logs", "talk.1"][..], &["doctor"]] {
+        let output = fleet.try_cronfleet(verb);
+        let said =
+            [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("cronfleet_LOG") && said.contains("cronfleet init"), "{said}");
+    }
+    fleet.cronfleet(&["init"]);
+    submit(&fleet, "talk.2", &["talk"]).await;
+    says(&fleet, "talk.2", "{\"n\": 1}").await;
 }

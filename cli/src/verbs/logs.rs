@@ -1,6 +1,6 @@
 //! `logs`: what a run said, and says.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
@@ -61,7 +61,8 @@ pub struct LogsArgs {
 /// Shows a log.
 pub async fn run(args: LogsArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let streams = global.connect().await?;
-    let mut shown = Shown { output: global.output(), attempt: args.attempt, latest: None, lines: 0 };
+    let mut shown =
+        Shown { output: global.output(), attempt: args.attempt, latest: BTreeMap::new(), lines: 0 };
     let mut log = streams.log_of(&args.id);
     if args.follow {
         follow(&streams, &args.id, &mut log, &mut shown).await?;
@@ -130,8 +131,8 @@ async fn all_that_is_new(log: &mut LogReader, has_ended: bool) -> Result<(Vec<Lo
 struct Shown {
     output: Output,
     attempt: Option<u32>,
-    /// Fence and number of the last line.
-    latest: Option<(u64, u64)>,
+    /// The number of the last line of each attempt, by its fence.
+    latest: BTreeMap<u64, u64>,
     lines: u64,
 }
 
@@ -150,8 +151,7 @@ impl Shown {
             return Ok(());
         }
         for said in &batch.lines {
-            let before = self.latest.filter(|(fence, _)| *fence == batch.fence).map_or(0, |(_, n)| n);
-            self.latest = Some((batch.fence, said.n));
+            let before = self.latest.insert(batch.fence, said.n).unwrap_or(0);
             self.lines += 1;
             match self.output.format {
                 Format::Table => {

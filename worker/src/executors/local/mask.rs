@@ -110,23 +110,30 @@ impl Masker {
         masked
     }
 
-    /// A line without what stands behind the name of a header that carries credentials: up to the closing quote if it is
+    /// A line without what stands behind the names of headers that carry credentials: up to the closing quote if it is
     /// quoted, as in JSON, else to its end.
     fn without_credentials(line: Vec<u8>) -> Vec<u8> {
         let lower = line.to_ascii_lowercase();
+        let (mut masked, mut place) = (Vec::new(), 0);
+        // Not by recursion: how many there are is up to the command.
+        for value in values_behind(&lower) {
+            if value < place {
+                continue;
+            }
+            let end = match line[value] {
+                quote @ (b'"' | b'\'') => closing(&line, value + 1, quote),
+                _ => line.len(),
+            };
+            let begin = if end < line.len() { value + 1 } else { value };
+            masked.extend_from_slice(&line[place..begin]);
+            masked.extend_from_slice(MASK.as_bytes());
+            place = end;
+        }
         // Most lines have none.
-        let Some(value) = HEADERS.iter().filter_map(|header| value_behind(&lower, header.as_bytes())).min()
-        else {
+        if place == 0 {
             return line;
-        };
-        let end = match line[value] {
-            quote @ (b'"' | b'\'') => closing(&line, value + 1, quote),
-            _ => line.len(),
-        };
-        let begin = if end < line.len() { value + 1 } else { value };
-        let mut masked = line[..begin].to_vec();
-        masked.extend_from_slice(MASK.as_bytes());
-        masked.extend(Self::without_credentials(line[end..].to_vec()));
+        }
+        masked.extend_from_slice(&line[place..]);
         masked
     }
 }
@@ -135,19 +142,28 @@ fn ends_with(name: &str, header: &str) -> bool {
     name.to_ascii_lowercase().ends_with(header)
 }
 
-/// Where the value begins that stands behind a name and a colon or an equals sign.
-fn value_behind(line: &[u8], name: &[u8]) -> Option<usize> {
-    let found = line.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
-    found.map(|(place, _)| place + name.len()).find_map(|after| {
-        let is_between = |byte: &u8| matches!(byte, b'"' | b'\'' | b'\\' | b' ' | b'\t');
-        let separator = after + line[after..].iter().take_while(|byte| is_between(byte)).count();
-        if !matches!(line.get(separator)?, b':' | b'=') {
-            return None;
-        }
-        let blank = line[separator + 1..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let value = separator + 1 + blank;
-        (value < line.len()).then_some(value)
-    })
+/// Where the values begin that stand behind the names of headers that carry credentials, in their order.
+fn values_behind(line: &[u8]) -> Vec<usize> {
+    let behind = |name: &'static str| {
+        let found =
+            line.windows(name.len()).enumerate().filter(move |(_, window)| *window == name.as_bytes());
+        found.filter_map(move |(place, _)| value_at(line, place + name.len()))
+    };
+    let mut values: Vec<usize> = HEADERS.into_iter().flat_map(behind).collect();
+    values.sort_unstable();
+    values
+}
+
+/// Where the value begins if a name ends here: behind a colon or an equals sign.
+fn value_at(line: &[u8], after: usize) -> Option<usize> {
+    let is_between = |byte: &u8| matches!(byte, b'"' | b'\'' | b'\\' | b' ' | b'\t');
+    let separator = after + line[after..].iter().take_while(|byte| is_between(byte)).count();
+    if !matches!(line.get(separator)?, b':' | b'=') {
+        return None;
+    }
+    let blank = line[separator + 1..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let value = separator + 1 + blank;
+    (value < line.len()).then_some(value)
 }
 
 /// Where a quoted text ends: at its quote, unless a backslash stands before it.
@@ -237,9 +253,13 @@ mod tests {
             ("the authorization failed", "the authorization failed"),
             ("Authorization:", "Authorization:"),
             (r#"{"cookie": "a", "x-api-key": "b"}"#, r#"{"cookie": "***", "x-api-key": "***"}"#),
+            ("Authorization: cookie=a", "Authorization: ***"),
+            (r#"{\"authorization\": \"Bearer a\"}"#, r#"{\"authorization\": ***"#),
         ] {
             assert_eq!(line(&masker, said), shown);
         }
+        let many = "cookie=\"a\" ".repeat(100_000);
+        assert_eq!(masker.words(&many), "cookie=\"***\" ".repeat(100_000));
     }
 
     #[test]

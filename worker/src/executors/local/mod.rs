@@ -105,7 +105,7 @@ impl LocalExecutor {
         let feed = |from| Feed::new(from, &masker, &attempt.log, &self.clock);
         let stdout = running.take_stdout().map(|pipe| Capture::of(pipe, keep, feed(LogSource::Stdout)));
         let stderr = running.take_stderr().map(|pipe| Capture::of(pipe, keep, feed(LogSource::Stderr)));
-        let ended = self.end_of(name, settings, &mut running, stop).await;
+        let ended = self.end_of(settings, attempt, &mut running, stop).await;
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Err(Failure::retryable(ErrorKind::Internal, format!("command {name} has no outputs")));
         };
@@ -129,11 +129,12 @@ impl LocalExecutor {
     /// Waits until it has ended, or has been made to.
     async fn end_of(
         &self,
-        name: &ActionName,
         settings: &CommandSettings,
+        attempt: &Attempt,
         running: &mut Guarded,
         stop: &CancellationToken,
     ) -> Result<End, Failure> {
+        let name = attempt.task.action();
         let most = settings.limits.time.map(|most| most.0);
         let out_of_time = async {
             match most {
@@ -149,6 +150,8 @@ impl LocalExecutor {
             }),
             () = out_of_time => End::OutOfTime(most.unwrap_or_default()),
         };
+        let grace = HumanDuration(self.grace.min(attempt.grace));
+        attempt.log.line(format!("command {name} is told to end, and killed if it has not after {grace}"));
         if let Err(error) = running.stop(&*self.clock).await {
             tracing::warn!(command = %name, %error, "Command `{name}` did not end although it was killed");
         }
