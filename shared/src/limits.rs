@@ -199,6 +199,18 @@ pub const PROGRESS_LOG: Duration = Duration::from_secs(1);
 /// Runs whose progress a worker tells at a heartbeat, at most.
 pub const PROGRESS_TOLD_MAX: usize = 256;
 
+/// A command's guard stops it when its worker has given no sign of life for this long: a worker that stands still (frozen, or
+/// starved) cannot stop its attempt itself, and half of the acknowledge wait after its last renewal is left for it.
+pub fn worker_silence(ack_wait: Duration) -> Duration {
+    WORKER_SILENCE_MIN.max(ack_wait / WORKER_SILENCE_PART)
+}
+
+/// A worker that is silent for less is merely slow, however short the acknowledge wait: its run is taken over only when the fleet
+/// has not heard it for [`MEMBER_GONE`].
+const WORKER_SILENCE_MIN: Duration = Duration::from_secs(3);
+/// The part of the acknowledge wait after which a silent worker's command is stopped.
+const WORKER_SILENCE_PART: u32 = 2;
+
 /// Versions kept of a run's record: the whole life of a run with a few retries.
 pub const RUN_HISTORY: i64 = 16;
 /// Versions kept of a definition: audit, diff and rollback.
@@ -232,6 +244,13 @@ const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis()
 const _: () = assert!(MEMBER_GONE.as_millis() < ACK_WAIT_DEFAULT.as_millis());
 // A worker may fail to renew once before it gives its attempt up: two heartbeats fit before the margin begins.
 const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MARGIN_PART - 1));
+// A worker renewed at most one heartbeat before it stood still. Its silence is noticed, and its command killed after the
+// grace (a sixth), before the acknowledge wait is over: 1/4 + 1/2 + 1/6 < 1, here times 12.
+const _: () =
+    assert!(12 / HEARTBEATS_PER_ACK_WAIT + 12 / WORKER_SILENCE_PART + 12 / (2 * HOLD_MARGIN_PART) < 12);
+// With a short acknowledge wait the fleet's own patience counts: silence, noticing it, and the grace are over before.
+const _: () =
+    assert!(WORKER_SILENCE_MIN.as_millis() + 1_500 < MEMBER_GONE.as_millis() - MEMBER_HEARTBEAT.as_millis());
 // What is left then is enough for a command to be asked to end and to be killed.
 const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);

@@ -125,6 +125,22 @@ async fn a_worker_that_is_cut_off_has_killed_a_stubborn_command_before_another_w
     assert_eq!((run.status, run.attempt), (RunState::Success, 2), "what it knew of the first is refused");
 }
 
+#[tokio::test]
+async fn a_worker_that_stands_still_has_its_stubborn_command_killed_before_another_worker_begins_it() {
+    let stubborn = Stubborn::new().await;
+    let mut frozen = stubborn.fleet.worker(&["--commands", &stubborn.file]);
+    stubborn.submit("10m").await;
+    let pids = stubborn.pids().await;
+    frozen.pause();
+    let _other = stubborn.fleet.worker(&["--commands", &stubborn.file]);
+    stubborn.second_attempt().await;
+    assert!(pids.into_iter().all(is_gone));
+    frozen.resume();
+    frozen.stop().await;
+    let run = stubborn.fleet.record("stubborn.1").await.expect("a record");
+    assert_eq!((run.status, run.attempt), (RunState::Success, 2), "what it says of the first is refused");
+}
+
 async fn end_of(fleet: &Fleet, command: &str) -> RunRecord {
     let run = format!("{command}.1");
     let task = json!({"command": [command], "retry": {"attempts": 1}});

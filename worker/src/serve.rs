@@ -263,6 +263,7 @@ impl Inner {
             target,
             traceparent: Some(under_way.span.traceparent()),
             grace: limits::kill_grace(under_way.ack_wait),
+            silence: limits::worker_silence(under_way.ack_wait),
             log: RunLog::begin(
                 &self.streams,
                 self.status.progress(),

@@ -52,6 +52,8 @@ pub struct Attempt {
     pub traceparent: Option<String>,
     /// A command that is told to end is ended after this, at most: the attempt must be over before another may begin.
     pub grace: Duration,
+    /// A command whose worker stands still for this long is stopped.
+    pub silence: Duration,
     /// Where it says what it is at.
     pub log: RunLog,
 }

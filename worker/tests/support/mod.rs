@@ -33,6 +33,7 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         target: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         grace: Duration::from_secs(5),
+        silence: Duration::from_secs(15),
         log: RunLog::silent(),
     }
 }

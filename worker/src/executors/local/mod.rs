@@ -169,6 +169,7 @@ impl LocalExecutor {
             .directory(settings.cwd.as_deref().unwrap_or(Path::new(DIRECTORY)))
             .input(attempt.body())
             .grace(self.grace.min(attempt.grace))
+            .silence(attempt.silence, self.clock.clone())
             .limits(bounds, limits)
             .outputs(Stdio::piped(), Stdio::piped())
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use shared::clock::Clock;
+use shared::clock::{Clock, SharedClock};
 use tokio::{
     io::AsyncWriteExt as _,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
@@ -21,15 +21,21 @@ use super::{Bounds, GuardSettings, StartLimits, input, tree};
 /// How much longer than the grace a guard may take before it is ended itself: it kills for a second.
 const OVERTIME: Duration = Duration::from_secs(2);
 
+/// A worker gives this many signs of life in the time after which none means that it stands still.
+const SIGNS_PER_SILENCE: u32 = 5;
+/// A sign of life.
+const SIGN: &[u8] = b".";
+
 /// A command that is to run under a guard. Its environment is empty but for what it is given.
 ///
 /// Without the words for a guard it runs directly, in a process group of its own. Then stopping it ends that group,
 /// and its end kills what is left of the group at once; but whoever detached itself from the group stays, and if this
 /// process is killed, so does the command. That is for tests and for users of this library who have no `guard`.
-#[derive(Debug)]
 pub struct GuardedCommand {
     guard: Vec<OsString>,
     settings: GuardSettings,
+    /// For signs of life; none: none are given.
+    clock: Option<SharedClock>,
     input: Vec<u8>,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
@@ -43,6 +49,7 @@ impl GuardedCommand {
         Self {
             guard: guard.to_vec(),
             settings: GuardSettings::of(program),
+            clock: None,
             input: Vec::new(),
             environment: Vec::new(),
             directory: None,
@@ -89,6 +96,14 @@ impl GuardedCommand {
         self
     }
 
+    /// Its guard stops it when this process gives no sign of life for so long: when it stands still.
+    #[must_use]
+    pub fn silence(mut self, silence: Duration, clock: SharedClock) -> Self {
+        self.settings.silence = Some(silence);
+        self.clock = Some(clock);
+        self
+    }
+
     /// With limits; without a guard they cannot be kept.
     #[must_use]
     pub fn limits(mut self, bounds: Bounds, limits: StartLimits) -> Self {
@@ -122,7 +137,8 @@ impl GuardedCommand {
             command.current_dir(directory);
         }
         let mut child = command.spawn()?;
-        let lifeline = child.stdin.take().map(|pipe| Lifeline::hold(pipe, self.input, is_direct));
+        let signs = self.clock.zip(self.settings.silence.map(|silence| silence / SIGNS_PER_SILENCE));
+        let lifeline = child.stdin.take().map(|pipe| Lifeline::hold(pipe, self.input, is_direct, signs));
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         Ok(Guarded { child, lifeline, group, grace, is_direct })
     }
@@ -146,14 +162,26 @@ struct Lifeline(JoinHandle<()>);
 
 impl Lifeline {
     /// Writes the input, in the background for whoever reads slowly. A guard's pipe is then held, a command's closed.
-    fn hold(mut pipe: ChildStdin, input: Vec<u8>, is_direct: bool) -> Self {
+    fn hold(
+        mut pipe: ChildStdin,
+        input: Vec<u8>,
+        is_direct: bool,
+        signs: Option<(SharedClock, Duration)>,
+    ) -> Self {
         Self(tokio::spawn(async move {
             let bytes = if is_direct { input } else { input::written(&input) };
             // Whoever does not want to read its input, or has ended, closes its side: no fault of anybody.
             let _ = pipe.write_all(&bytes).await;
-            if !is_direct {
-                std::future::pending::<()>().await;
+            if is_direct {
+                return;
             }
+            if let Some((clock, between)) = signs {
+                // A pipe that breaks is one whose guard has ended.
+                while pipe.write_all(SIGN).await.is_ok() {
+                    clock.sleep(between).await;
+                }
+            }
+            std::future::pending::<()>().await;
         }))
     }
 }

@@ -6,7 +6,8 @@
 //! by itself.
 //!
 //! How: the guard's standard input is a pipe from the worker, which carries the command's input and then stays open;
-//! its end is the word to stop, and the kernel says it for a worker that no longer can. The guard adopts orphans of the
+//! its end is the word to stop, and the kernel says it for a worker that no longer can. A worker that stands still says nothing:
+//! so it gives signs of life, and its guard stops the tree when none comes any more. The guard adopts orphans of the
 //! command (`PR_SET_CHILD_SUBREAPER`), so a daemon that detached itself is still among its descendants; and it reaps
 //! every one of them, so it knows when none is left.
 //!
@@ -16,7 +17,8 @@
 //! What a command and all it started use together is bounded by looking, again and again ([`watch`]); what each of its
 //! processes may use, by the kernel: a second stage of this program sets its limits and then becomes the command ([`start`]).
 //!
-//! On the wire: a line with the length of the input in decimal, the input, and then nothing until the end. Standard
+//! On the wire: a line with the length of the input in decimal, the input, and then a byte now and then as a sign of life
+//! (none without `--silence`). Standard
 //! output and error are the command's. The exit code is the command's, or 128 and the signal's number, as in a shell.
 
 mod command;
@@ -27,7 +29,7 @@ mod tree;
 mod watch;
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     process::ExitCode,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
@@ -39,7 +41,7 @@ use shared::clock::{Clock, SystemClock};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 pub(super) use self::command::{is_passable, may_pass};
-use self::watch::Excess;
+use self::watch::{Excess, Look, Looks};
 pub use self::{
     command::{Guarded, GuardedCommand},
     input::INPUT_BYTES_MAX,
@@ -95,6 +97,8 @@ enum Event {
     Ended(WaitStatus),
     /// No child is left, adopted ones included.
     Empty,
+    /// The worker gave a sign of life.
+    Alive,
     /// The worker wants the command stopped, is gone, or somebody sent a signal.
     Stop,
 }
@@ -116,18 +120,27 @@ fn guard(settings: &GuardSettings) -> Result<ExitCode, Refusal> {
     }
     let (reaper, lifeline) = (sender.clone(), sender);
     thread::spawn(move || reap(pid, &reaper));
-    thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        let _ = lifeline.send(Event::Stop);
-    });
+    thread::spawn(move || listen(&lifeline));
     let mut tree = Tree { group: pid, events, ended: None, is_empty: false };
-    let excess = tree.wait_until_it_ends_or_has_to(&settings.bounds);
+    let mut looks = Looks::new(settings, SystemClock.elapsed());
+    let excess = tree.wait_until_it_ends_or_has_to(&mut looks);
     // Whoever uses too much is not asked first: it would use more meanwhile.
     tree.end(if excess.is_some() { Duration::ZERO } else { settings.grace });
     if let Some(excess) = excess {
         return Err(Refusal { code: EXIT_OVER_LIMIT, words: excess.to_string() });
     }
     Ok(ExitCode::from(tree.code()))
+}
+
+/// Says that the worker lives at each of its signs, and that the command has to stop when the pipe ends.
+fn listen(events: &Sender<Event>) {
+    let mut signs = [0; 64];
+    while let Ok(1..) = io::stdin().lock().read(&mut signs) {
+        if events.send(Event::Alive).is_err() {
+            return;
+        }
+    }
+    let _ = events.send(Event::Stop);
 }
 
 /// Turns the signals that would end the guard, and leave its command without one, into a word to stop.
@@ -181,27 +194,31 @@ impl Tree {
         match event {
             Event::Ended(status) => self.ended = Some(status),
             Event::Empty => self.is_empty = true,
+            Event::Alive => {}
             Event::Stop => return true,
         }
         false
     }
 
     /// Returns when the command has ended, or has to; with what it used too much of, if it did.
-    fn wait_until_it_ends_or_has_to(&mut self, bounds: &Bounds) -> Option<Excess> {
+    fn wait_until_it_ends_or_has_to(&mut self, looks: &mut Looks) -> Option<Excess> {
         while self.ended.is_none() && !self.is_empty {
-            let event = if bounds.are_none() {
+            let event = match looks.wait() {
                 // Without senders nothing more will be heard, so it has to end.
-                self.events.recv().unwrap_or(Event::Stop)
-            } else {
-                match self.events.recv_timeout(watch::LOOK) {
+                None => self.events.recv().unwrap_or(Event::Stop),
+                Some(wait) => match self.events.recv_timeout(wait) {
                     Ok(event) => event,
                     Err(RecvTimeoutError::Disconnected) => Event::Stop,
-                    Err(RecvTimeoutError::Timeout) => match bounds.excess() {
-                        Some(excess) => return Some(excess),
-                        None => continue,
+                    Err(RecvTimeoutError::Timeout) => match looks.look(SystemClock.elapsed()) {
+                        Look::AllIsWell => continue,
+                        Look::Silence => Event::Stop,
+                        Look::Excess(excess) => return Some(excess),
                     },
-                }
+                },
             };
+            if matches!(event, Event::Alive) {
+                looks.heard(SystemClock.elapsed());
+            }
             if self.note(event) {
                 return None;
             }

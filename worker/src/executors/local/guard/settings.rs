@@ -6,13 +6,15 @@ use shared::{human_duration::HumanDuration, limits};
 
 use super::{Bounds, StartLimits};
 
-/// What a guard is told by its arguments: `[--start] [--grace 5s] [--memory-mib N] … -- PROGRAM [ARGUMENT]...`.
+/// What a guard is told by its arguments: `[--start] [--grace 5s] [--silence 15s] [--memory-mib N] … -- PROGRAM [ARGUMENT]...`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardSettings {
     /// Which of the two it is.
     pub stage: Stage,
     /// Between asking the tree to end and ending it.
     pub grace: Duration,
+    /// The worker gives signs of life, and is frozen or cut off from its guard if none came for this long; none: it gives none.
+    pub silence: Option<Duration>,
     /// What the tree may use together.
     pub bounds: Bounds,
     /// What each process may use.
@@ -38,6 +40,7 @@ impl GuardSettings {
         Self {
             stage: Stage::Guard,
             grace: limits::KILL_GRACE,
+            silence: None,
             bounds: Bounds::default(),
             limits: StartLimits::default(),
             program: program.into(),
@@ -57,6 +60,7 @@ impl GuardSettings {
                 "--" => break,
                 "--start" => settings.stage = Stage::Start,
                 "--grace" => settings.grace = value::<HumanDuration>(option, args.next())?.0,
+                "--silence" => settings.silence = Some(value::<HumanDuration>(option, args.next())?.0),
                 "--memory-mib" => settings.bounds.memory_mib = Some(value(option, args.next())?),
                 "--processes" => settings.bounds.processes = Some(value(option, args.next())?),
                 "--address-space-mib" => *address_space_mib = Some(value(option, args.next())?),
@@ -81,6 +85,7 @@ impl GuardSettings {
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         if self.stage == Stage::Guard {
             option("--grace", Some(HumanDuration(self.grace).to_string()));
+            option("--silence", self.silence.map(|silence| HumanDuration(silence).to_string()));
             option("--memory-mib", number(self.bounds.memory_mib));
             option("--processes", number(self.bounds.processes));
         }
@@ -97,7 +102,7 @@ impl GuardSettings {
 }
 
 fn usage() -> String {
-    "usage: guard [--grace 5s] [--memory-mib N] [--processes N] [--address-space-mib N] [--open-files N] [--nice N] -- \
+    "usage: guard [--grace 5s] [--silence 15s] [--memory-mib N] [--processes N] [--address-space-mib N] [--open-files N] [--nice N] -- \
      PROGRAM [ARGUMENT]..."
         .to_owned()
 }
@@ -141,6 +146,7 @@ mod tests {
         settings.args = vec!["--nice".into(), "--".into()];
         assert_eq!(GuardSettings::from_args(settings.to_args()), Ok(settings.clone()));
         settings.limits = StartLimits { address_space_mib: Some(64), open_files: Some(8), nice: Some(19) };
+        settings.silence = Some(Duration::from_millis(1_333));
         settings.bounds = Bounds { memory_mib: Some(5), processes: Some(7) };
         assert_eq!(GuardSettings::from_args(settings.to_args()), Ok(settings.clone()));
         settings.stage = Stage::Start;
