@@ -34,6 +34,9 @@ pub fn main() -> ExitCode {
 
 /// As [`main`], with a clock of the caller's: specs set it.
 pub fn main_with(clock: SharedClock) -> ExitCode {
+    if let Some(args) = verbs::guard::GuardArgs::of_this_process() {
+        return verbs::guard::run(args);
+    }
     let Cli { mut global, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
         // Without a verb: what there is. Not clap's own list, which shows the hidden ones.

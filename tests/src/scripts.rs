@@ -22,7 +22,8 @@ impl Scripts {
         let file = self.folder.join(format!("{name}.sh"));
         std::fs::write(&file, script.replace("DIR", &self.folder.display().to_string())).expect("written");
         let more = if more.is_empty() { String::new() } else { format!(", {more}") };
-        self.entries += &format!("  {name}: {{program: /bin/sh, args: [{}]{more}}}\n", file.display());
+        let entry = format!("  {name}: {{program: /bin/sh, args: [{}]{more}}}\n", file.display());
+        self.entries.push_str(&entry);
         self
     }
 

@@ -15,6 +15,15 @@ pub struct GuardArgs {
     pub words: Vec<OsString>,
 }
 
+impl GuardArgs {
+    /// Those of this process, if it was started as a guard. Every command is begun through two of them, so they do without
+    /// all that reads the other verbs.
+    pub fn of_this_process() -> Option<Self> {
+        let mut words = std::env::args_os().skip(1);
+        (words.next()? == "guard").then(|| Self { words: words.collect() })
+    }
+}
+
 /// Runs the command; ends as it ends.
 pub fn run(args: GuardArgs) -> ExitCode {
     match GuardSettings::from_args(args.words) {

@@ -225,8 +225,8 @@ mod tests {
             let text = format!("{}0123456789{}", "x".repeat(before), "0123456789".repeat(3));
             // As much as a splitter holds: what is kept, and the longest secret more.
             let held = &text.as_bytes()[..text.len().min(20 + masker.longest())];
-            let masked = String::from_utf8(masker.line(held, 20)).expect("text");
-            assert!(!masked.bytes().any(|byte| byte.is_ascii_digit()), "{before}: {masked}");
+            let shown = String::from_utf8(masker.line(held, 20)).expect("text");
+            assert!(!shown.bytes().any(|byte| byte.is_ascii_digit()), "{before}: {shown}");
         }
     }
 
@@ -235,9 +235,9 @@ mod tests {
         let masker = masker(&["0123456789"]);
         let whole = "0123456789 then 0123456789 done";
         for missing in 0..whole.len() {
-            let masked = masker.text(&whole.as_bytes()[missing..], true);
-            let masked = String::from_utf8(masked).expect("text");
-            assert!(!masked.bytes().any(|byte| byte.is_ascii_digit()), "{missing}: {masked}");
+            let shown = masker.text(&whole.as_bytes()[missing..], true);
+            let shown = String::from_utf8(shown).expect("text");
+            assert!(!shown.bytes().any(|byte| byte.is_ascii_digit()), "{missing}: {shown}");
         }
     }
 
@@ -266,8 +266,7 @@ mod tests {
     fn a_value_is_masked_in_its_texts_its_names_and_its_numbers() {
         let masker = masker(&["s3cret", "4711"]);
         let value = json!({"a": ["s3cret", {"s3cret": 1}], "n": 14_711, "Authorization": "Bearer x", "m": 3, "t": true});
-        let masked =
-            json!({"a": ["***", {"***": 1}], "n": "1***", "Authorization": "***", "m": 3, "t": true});
-        assert_eq!(masker.value(value), masked);
+        let shown = json!({"a": ["***", {"***": 1}], "n": "1***", "Authorization": "***", "m": 3, "t": true});
+        assert_eq!(masker.value(value), shown);
     }
 }

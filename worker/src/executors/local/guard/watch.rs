@@ -78,7 +78,7 @@ pub(super) struct Looks {
     bounds: Bounds,
     silence: Option<Duration>,
     heard_at: Duration,
-    silent_looks: u32,
+    silences_seen: u32,
 }
 
 /// What was seen.
@@ -92,7 +92,7 @@ pub(super) enum Look {
 
 impl Looks {
     pub(super) fn new(settings: &GuardSettings, now: Duration) -> Self {
-        Self { bounds: settings.bounds, silence: settings.silence, heard_at: now, silent_looks: 0 }
+        Self { bounds: settings.bounds, silence: settings.silence, heard_at: now, silences_seen: 0 }
     }
 
     /// How long until the next look; none if there is nothing to look at.
@@ -102,13 +102,13 @@ impl Looks {
 
     pub(super) fn heard(&mut self, now: Duration) {
         self.heard_at = now;
-        self.silent_looks = 0;
+        self.silences_seen = 0;
     }
 
     pub(super) fn look(&mut self, now: Duration) -> Look {
         if self.silence.is_some_and(|silence| now.saturating_sub(self.heard_at) > silence) {
-            self.silent_looks += 1;
-            if self.silent_looks >= SILENT_LOOKS {
+            self.silences_seen += 1;
+            if self.silences_seen >= SILENT_LOOKS {
                 return Look::Silence;
             }
         }
