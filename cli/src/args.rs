@@ -132,6 +132,8 @@ pub enum Verb {
     Cancel(verbs::cancel::CancelArgs),
     /// Shows every change of a run's state as it happens
     Tail(verbs::tail::TailArgs),
+    /// Shows what a run said, and says
+    Logs(verbs::logs::LogsArgs),
     /// Deletes a schedule; its runs stay
     Delete(verbs::delete::DeleteArgs),
     /// Looks for what is wrong with the fleet, and says what to do
@@ -241,6 +243,8 @@ mod tests {
             "cronfleet cancel reindex",
             "cronfleet get delayed --limit 0",
             "cronfleet cancel norun",
+            "cronfleet logs norun",
+            "cronfleet logs a.1 --attempt 0",
             "cronfleet submit x -d {} --at tomorrow",
             "cronfleet submit x -d {} --in soon",
             "cronfleet submit x -d {} --in 5s --at 2026-11-24T02:00:00Z",

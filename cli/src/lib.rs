@@ -34,6 +34,9 @@ pub fn main() -> ExitCode {
 
 /// As [`main`], with a clock of the caller's: specs set it.
 pub fn main_with(clock: SharedClock) -> ExitCode {
+    if let Some(args) = verbs::guard::GuardArgs::of_this_process() {
+        return verbs::guard::run(args);
+    }
     let Cli { mut global, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
         // Without a verb: what there is. Not clap's own list, which shows the hidden ones.
@@ -102,6 +105,7 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Submit(args) => verbs::submit::run(args, global).await,
         Verb::Cancel(args) => verbs::cancel::run(args, global).await,
         Verb::Tail(args) => verbs::tail::run(args, global).await,
+        Verb::Logs(args) => verbs::logs::run(args, global).await,
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,
         Verb::Bench(args) => verbs::bench::run(args, global).await,

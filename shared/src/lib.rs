@@ -25,6 +25,7 @@ pub mod pause;
 pub mod queue;
 pub mod retry;
 pub mod run;
+pub mod run_log;
 pub mod run_record;
 pub mod run_state;
 pub mod schedule;

@@ -175,8 +175,49 @@ pub const PLACES_DEFAULT: u16 = 16;
 pub const PLACES_MAX: u16 = 1_000;
 /// How long a stopping worker lets its runs finish, when it is not told.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
-/// Between asking a command's process group to end and ending it.
+/// Between asking a command's process group to end and ending it, at most; see [`kill_grace`].
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// Between asking a command of a queue with this acknowledge wait to end and ending it: half of the margin within which
+/// an attempt has to be over, so that a command that ignores the word is gone before another may begin.
+pub fn kill_grace(ack_wait: Duration) -> Duration {
+    KILL_GRACE.min(ack_wait / HOLD_MARGIN_PART / 2)
+}
+
+/// Bytes of one line in a run's log; of a longer one the beginning is kept, and how much is missing.
+pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
+/// What a line in a run's log counts for beside its text: its number, its instant, its source.
+pub const LOG_LINE_OVERHEAD_BYTES: usize = 100;
+/// Bytes that one attempt may put into its run's log, lines counted with what is around them. What comes after is counted.
+pub const LOG_ATTEMPT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of an attempt's log that wait for the server; what comes while it is full is counted and left out.
+pub const LOG_QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one message of the log stream, before they are written as JSON.
+pub const LOG_BATCH_BYTES_MAX: usize = 128 * 1024;
+/// How often the log of an attempt is written, at most.
+pub const LOG_WRITE: Duration = Duration::from_millis(200);
+/// How long the end of an attempt waits for the last of its log to be stored.
+pub const LOG_LAST_WAIT: Duration = Duration::from_secs(2);
+/// How long logs are kept.
+pub const LOG_RETENTION: Duration = Duration::from_hours(168);
+/// Characters of the note beside a run's progress.
+pub const PROGRESS_NOTE_CHARS_MAX: usize = 200;
+/// How often the progress of a run goes into its log, at most; the latest always does.
+pub const PROGRESS_LOG: Duration = Duration::from_secs(1);
+/// Runs whose progress a worker tells at a heartbeat, at most.
+pub const PROGRESS_TOLD_MAX: usize = 256;
+
+/// A command's guard stops it when its worker has given no sign of life for this long: a worker that stands still (frozen, or
+/// starved) cannot stop its attempt itself, and half of the acknowledge wait after its last renewal is left for it.
+pub fn worker_silence(ack_wait: Duration) -> Duration {
+    WORKER_SILENCE_MIN.max(ack_wait / WORKER_SILENCE_PART)
+}
+
+/// A worker that is silent for less is merely slow, however short the acknowledge wait: its run is taken over only when the fleet
+/// has not heard it for [`MEMBER_GONE`].
+const WORKER_SILENCE_MIN: Duration = Duration::from_secs(3);
+/// The part of the acknowledge wait after which a silent worker's command is stopped.
+const WORKER_SILENCE_PART: u32 = 2;
 
 /// Versions kept of a run's record: the whole life of a run with a few retries.
 pub const RUN_HISTORY: i64 = 16;
@@ -211,6 +252,13 @@ const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis()
 const _: () = assert!(MEMBER_GONE.as_millis() < ACK_WAIT_DEFAULT.as_millis());
 // A worker may fail to renew once before it gives its attempt up: two heartbeats fit before the margin begins.
 const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MARGIN_PART - 1));
+// A worker renewed at most one heartbeat before it stood still. Its silence is noticed, and its command killed after the
+// grace (a sixth), before the acknowledge wait is over: 1/4 + 1/2 + 1/6 < 1, here times 12.
+const _: () =
+    assert!(12 / HEARTBEATS_PER_ACK_WAIT + 12 / WORKER_SILENCE_PART + 12 / (2 * HOLD_MARGIN_PART) < 12);
+// With a short acknowledge wait the fleet's own patience counts: silence, noticing it, and the grace are over before.
+const _: () =
+    assert!(WORKER_SILENCE_MIN.as_millis() + 1_500 < MEMBER_GONE.as_millis() - MEMBER_HEARTBEAT.as_millis());
 // What is left then is enough for a command to be asked to end and to be killed.
 const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
@@ -218,6 +266,16 @@ const _: () =
 const _: () = assert!(2 * CLAIM_AFTER.as_millis() <= CANCEL_LOOK_AGAIN.as_millis());
 // A late claim comes long before the hold on the run is in question.
 const _: () = assert!(4 * CLAIM_AFTER.as_millis() < ACK_WAIT_MIN.as_millis() / HOLD_MARGIN_PART as u128 * 2);
+// A line fits the queue and a batch many times; a batch, written as JSON where a control character takes six bytes, a message.
+const _: () = assert!(8 * (LOG_LINE_BYTES_MAX + LOG_LINE_OVERHEAD_BYTES) < LOG_BATCH_BYTES_MAX);
+const _: () = assert!(6 * LOG_BATCH_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () =
+    assert!(LOG_BATCH_BYTES_MAX <= LOG_QUEUE_BYTES_MAX && LOG_QUEUE_BYTES_MAX <= LOG_ATTEMPT_BYTES_MAX);
+// Lost runs are looked into while their logs are there, and logs go before the records they belong to.
+const _: () = assert!(LOG_RETENTION.as_secs() < RUN_RETENTION.as_secs());
+// All progress that a heartbeat tells fits a message.
+const _: () =
+    assert!(PROGRESS_TOLD_MAX * (4 * PROGRESS_NOTE_CHARS_MAX + 4 * NAME_CHARS_MAX) < MESSAGE_BYTES_MAX);
 // What is read ahead of its instant leaves room for what is due already.
 const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.

@@ -25,6 +25,7 @@ pub mod leases;
 pub mod ledger;
 pub mod lines;
 mod link;
+pub mod log;
 pub mod lookups;
 pub mod members;
 pub mod names;

@@ -6,6 +6,7 @@ use shared::{
     Timestamp,
     names::{MemberId, QueueName},
     run::RunId,
+    run_log::Progress,
 };
 
 use crate::{ReadError, Streams, WriteError, bucket::Bucket, names::keys};
@@ -77,6 +78,9 @@ pub struct WorkerStatus {
     pub places: u16,
     /// The runs it executes now, with their attempts.
     pub running: Vec<(RunId, u32)>,
+    /// How far those are that said so.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub progress: Vec<(RunId, Progress)>,
     /// It finishes what it has and fetches no more.
     pub draining: bool,
 }

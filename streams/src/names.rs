@@ -8,6 +8,7 @@
 //! | `<ns>_DELAYED` | stream | `<ns>.delayed.<queue>.<name>.<key>` | anybody allowed to submit | planners |
 //! | | as it is stored | `<ns>.delayed.<partition>.<queue>.<name>.<key>` | the server | planners |
 //! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers, planners | operators |
+//! | `<ns>_LOG` | stream, aged out | `<ns>.log.<name>.<key>` | workers | everybody |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
 //! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
@@ -100,6 +101,10 @@ impl Names {
 
     pub(crate) fn dead_stream(&self) -> String {
         format!("{}_DEAD", self.ns)
+    }
+
+    pub(crate) fn log_stream(&self) -> String {
+        format!("{}_LOG", self.ns)
     }
 
     pub(crate) fn control_stream(&self) -> String {
@@ -207,6 +212,15 @@ impl Names {
 
     pub(crate) fn dead_all(&self) -> String {
         format!("{}.dead.*.*.*", self.ns)
+    }
+
+    /// What a run says while it runs.
+    pub(crate) fn log(&self, run: &RunId) -> String {
+        format!("{}.log.{run}", self.ns)
+    }
+
+    pub(crate) fn log_all(&self) -> String {
+        format!("{}.log.*.*", self.ns)
     }
 
     pub(crate) fn delayed_stream(&self) -> String {

@@ -2,7 +2,8 @@
 //! run ran once, and nothing is left behind.
 //!
 //! The points are not chosen by hand: every write to the server is one ([`streams::witness`]), and a spec checks that the
-//! list below is all that a planner passes.
+//! list below is all that a planner passes. What a run says while it runs is written by workers only, and nothing rests on
+//! it: `logs.rs` kills one after such a write.
 
 use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, time::Duration};
 

@@ -26,6 +26,8 @@ mod drain;
 mod example;
 mod generated;
 mod layout;
+mod local;
+mod logs;
 mod mending;
 mod overlap;
 mod overlap_cluster;

@@ -249,8 +249,10 @@ async fn a_run_that_its_planner_published_twice_is_not_begun_again_after_its_end
     let run: RunId = "twice.20261124T020000Z".parse().expect("id");
     let record = RunRecord::pending(run.clone(), "default".parse().expect("queue"), fleet.now());
     let Ok(Creation::Created(revision)) = fleet.streams.ledger().create(&record).await else { panic!() };
-    let due =
-        DueTask { run: record, task: Task::from_json(task("ok").to_string().as_bytes()).expect("task") };
+    let due = DueTask {
+        run: record.into(),
+        task: Task::from_json(task("ok").to_string().as_bytes()).expect("task").into(),
+    };
     let _worker = fleet.worker(&[]);
     for _ in 0..2 {
         fleet.streams.dispatch(&due, revision, Overlap::Allow, None).await.expect("published");

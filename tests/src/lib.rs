@@ -16,6 +16,7 @@ pub mod nats;
 pub mod plain;
 pub mod process;
 pub mod proxy;
+pub mod scripts;
 pub mod target;
 pub mod wait;
 

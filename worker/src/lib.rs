@@ -15,6 +15,7 @@
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
 //! | `executors/` | http, message, local, and handlers in this process |
+//! | `run_log.rs`, `progress.rs` | what a run says while it runs, and how far it is |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
@@ -28,7 +29,9 @@ mod hold;
 mod identify;
 mod late;
 mod member;
+mod progress;
 mod queues;
+pub mod run_log;
 mod running;
 mod serve;
 mod spans;

@@ -15,7 +15,7 @@ use streams::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{WorkerSettings, running::Running};
+use crate::{WorkerSettings, progress::ProgressBoard, running::Running};
 
 /// A heartbeat that was not taken by then is late; the next one follows.
 const HEARTBEAT_WAIT_MAX: Duration = Duration::from_millis(1_500);
@@ -26,6 +26,7 @@ const LEAVE_WAIT_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Status {
     fixed: WorkerStatus,
     draining: AtomicBool,
+    progress: ProgressBoard,
     /// Since when every heartbeat of ours was taken, in elapsed time; none if the last was not.
     heard_since: Mutex<Option<Duration>>,
 }
@@ -39,13 +40,24 @@ impl Status {
             queues: settings.queues.clone(),
             places: settings.places,
             running: Vec::new(),
+            progress: Vec::new(),
             draining: false,
         };
-        Self { fixed, draining: AtomicBool::new(false), heard_since: Mutex::new(None) }
+        Self {
+            fixed,
+            draining: AtomicBool::new(false),
+            progress: ProgressBoard::default(),
+            heard_since: Mutex::new(None),
+        }
     }
 
     pub(crate) fn id(&self) -> &MemberId {
         &self.fixed.id
+    }
+
+    /// How far the runs are that it executes.
+    pub(crate) fn progress(&self) -> &ProgressBoard {
+        &self.progress
     }
 
     pub(crate) fn note_draining(&self) {
@@ -66,7 +78,8 @@ impl Status {
 
     fn member(&self, running: &Running) -> Member {
         let draining = self.draining.load(Ordering::Relaxed);
-        Member::Worker(WorkerStatus { running: running.list(), draining, ..self.fixed.clone() })
+        let (running, progress) = (running.list(), self.progress.list());
+        Member::Worker(WorkerStatus { running, progress, draining, ..self.fixed.clone() })
     }
 }
 

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use shared::{
+    limits,
     names::QueueName,
     run::RunId,
     run_record::{ErrorKind, Reason, RunRecord},
@@ -36,6 +37,7 @@ use crate::{
     identify::{Identified, Unreadable},
     late::Basis,
     member::Status,
+    run_log::RunLog,
     running::{Place, Running},
     spans::AttemptSpan,
     targets::Targets,
@@ -282,6 +284,15 @@ impl Inner {
             task: Arc::clone(task),
             target,
             traceparent: Some(under_way.span.traceparent()),
+            grace: limits::kill_grace(under_way.ack_wait),
+            silence: limits::worker_silence(under_way.ack_wait),
+            log: RunLog::begin(
+                &self.streams,
+                self.status.progress(),
+                &record.id,
+                (record.attempt, under_way.claimed.revision),
+                record.worker.clone(),
+            ),
         };
         self.executors.check(&attempt, stop).await?;
         // From here on the target may act. Not a moment earlier: what was stopped before has done nothing. A worker that

@@ -5,9 +5,15 @@ use std::{fmt::Write as _, process::ExitCode};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use shared::{Timestamp, names::Name, run::RunId, run_record::RunRecord};
+use shared::{
+    Timestamp,
+    names::Name,
+    run::RunId,
+    run_log::{LogBatch, LogLine, Progress},
+    run_record::RunRecord,
+};
 use streams::{
-    Streams,
+    ReadError, Streams,
     backfills::{BackfillProgress, BackfillRequest},
     bucket::Stored,
     dead::DeadLetter,
@@ -17,6 +23,8 @@ use super::{
     backfill::progress_line,
     get::{ScheduleItem, mark_cycles, written},
     known::unknown,
+    logs,
+    progress::{RunItem, with_progress},
     reader,
     runs::{self, word},
     when::{in_zone, utc},
@@ -32,6 +40,8 @@ use crate::{
 const SLOTS: usize = 5;
 /// Backfills that are shown back.
 const BACKFILLS: usize = 3;
+/// Lines of a run's log that are shown back.
+const LINES: usize = 10;
 /// Runs that are shown back.
 const RUNS: usize = 10;
 
@@ -59,7 +69,7 @@ pub enum What {
         #[arg(value_name = "NAME")]
         name: Name,
     },
-    /// A run: its record, its history, its dead letter
+    /// A run: its record, its history, its dead letter, the last it said
     Run {
         /// The run, as `name.key`
         #[arg(value_name = "RUN")]
@@ -169,6 +179,20 @@ struct RunDescription {
     history: Vec<Version>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead_letter: Option<DeadLetter>,
+    /// How far it is, or was when it last said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+    /// The last lines of its log.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    log: Vec<Said>,
+}
+
+/// A line of a run's log.
+#[derive(Debug, Serialize)]
+struct Said {
+    attempt: u32,
+    #[serde(flatten)]
+    line: LogLine,
 }
 
 /// One version of a run's record.
@@ -199,8 +223,30 @@ async fn describe_run(streams: &Streams, output: Output, id: &RunId) -> anyhow::
     let run = stored.value;
     let history = streams.ledger().history(id).await?.into_iter().map(Version::from).collect();
     let dead_letter = streams.dead_letter(&run).await?;
-    let description = RunDescription { run, history, dead_letter };
+    let (mut log, said_so) = last_words(streams, id).await?;
+    log.drain(..log.len().saturating_sub(LINES));
+    let item = with_progress(streams, vec![run]).await?.into_iter().next();
+    let Some(RunItem { run, progress }) = item else { bail!("run {id} is lost") };
+    let progress = progress.or(said_so);
+    let description = RunDescription { run, history, dead_letter, progress, log };
     output.one(&description, || id.to_string(), || run_text(&description, output.colours))
+}
+
+/// What a run said, and how far it said to be. A fleet that has no logs yet has said nothing.
+async fn last_words(streams: &Streams, id: &RunId) -> anyhow::Result<(Vec<Said>, Option<Progress>)> {
+    let batches = match streams.log_of(id).rest().await {
+        Err(ReadError::Missing { .. }) => Vec::new(),
+        batches => batches?,
+    };
+    let of_batch = |batch: LogBatch| {
+        let attempt = batch.attempt;
+        batch.lines.into_iter().map(move |line| Said { attempt, line })
+    };
+    let log: Vec<Said> = batches.into_iter().flat_map(of_batch).collect();
+    let latest = log.iter().rev().find_map(|said| Some((said.line.progress?, said.line.text.as_str())));
+    let progress =
+        latest.map(|(progress, text)| Progress::new(progress, text.split_once(": ").map(|(_, note)| note)));
+    Ok((log, progress))
 }
 
 fn run_text(description: &RunDescription, colours: bool) -> String {
@@ -214,7 +260,18 @@ fn run_text(description: &RunDescription, colours: bool) -> String {
             runs::because(&version.run).into(),
         ]);
     }
-    let mut text = format!("{}\n{}", runs::text(&description.run), table.render(colours));
+    let mut text = runs::text(&description.run);
+    if let Some(progress) = &description.progress {
+        let _ = writeln!(text, "{:<14}{}", "progress", printable(&progress.words()));
+    }
+    let _ = write!(text, "\n{}", table.render(colours));
+    if !description.log.is_empty() {
+        let id = &description.run.id;
+        let _ = writeln!(text, "\nthe last of its log; `cronfleet logs {id}` has all that is kept:");
+        for said in &description.log {
+            let _ = writeln!(text, "  {}", logs::in_words(said.attempt, &said.line, colours));
+        }
+    }
     if let Some(letter) = &description.dead_letter {
         let _ = writeln!(text, "\ndead letter, as it came on {}:", printable(&letter.subject));
         let task = letter.task.as_ref().map(|task| serde_json::to_string_pretty(task).unwrap_or_default());

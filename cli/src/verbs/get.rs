@@ -22,7 +22,9 @@ use streams::{Streams, schedules::Version};
 use super::{
     delayed::{self, DelayedArgs},
     known::unknown,
-    lists, runs,
+    lists,
+    progress::with_progress,
+    runs,
     when::utc,
 };
 use crate::{
@@ -295,12 +297,9 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
                     id.name
                 );
             };
-            let run = stored.value;
-            return output.one(
-                &run,
-                || id.to_string(),
-                || runs::table(std::slice::from_ref(&run), now).render(output.colours),
-            );
+            let items = with_progress(streams, vec![stored.value]).await?;
+            let table = || runs::table_with_progress(&items, now).render(output.colours);
+            return items.first().map_or(Ok(()), |item| output.one(item, || id.to_string(), table));
         }
         Some(text) => Some(text.parse::<Name>()?),
         None => args.schedule.clone(),
@@ -308,9 +307,10 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
     let filter = name.as_ref().map_or_else(|| ">".to_owned(), |name| format!("{name}.*"));
     let stored = streams.ledger().list(&filter).await?;
     let all = stored.into_iter().map(|stored| stored.value).collect();
-    let found = newest(all, &args);
+    let found = with_progress(streams, newest(all, &args)).await?;
     let when_empty = no_runs(name.as_ref(), &args);
-    output.list(&found, |run| run.id.to_string(), || runs::table(&found, now), &when_empty)
+    let table = || runs::table_with_progress(&found, now);
+    output.list(&found, |item| item.run.id.to_string(), table, &when_empty)
 }
 
 /// What to say when no run is as it was asked for: others there may be.

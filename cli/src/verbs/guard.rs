@@ -3,24 +3,34 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Args;
-use shared::{human_duration::HumanDuration, limits::KILL_GRACE};
-use worker::executors::local::guard;
+use worker::executors::local::guard::{self, EXIT_USAGE, GuardSettings};
 
-/// The arguments of `guard`: `cronfleet guard [--grace 5s] -- PROGRAM [ARGUMENT]...`.
+use crate::output::talk;
+
+/// The arguments of `guard`, as a worker writes them: `cronfleet guard [--grace 5s] … -- PROGRAM [ARGUMENT]...`.
 #[derive(Debug, Args)]
 pub struct GuardArgs {
-    /// Between asking the command's process group to end and ending it
-    #[arg(long, default_value_t = HumanDuration(KILL_GRACE))]
-    pub grace: HumanDuration,
+    /// Options, two dashes, the program, and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
+    pub words: Vec<OsString>,
+}
 
-    /// The program, and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
-    pub command: Vec<OsString>,
+impl GuardArgs {
+    /// Those of this process, if it was started as a guard. Every command is begun through two of them, so they do without
+    /// all that reads the other verbs.
+    pub fn of_this_process() -> Option<Self> {
+        let mut words = std::env::args_os().skip(1);
+        (words.next()? == "guard").then(|| Self { words: words.collect() })
+    }
 }
 
 /// Runs the command; ends as it ends.
 pub fn run(args: GuardArgs) -> ExitCode {
-    let mut words = args.command.into_iter();
-    let program = words.next().unwrap_or_default();
-    guard::run(&guard::GuardSettings { grace: args.grace.0, program, args: words.collect() })
+    match GuardSettings::from_args(args.words) {
+        Ok(settings) => guard::run(&settings),
+        Err(error) => {
+            talk(format!("{}{error}", guard::WORDS_PREFIX));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
 }

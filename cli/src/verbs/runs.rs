@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use shared::{Timestamp, limits::LATE_AFTER, run_record::RunRecord, shard::Shards};
+use shared::{Timestamp, limits::LATE_AFTER, run_log::Progress, run_record::RunRecord, shard::Shards};
 
-use super::when::{ago, milliseconds, utc};
+use super::{
+    progress::RunItem,
+    when::{ago, milliseconds, utc},
+};
 use crate::{
     output::printable,
     table::{Cell, Table},
@@ -16,8 +19,20 @@ const ERROR_CHARS_MAX: usize = 100;
 
 /// Runs as a table.
 pub fn table(runs: &[RunRecord], now: Timestamp) -> Table {
+    table_of(runs.iter().map(|run| (run, None)), now)
+}
+
+/// Runs as a table, with how far they are.
+pub fn table_with_progress(items: &[RunItem], now: Timestamp) -> Table {
+    table_of(items.iter().map(|item| (&item.run, item.progress.as_ref())), now)
+}
+
+fn table_of<'a>(runs: impl Iterator<Item = (&'a RunRecord, Option<&'a Progress>)>, now: Timestamp) -> Table {
     let mut table = Table::new(&["RUN", "STATUS", "ATTEMPT", "QUEUE", "AGE", "DURATION", "REASON"]);
-    for run in runs {
+    for (run, progress) in runs {
+        let progress = progress.map(|progress| cut(&progress.words()));
+        let because = [progress.unwrap_or_default(), because(run)];
+        let because = because.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(": ");
         table.row(vec![
             run.id.to_string().into(),
             Cell::state(run.status),
@@ -25,7 +40,7 @@ pub fn table(runs: &[RunRecord], now: Timestamp) -> Table {
             run.queue.as_str().into(),
             ago(run.created_at, now).into(),
             Cell::optional(run.duration_ms.map(milliseconds)),
-            because(run).into(),
+            because.into(),
         ]);
     }
     table

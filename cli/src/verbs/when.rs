@@ -11,6 +11,11 @@ pub fn utc(at: Timestamp) -> String {
     at.trunc_subsecs(0).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// An instant in UTC with its milliseconds: `2026-11-24T02:00:00.250Z`.
+pub fn precise(at: Timestamp) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 /// An instant in a zone, with its weekday and offset: `Tue 2026-11-24 10:00:00 +08:00`.
 pub fn in_zone(at: Timestamp, zone: Tz) -> String {
     at.with_timezone(&zone).format("%a %Y-%m-%d %H:%M:%S %:z").to_string()

@@ -11,7 +11,10 @@ use shared::{
 };
 use worker::{
     Stop, Worker, WorkerSettings,
-    executors::{in_process::InProcess, local::LocalSettings},
+    executors::{
+        in_process::InProcess,
+        local::{LocalExecutor, LocalSettings},
+    },
 };
 
 use super::machine::host;
@@ -74,6 +77,9 @@ pub async fn run_with(
         })?,
         None => LocalSettings::default(),
     };
+    for complaint in LocalExecutor::complaints(&local).await {
+        tracing::warn!("{complaint}");
+    }
     let mut queues = args.queues;
     queues.sort();
     queues.dedup();

@@ -19,6 +19,8 @@ const TASKS_BYTES_MAX: i64 = 512 * MIB;
 /// Four million submissions of 300 bytes.
 const DELAYED_BYTES_MAX: i64 = 2048 * MIB;
 const DEAD_BYTES_MAX: i64 = 256 * MIB;
+/// A thousand attempts that say as much as they may; mostly logs go by age.
+const LOG_BYTES_MAX: i64 = 1024 * MIB;
 const CONTROL_BYTES_MAX: i64 = 64 * MIB;
 /// About seven million runs; `doctor` warns long before it is full.
 const RUNS_BYTES_MAX: i64 = 8192 * MIB;
@@ -117,6 +119,13 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
             discard: DiscardPolicy::Old,
             max_age: limits::RUN_RETENTION,
             ..base(names.dead_stream(), vec![names.dead_all()], DEAD_BYTES_MAX, replicas)
+        },
+        // It forgets when it is full: no run waits for its log.
+        Config {
+            discard: DiscardPolicy::Old,
+            max_age: limits::LOG_RETENTION,
+            allow_direct: true,
+            ..base(names.log_stream(), vec![names.log_all()], LOG_BYTES_MAX, replicas)
         },
         Config {
             max_age: AUDIT_RETENTION,

@@ -28,6 +28,8 @@ use shared::{
 use streams::{Streams, headers};
 use tokio_util::sync::CancellationToken;
 
+use crate::run_log::RunLog;
+
 /// One try at a run: everything an executor needs to know.
 #[derive(Debug, Clone)]
 pub struct Attempt {
@@ -49,6 +51,12 @@ pub struct Attempt {
     pub target: Option<Target>,
     /// W3C trace context to hand on.
     pub traceparent: Option<String>,
+    /// A command that is told to end is ended after this, at most: the attempt must be over before another may begin.
+    pub grace: Duration,
+    /// A command whose worker stands still for this long is stopped.
+    pub silence: Duration,
+    /// Where it says what it is at.
+    pub log: RunLog,
 }
 
 /// The end of a run, as a run that follows it is told.
@@ -211,8 +219,15 @@ impl Executors {
         }
     }
 
-    /// Makes one attempt, after its check. The caller bounds its time and cancels `stop`.
+    /// Makes one attempt, after its check, and has stored what it said. The caller bounds its time and cancels `stop`.
     pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
+        let result = self.act(attempt, stop).await;
+        // Before the end is recorded: whoever sees that finds the log whole.
+        attempt.log.end().await;
+        result
+    }
+
+    async fn act(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
         if let Some(handler) = self.in_process.handler_of(&attempt.task) {
             return handler(attempt.clone(), stop.clone()).await;
         }

@@ -14,6 +14,7 @@ use worker::executors::{
     Attempt, UpstreamEnd,
     local::{CommandSettings, LocalExecutor, LocalSettings},
 };
+use worker::run_log::RunLog;
 
 /// The longest any of these tests waits for a fact.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +32,9 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         task: task.into(),
         target: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        grace: Duration::from_secs(5),
+        silence: Duration::from_secs(15),
+        log: RunLog::silent(),
     }
 }
 
@@ -61,9 +65,7 @@ pub(crate) fn program(program: &str, args: &[&str]) -> CommandSettings {
     CommandSettings {
         program: program.into(),
         args: args.iter().map(|&arg| arg.to_owned()).collect(),
-        cwd: None,
-        env: Vec::new(),
-        output_bytes: None,
+        ..CommandSettings::default()
     }
 }
 

@@ -7,7 +7,10 @@
 //!     program: /usr/local/bin/vacuum-tool
 //!     args: [--host, db-1]     # before the task's own arguments
 //!     cwd: /var/lib/vacuum
-//!     env: [PGPASSFILE]        # passed on from the worker's environment; nothing else is
+//!     env: [PGHOST]            # passed on from the worker's environment; nothing else is
+//!     secrets: [PGPASSWORD]    # passed on too, and masked wherever the command says it
+//!     limits: {time: 10m, memory_mib: 512, processes: 20, open_files: 256, nice: 10}
+//!     exit_codes: {success: [0, 3], permanent: [64, 65], retryable: [75], others: retryable}
 //! ```
 
 use std::{
@@ -19,6 +22,11 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::{limits, names::ActionName, suggest::explain_unknown};
+
+pub use super::{
+    exit_codes::{ExitCodes, Others},
+    limits::CommandLimits,
+};
 
 /// Bytes kept of each of a command's two outputs, unless its entry says else: the last ones.
 pub const OUTPUT_BYTES_DEFAULT: usize = 64 * 1024;
@@ -40,7 +48,7 @@ pub struct LocalSettings {
 }
 
 /// How one command is run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommandSettings {
     /// The program: an absolute path, so that no search path decides what runs.
@@ -55,6 +63,15 @@ pub struct CommandSettings {
     /// Names of variables passed on from the worker's environment, if they are set there. Nothing else is passed on.
     #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "variable_names")]
     pub env: Vec<String>,
+    /// As `env`, and their values are secret: wherever the command says one, `***` is shown, kept and recorded instead.
+    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "variable_names")]
+    pub secrets: Vec<String>,
+    /// How much it may use.
+    #[serde(default)]
+    pub limits: CommandLimits,
+    /// What its exit codes mean.
+    #[serde(default)]
+    pub exit_codes: ExitCodes,
     /// Bytes kept of each of its outputs, the last ones: 1024 to 1048576. Default 65536.
     #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "output_bytes")]
     pub output_bytes: Option<usize>,
@@ -189,6 +206,13 @@ mod tests {
             (entry("program: /bin/true, arg: [x]"), ["tool", "did you mean `args`?"]),
             (entry("program: /bin/true, env: [A=b]"), ["tool", "names only"]),
             (entry("program: /bin/true, output_bytes: 5"), ["tool", "1024 to 1048576"]),
+            (entry("program: /bin/true, secrets: [A=b]"), ["tool.secrets", "names only"]),
+            (entry("program: /bin/true, limits: {nice: 40}"), ["tool.limits", "0 to 19"]),
+            (entry("program: /bin/true, limits: {memory: 4}"), ["tool.limits", "unknown field `memory`"]),
+            (
+                entry("program: /bin/true, exit_codes: {success: [1, 1], permanent: [1]}"),
+                ["tool.exit_codes", "twice"],
+            ),
             (entry("args: [x]"), ["tool", "missing field `program`"]),
             ("commands:\n  a.b: {program: /bin/true}".to_owned(), ["commands", "only A-Z"]),
             (

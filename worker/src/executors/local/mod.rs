@@ -2,28 +2,50 @@
 //!
 //! Promise: only what the worker's operator allowed is run, with the arguments as they are and never through a shell,
 //! in an environment that holds none of the worker's secrets; and when an attempt ends, its whole process tree has.
-//! Output is read to its end, so no command waits for a reader, and kept in bounded measure.
+//! Output is read to its end, so no command waits for a reader; its lines go to the run's log while it runs, and what is
+//! kept is bounded. Secrets are masked in all of it.
 //! Failure: see [`guard`] for what ends the tree when the worker itself is lost.
-//! Limit: a command may do whatever the worker's user may do. Limits of memory and processes are the container's.
+//! Limit: a command may do whatever the worker's user may do.
 
 pub mod allow_list;
 pub mod guard;
 
+mod exit_codes;
+mod limits;
+mod lines;
+mod mask;
 mod outcome;
 mod tail;
 
 use std::{
-    ffi::OsString, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, sync::Arc, time::Duration,
+    ffi::OsString,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
 };
 
 use serde_json::Value;
-use shared::{clock::SharedClock, limits, names::ActionName, run_record::ErrorKind, task::Work};
+use shared::{
+    clock::SharedClock,
+    human_duration::HumanDuration,
+    limits::{KILL_GRACE, UPSTREAM_OUTPUT_VARIABLE_BYTES_MAX},
+    names::ActionName,
+    run_log::LogSource,
+    run_record::ErrorKind,
+    task::Work,
+};
 use tokio_util::sync::CancellationToken;
 
-pub use self::allow_list::{CommandSettings, LocalSettings, LocalSettingsError};
+pub use self::allow_list::{
+    CommandLimits, CommandSettings, ExitCodes, LocalSettings, LocalSettingsError, Others,
+};
 use self::{
     allow_list::OUTPUT_BYTES_DEFAULT,
-    guard::{Guarded, GuardedCommand},
+    guard::{Bounds, Guarded, GuardedCommand, StartLimits},
+    lines::Feed,
+    mask::Masker,
     tail::Capture,
 };
 use super::{Attempt, Failure, answer::stopped, written};
@@ -46,10 +68,10 @@ pub struct LocalExecutor {
 impl LocalExecutor {
     /// An executor for these commands.
     pub fn new(settings: LocalSettings, clock: SharedClock) -> Self {
-        Self { settings: Arc::new(settings), clock, grace: limits::KILL_GRACE }
+        Self { settings: Arc::new(settings), clock, grace: KILL_GRACE }
     }
 
-    /// With another time than [`limits::KILL_GRACE`] between asking a command to end and ending it.
+    /// With another time than [`KILL_GRACE`] between asking a command to end and ending it.
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -69,53 +91,105 @@ impl LocalExecutor {
             return Err(stopped(&format!("command {name}")));
         }
         check_startable(name, settings).await?;
+        if self.settings.guard.is_empty() && settings.limits.need_a_guard() {
+            let words =
+                format!("command {name} has limits, which only a guard can keep, and this worker has none");
+            return Err(Failure::permanent(ErrorKind::Command, words));
+        }
         let mut running = self
             .command(settings, arguments, attempt)
             .spawn()
             .map_err(|error| self.not_started(name, settings, &error))?;
+        let masker = Masker::of(secrets(settings));
         let keep = settings.output_bytes.unwrap_or(OUTPUT_BYTES_DEFAULT);
-        let stdout = running.take_stdout().map(|pipe| Capture::of(pipe, keep));
-        let stderr = running.take_stderr().map(|pipe| Capture::of(pipe, keep));
-        let ended = self.end_of(name, &mut running, stop).await;
+        let feed = |from| Feed::new(from, &masker, &attempt.log, &self.clock);
+        let stdout = running.take_stdout().map(|pipe| Capture::of(pipe, keep, feed(LogSource::Stdout)));
+        let stderr = running.take_stderr().map(|pipe| Capture::of(pipe, keep, feed(LogSource::Stderr)));
+        let ended = self.end_of(settings, attempt, &mut running, stop).await;
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
             return Err(Failure::retryable(ErrorKind::Internal, format!("command {name} has no outputs")));
         };
         let (stdout, stderr) = tokio::join!(stdout.end(&*self.clock), stderr.end(&*self.clock));
+        let stderr = stderr.masked(&masker);
         match ended? {
-            Some(status) => outcome::failure(name.as_str(), status, &stderr)
-                .map_or_else(|| Ok(outcome::output(&stdout)), Err),
-            None => Err(stopped(&format!("command {name} ({})", outcome::last_words(&stderr)))),
+            End::Itself(status) => outcome::failure(name.as_str(), status, &stderr, &settings.exit_codes)
+                .map_or_else(|| Ok(outcome::output(&stdout, &masker)), Err),
+            End::Stopped => Err(stopped(&format!("command {name} ({})", outcome::last_words(&stderr)))),
+            End::OutOfTime(most) => Err(Failure::retryable(
+                ErrorKind::Timeout,
+                format!(
+                    "command {name} took longer than the {} it may (`limits: {{time: …}}` on the worker's allow-list); {}",
+                    HumanDuration(most),
+                    outcome::last_words(&stderr)
+                ),
+            )),
         }
     }
 
-    /// How the command ended; none if it was stopped.
+    /// Waits until it has ended, or has been made to.
     async fn end_of(
         &self,
-        name: &ActionName,
+        settings: &CommandSettings,
+        attempt: &Attempt,
         running: &mut Guarded,
         stop: &CancellationToken,
-    ) -> Result<Option<std::process::ExitStatus>, Failure> {
-        tokio::select! {
+    ) -> Result<End, Failure> {
+        let name = attempt.task.action();
+        let most = settings.limits.time.map(|most| most.0);
+        let out_of_time = async {
+            match most {
+                Some(most) => self.clock.sleep(most).await,
+                None => std::future::pending().await,
+            }
+        };
+        let end = tokio::select! {
             biased;
-            () = stop.cancelled() => {}
-            ended = running.wait() => return ended.map(Some).map_err(|error| {
+            () = stop.cancelled() => End::Stopped,
+            ended = running.wait() => return ended.map(End::Itself).map_err(|error| {
                 Failure::retryable(ErrorKind::Internal, format!("the end of command {name} was not seen: {error}"))
             }),
-        }
+            () = out_of_time => End::OutOfTime(most.unwrap_or_default()),
+        };
+        let grace = HumanDuration(self.grace.min(attempt.grace));
+        attempt.log.line(format!("command {name} is told to end, and killed if it has not after {grace}"));
         if let Err(error) = running.stop(&*self.clock).await {
             tracing::warn!(command = %name, %error, "Command `{name}` did not end although it was killed");
         }
-        Ok(None)
+        Ok(end)
     }
 
     fn command(&self, settings: &CommandSettings, arguments: &[String], attempt: &Attempt) -> GuardedCommand {
+        let CommandLimits { time: _, memory_mib, processes, address_space_mib, open_files, nice } =
+            settings.limits;
+        let bounds = Bounds { memory_mib, processes };
+        let limits = StartLimits { address_space_mib, open_files, nice };
         GuardedCommand::new(&self.settings.guard, &settings.program)
             .args(settings.args.iter().chain(arguments))
             .environment(environment(settings, attempt))
             .directory(settings.cwd.as_deref().unwrap_or(Path::new(DIRECTORY)))
             .input(attempt.body())
-            .grace(self.grace)
+            .grace(self.grace.min(attempt.grace))
+            .silence(attempt.silence, self.clock.clone())
+            .limits(bounds, limits)
             .outputs(Stdio::piped(), Stdio::piped())
+    }
+
+    /// What is wrong with the entries of the allow-list, in words: found when the worker starts, not with the first run.
+    pub async fn complaints(settings: &LocalSettings) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for (name, entry) in &settings.commands {
+            if let Err(failure) = check_startable(name, entry).await {
+                complaints.push(failure.error.message);
+            }
+            let unset =
+                entry.secrets.iter().find(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));
+            if let Some(unset) = unset {
+                complaints.push(format!(
+                    "command {name}: the secret {unset} is not set in the worker's environment"
+                ));
+            }
+        }
+        complaints
     }
 
     fn not_allowed(&self, name: &ActionName) -> Failure {
@@ -142,6 +216,16 @@ impl LocalExecutor {
         }
         Failure::permanent(ErrorKind::Command, message)
     }
+}
+
+/// How a command ended.
+enum End {
+    /// By itself, or by whoever else ended it.
+    Itself(ExitStatus),
+    /// It was told to.
+    Stopped,
+    /// It took longer than its entry allows.
+    OutOfTime(Duration),
 }
 
 /// Looks before starting: a guard could only say it with an exit code, and a missing directory looks like a missing
@@ -173,7 +257,8 @@ async fn check_startable(name: &ActionName, settings: &CommandSettings) -> Resul
 /// All that a command finds in its environment.
 fn environment(settings: &CommandSettings, attempt: &Attempt) -> Vec<(OsString, OsString)> {
     let base = [("PATH", PATH), ("LANG", LANG)].map(|(name, value)| (name.into(), value.into()));
-    let passed_on = settings.env.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+    let names = settings.env.iter().chain(&settings.secrets);
+    let passed_on = names.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
     let mut own = vec![
         ("CRONFLEET_RUN", attempt.run.to_string()),
         ("CRONFLEET_ATTEMPT", attempt.number.to_string()),
@@ -193,6 +278,12 @@ fn environment(settings: &CommandSettings, attempt: &Attempt) -> Vec<(OsString, 
     base.into_iter().chain(passed_on).chain(own).filter(|(_, value)| guard::is_passable(value)).collect()
 }
 
+/// The values that are masked in what a command says.
+fn secrets(settings: &CommandSettings) -> Vec<Vec<u8>> {
+    let values = settings.secrets.iter().filter_map(std::env::var_os);
+    values.map(|value| value.as_encoded_bytes().to_vec()).collect()
+}
+
 /// What a command finds in its environment of the end that its run follows. All of it is in its input, too.
 fn upstream_variables(attempt: &Attempt) -> Vec<(&'static str, String)> {
     let Some(upstream) = &attempt.upstream else { return Vec::new() };
@@ -202,7 +293,7 @@ fn upstream_variables(attempt: &Attempt) -> Vec<(&'static str, String)> {
     ];
     variables.extend(upstream.output.as_ref().map(|output| {
         let text = output.to_string();
-        if text.len() <= limits::UPSTREAM_OUTPUT_VARIABLE_BYTES_MAX {
+        if text.len() <= UPSTREAM_OUTPUT_VARIABLE_BYTES_MAX {
             ("CRONFLEET_UPSTREAM_OUTPUT", text)
         } else {
             ("CRONFLEET_UPSTREAM_OUTPUT_BYTES", text.len().to_string())

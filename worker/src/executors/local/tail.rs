@@ -1,4 +1,4 @@
-//! The end of a command's output, however much it writes.
+//! The end of a command's output, however much it writes, and its lines on their way to the run's log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,6 +7,8 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     task::JoinHandle,
 };
+
+use super::{lines::Feed, mask::Masker};
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -19,11 +21,12 @@ pub(super) struct Tail {
     kept: Vec<u8>,
     keep: usize,
     total: u64,
+    is_cut: bool,
 }
 
 impl Tail {
     fn new(keep: usize) -> Self {
-        Self { kept: Vec::new(), keep, total: 0 }
+        Self { kept: Vec::new(), keep, total: 0, is_cut: false }
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -38,11 +41,17 @@ impl Tail {
     fn cut(&mut self) {
         let excess = self.kept.len().saturating_sub(self.keep);
         self.kept.drain(..excess);
+        self.is_cut |= excess > 0;
     }
 
     /// The last bytes.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.kept
+    }
+
+    /// The same without the secrets in it.
+    pub(super) fn masked(&self, masker: &Masker) -> Self {
+        Self { kept: masker.text(&self.kept, self.is_cut), ..*self }
     }
 
     /// How many bytes there were.
@@ -52,30 +61,36 @@ impl Tail {
 
     /// Whether the beginning is missing.
     pub(super) fn is_cut(&self) -> bool {
-        self.total > self.kept.len() as u64
+        self.is_cut
     }
 }
 
-/// Reads a pipe to its end, so that whoever writes never waits, and keeps the last bytes.
-#[derive(Debug)]
+/// Reads a pipe to its end, so that whoever writes never waits, keeps the last bytes, and hands the lines on.
 pub(super) struct Capture {
-    tail: Arc<Mutex<Tail>>,
+    output: Arc<Mutex<Output>>,
     reading: JoinHandle<()>,
+}
+
+struct Output {
+    tail: Tail,
+    feed: Feed,
 }
 
 impl Capture {
     /// Reads from now on.
-    pub(super) fn of(mut pipe: impl AsyncRead + Unpin + Send + 'static, keep: usize) -> Self {
-        let tail = Arc::new(Mutex::new(Tail::new(keep)));
-        let filling = Arc::clone(&tail);
+    pub(super) fn of(mut pipe: impl AsyncRead + Unpin + Send + 'static, keep: usize, feed: Feed) -> Self {
+        let output = Arc::new(Mutex::new(Output { tail: Tail::new(keep), feed }));
+        let filling = Arc::clone(&output);
         let reading = tokio::spawn(async move {
             let mut chunk = vec![0; CHUNK_BYTES];
             // A pipe that breaks has no more to say, like one that ends.
             while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-                filling.lock().unwrap_or_else(PoisonError::into_inner).push(&chunk[..count]);
+                let mut output = filling.lock().unwrap_or_else(PoisonError::into_inner);
+                output.tail.push(&chunk[..count]);
+                output.feed.push(&chunk[..count]);
             }
         });
-        Self { tail, reading }
+        Self { output, reading }
     }
 
     /// What came, once the pipe is closed, or a moment after its command has ended.
@@ -84,10 +99,11 @@ impl Capture {
             _ = &mut self.reading => {}
             () = clock.sleep(CLOSE_WAIT) => self.reading.abort(),
         }
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.cut();
-        let keep = tail.keep;
-        std::mem::replace(&mut *tail, Tail::new(keep))
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.feed.end();
+        output.tail.cut();
+        let keep = output.tail.keep;
+        std::mem::replace(&mut output.tail, Tail::new(keep))
     }
 }
 

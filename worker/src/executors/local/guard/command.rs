@@ -9,29 +9,33 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use shared::{clock::Clock, human_duration::HumanDuration, limits};
+use shared::clock::{Clock, SharedClock};
 use tokio::{
     io::AsyncWriteExt as _,
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     task::JoinHandle,
 };
 
-use super::{input, tree};
+use super::{Bounds, GuardSettings, StartLimits, input, tree};
 
 /// How much longer than the grace a guard may take before it is ended itself: it kills for a second.
 const OVERTIME: Duration = Duration::from_secs(2);
+
+/// A worker gives this many signs of life in the time after which none means that it stands still.
+const SIGNS_PER_SILENCE: u32 = 5;
+/// A sign of life.
+const SIGN: &[u8] = b".";
 
 /// A command that is to run under a guard. Its environment is empty but for what it is given.
 ///
 /// Without the words for a guard it runs directly, in a process group of its own. Then stopping it ends that group,
 /// and its end kills what is left of the group at once; but whoever detached itself from the group stays, and if this
 /// process is killed, so does the command. That is for tests and for users of this library who have no `guard`.
-#[derive(Debug)]
 pub struct GuardedCommand {
     guard: Vec<OsString>,
-    grace: Duration,
-    program: OsString,
-    args: Vec<OsString>,
+    settings: GuardSettings,
+    /// For signs of life; none: none are given.
+    clock: Option<SharedClock>,
     input: Vec<u8>,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
@@ -44,9 +48,8 @@ impl GuardedCommand {
     pub fn new(guard: &[OsString], program: impl Into<OsString>) -> Self {
         Self {
             guard: guard.to_vec(),
-            grace: limits::KILL_GRACE,
-            program: program.into(),
-            args: Vec::new(),
+            settings: GuardSettings::of(program),
+            clock: None,
             input: Vec::new(),
             environment: Vec::new(),
             directory: None,
@@ -58,7 +61,7 @@ impl GuardedCommand {
     /// With more arguments.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
+        self.settings.args.extend(args.into_iter().map(Into::into));
         self
     }
 
@@ -89,7 +92,22 @@ impl GuardedCommand {
     /// With this time between being asked to end and being ended.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.settings.grace = grace;
+        self
+    }
+
+    /// Its guard stops it when this process gives no sign of life for so long: when it stands still.
+    #[must_use]
+    pub fn silence(mut self, silence: Duration, clock: SharedClock) -> Self {
+        self.settings.silence = Some(silence);
+        self.clock = Some(clock);
+        self
+    }
+
+    /// With limits; without a guard they cannot be kept.
+    #[must_use]
+    pub fn limits(mut self, bounds: Bounds, limits: StartLimits) -> Self {
+        (self.settings.bounds, self.settings.limits) = (bounds, limits);
         self
     }
 
@@ -103,7 +121,7 @@ impl GuardedCommand {
 
     /// Starts it. Under a guard, a program that cannot be started shows as the guard's exit code.
     pub fn spawn(self) -> io::Result<Guarded> {
-        let is_direct = self.guard.is_empty();
+        let (is_direct, grace) = (self.guard.is_empty(), self.settings.grace);
         let mut words = self.words().into_iter();
         let mut command = Command::new(words.next().unwrap_or_default());
         command
@@ -119,19 +137,21 @@ impl GuardedCommand {
             command.current_dir(directory);
         }
         let mut child = command.spawn()?;
-        let lifeline = child.stdin.take().map(|pipe| Lifeline::hold(pipe, self.input, is_direct));
+        let signs = self.clock.zip(self.settings.silence.map(|silence| silence / SIGNS_PER_SILENCE));
+        let lifeline = child.stdin.take().map(|pipe| Lifeline::hold(pipe, self.input, is_direct, signs));
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Guarded { child, lifeline, group, grace: self.grace, is_direct })
+        Ok(Guarded { child, lifeline, group, grace, is_direct })
     }
 
     /// All words of the process that is started.
     fn words(&self) -> Vec<OsString> {
         let mut words = self.guard.clone();
-        if !words.is_empty() {
-            words.extend(["--grace".into(), HumanDuration(self.grace).to_string().into(), "--".into()]);
+        if words.is_empty() {
+            words.push(self.settings.program.clone());
+            words.extend(self.settings.args.iter().cloned());
+        } else {
+            words.extend(self.settings.to_args());
         }
-        words.push(self.program.clone());
-        words.extend(self.args.iter().cloned());
         words
     }
 }
@@ -142,14 +162,26 @@ struct Lifeline(JoinHandle<()>);
 
 impl Lifeline {
     /// Writes the input, in the background for whoever reads slowly. A guard's pipe is then held, a command's closed.
-    fn hold(mut pipe: ChildStdin, input: Vec<u8>, is_direct: bool) -> Self {
+    fn hold(
+        mut pipe: ChildStdin,
+        input: Vec<u8>,
+        is_direct: bool,
+        signs: Option<(SharedClock, Duration)>,
+    ) -> Self {
         Self(tokio::spawn(async move {
             let bytes = if is_direct { input } else { input::written(&input) };
             // Whoever does not want to read its input, or has ended, closes its side: no fault of anybody.
             let _ = pipe.write_all(&bytes).await;
-            if !is_direct {
-                std::future::pending::<()>().await;
+            if is_direct {
+                return;
             }
+            if let Some((clock, between)) = signs {
+                // A pipe that breaks is one whose guard has ended.
+                while pipe.write_all(SIGN).await.is_ok() {
+                    clock.sleep(between).await;
+                }
+            }
+            std::future::pending::<()>().await;
         }))
     }
 }

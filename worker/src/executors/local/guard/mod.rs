@@ -6,42 +6,48 @@
 //! by itself.
 //!
 //! How: the guard's standard input is a pipe from the worker, which carries the command's input and then stays open;
-//! its end is the word to stop, and the kernel says it for a worker that no longer can. The guard adopts orphans of the
+//! its end is the word to stop, and the kernel says it for a worker that no longer can. A worker that stands still says nothing:
+//! so it gives signs of life, and its guard stops the tree when none comes any more. The guard adopts orphans of the
 //! command (`PR_SET_CHILD_SUBREAPER`), so a daemon that detached itself is still among its descendants; and it reaps
 //! every one of them, so it knows when none is left.
 //!
 //! Failure: a guard that is itself killed by `kill -9` takes nobody along. A bomb that forks faster than it is killed
 //! is fought for a second, then left to the limits of its container (`pids.max`).
 //!
-//! On the wire: a line with the length of the input in decimal, the input, and then nothing until the end. Standard
+//! What a command and all it started use together is bounded by looking, again and again ([`watch`]); what each of its
+//! processes may use, by the kernel: a second stage of this program sets its limits and then becomes the command ([`start`]).
+//!
+//! On the wire: a line with the length of the input in decimal, the input, and then a byte now and then as a sign of life
+//! (none without `--silence`). Standard
 //! output and error are the command's. The exit code is the command's, or 128 and the signal's number, as in a shell.
 
 mod command;
 mod input;
+mod settings;
+mod start;
 mod tree;
+mod watch;
 
 use std::{
-    ffi::OsString,
-    io::{self, Write as _},
-    os::unix::process::CommandExt as _,
-    process::{Child, Command, ExitCode, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    io::{self, Read as _, Write as _},
+    process::ExitCode,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use shared::{
-    clock::{Clock, SystemClock},
-    human_duration::HumanDuration,
-    limits,
-};
+use shared::clock::{Clock, SystemClock};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 pub(super) use self::command::{is_passable, may_pass};
+use self::watch::{Excess, Look, Looks};
 pub use self::{
     command::{Guarded, GuardedCommand},
     input::INPUT_BYTES_MAX,
+    settings::{GuardSettings, Stage},
+    start::StartLimits,
+    watch::Bounds,
 };
 
 /// How every message of the guard itself begins, on its error output.
@@ -50,6 +56,8 @@ pub const WORDS_PREFIX: &str = "cronfleet guard: ";
 pub const EXIT_USAGE: u8 = 64;
 /// Exit code for a command that cannot be started now, but may be later (sysexits.h: `EX_TEMPFAIL`).
 pub const EXIT_NOT_NOW: u8 = 75;
+/// Exit code when the command used more than it may, and was killed for it.
+pub const EXIT_OVER_LIMIT: u8 = 123;
 /// Exit code when what became of the command is not known.
 pub const EXIT_UNKNOWN: u8 = 125;
 /// Exit code for a program that is there but cannot be started, as in a shell.
@@ -64,43 +72,14 @@ const KILL_ROUND: Duration = Duration::from_millis(20);
 /// How long the reaper has to notice that a command left nobody behind.
 const REAP_WAIT: Duration = Duration::from_millis(20);
 
-/// What a guard is told by its arguments: `[--grace 5s] -- PROGRAM [ARGUMENT]...`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuardSettings {
-    /// Between asking the tree to end and ending it.
-    pub grace: Duration,
-    /// What is run.
-    pub program: OsString,
-    /// With which arguments.
-    pub args: Vec<OsString>,
-}
-
-impl GuardSettings {
-    /// Reads the arguments after the word `guard`, as [`GuardedCommand`] writes them.
-    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let usage = || "usage: guard [--grace 5s] -- PROGRAM [ARGUMENT]...".to_owned();
-        let mut args = args.into_iter();
-        let mut grace = limits::KILL_GRACE;
-        loop {
-            let word = args.next().ok_or_else(usage)?;
-            match word.to_str() {
-                Some("--") => break,
-                Some("--grace") => {
-                    let text = args.next().ok_or_else(usage)?;
-                    let read = text.to_string_lossy().parse::<HumanDuration>();
-                    grace = read.map_err(|error| format!("--grace: {error}"))?.0;
-                }
-                _ => return Err(format!("{} is not an option; {}", word.display(), usage())),
-            }
-        }
-        Ok(Self { grace, program: args.next().ok_or_else(usage)?, args: args.collect() })
-    }
-}
-
 /// Runs a command and guards it; returns when its whole tree has ended. For the hidden subcommand `guard`, in a
 /// process of its own that has done nothing else.
 pub fn run(settings: &GuardSettings) -> ExitCode {
-    guard(settings).unwrap_or_else(|refusal| {
+    let result = match settings.stage {
+        Stage::Guard => guard(settings),
+        Stage::Start => Err(start::become_command(settings)),
+    };
+    result.unwrap_or_else(|refusal| {
         // Whoever would read it may be gone.
         let _ = writeln!(io::stderr(), "{WORDS_PREFIX}{}", refusal.words);
         ExitCode::from(refusal.code)
@@ -118,6 +97,8 @@ enum Event {
     Ended(WaitStatus),
     /// No child is left, adopted ones included.
     Empty,
+    /// The worker gave a sign of life.
+    Alive,
     /// The worker wants the command stopped, is gone, or somebody sent a signal.
     Stop,
 }
@@ -130,7 +111,8 @@ fn guard(settings: &GuardSettings) -> Result<ExitCode, Refusal> {
         .map_err(|error| Refusal { code: EXIT_NOT_NOW, words: error.to_string() })?;
     let input = input::read(&mut io::stdin().lock())
         .map_err(|error| Refusal { code: EXIT_USAGE, words: format!("no input: {error}") })?;
-    let mut child = start(settings, !input.is_empty()).map_err(|error| not_started(settings, &error))?;
+    let mut child =
+        start::command(settings, !input.is_empty()).map_err(|error| start::refusal(settings, &error))?;
     let pid = Pid::from_child(&child);
     if let Some(mut stdin) = child.stdin.take() {
         // On its own thread, so that a command that does not read holds up nothing. It may also close its input.
@@ -138,32 +120,27 @@ fn guard(settings: &GuardSettings) -> Result<ExitCode, Refusal> {
     }
     let (reaper, lifeline) = (sender.clone(), sender);
     thread::spawn(move || reap(pid, &reaper));
-    thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        let _ = lifeline.send(Event::Stop);
-    });
+    thread::spawn(move || listen(&lifeline));
     let mut tree = Tree { group: pid, events, ended: None, is_empty: false };
-    tree.wait_until_it_ends_or_has_to();
-    tree.end(settings.grace);
+    let mut looks = Looks::new(settings, SystemClock.elapsed());
+    let excess = tree.wait_until_it_ends_or_has_to(&mut looks);
+    // Whoever uses too much is not asked first: it would use more meanwhile.
+    tree.end(if excess.is_some() { Duration::ZERO } else { settings.grace });
+    if let Some(excess) = excess {
+        return Err(Refusal { code: EXIT_OVER_LIMIT, words: excess.to_string() });
+    }
     Ok(ExitCode::from(tree.code()))
 }
 
-/// Starts the command. The reaper waits for it, as for every other child.
-fn start(settings: &GuardSettings, has_input: bool) -> io::Result<Child> {
-    Command::new(&settings.program)
-        .args(&settings.args)
-        .stdin(if has_input { Stdio::piped() } else { Stdio::null() })
-        .process_group(0)
-        .spawn()
-}
-
-fn not_started(settings: &GuardSettings, error: &io::Error) -> Refusal {
-    let code = match error.kind() {
-        io::ErrorKind::NotFound => EXIT_NOT_FOUND,
-        _ if command::may_pass(error) => EXIT_NOT_NOW,
-        _ => EXIT_NOT_STARTED,
-    };
-    Refusal { code, words: format!("{}: {error}", settings.program.display()) }
+/// Says that the worker lives at each of its signs, and that the command has to stop when the pipe ends.
+fn listen(events: &Sender<Event>) {
+    let mut signs = [0; 64];
+    while let Ok(1..) = io::stdin().lock().read(&mut signs) {
+        if events.send(Event::Alive).is_err() {
+            return;
+        }
+    }
+    let _ = events.send(Event::Stop);
 }
 
 /// Turns the signals that would end the guard, and leave its command without one, into a word to stop.
@@ -217,20 +194,37 @@ impl Tree {
         match event {
             Event::Ended(status) => self.ended = Some(status),
             Event::Empty => self.is_empty = true,
+            Event::Alive => {}
             Event::Stop => return true,
         }
         false
     }
 
-    fn wait_until_it_ends_or_has_to(&mut self) {
+    /// Returns when the command has ended, or has to; with what it used too much of, if it did.
+    fn wait_until_it_ends_or_has_to(&mut self, looks: &mut Looks) -> Option<Excess> {
         while self.ended.is_none() && !self.is_empty {
-            // Without senders nothing more will be heard, so it has to end.
-            let has_to = self.events.recv().map_or(true, |event| self.note(event));
-            if has_to {
-                return;
+            let event = match looks.wait() {
+                // Without senders nothing more will be heard, so it has to end.
+                None => self.events.recv().unwrap_or(Event::Stop),
+                Some(wait) => match self.events.recv_timeout(wait) {
+                    Ok(event) => event,
+                    Err(RecvTimeoutError::Disconnected) => Event::Stop,
+                    Err(RecvTimeoutError::Timeout) => match looks.look(SystemClock.elapsed()) {
+                        Look::AllIsWell => continue,
+                        Look::Silence => Event::Stop,
+                        Look::Excess(excess) => return Some(excess),
+                    },
+                },
+            };
+            if matches!(event, Event::Alive) {
+                looks.heard(SystemClock.elapsed());
+            }
+            if self.note(event) {
+                return None;
             }
         }
         self.is_empty_within(REAP_WAIT);
+        None
     }
 
     fn is_empty_within(&mut self, wait: Duration) -> bool {
@@ -250,7 +244,9 @@ impl Tree {
         if self.is_empty {
             return;
         }
-        tree::signal(rustix::process::getpid(), self.group, Signal::TERM);
+        if !grace.is_zero() {
+            tree::signal(rustix::process::getpid(), self.group, Signal::TERM);
+        }
         let until = SystemClock.elapsed().saturating_add(grace).saturating_add(KILLING);
         if self.is_empty_within(grace) {
             return;
@@ -268,27 +264,5 @@ impl Tree {
         let Some(status) = self.ended else { return EXIT_UNKNOWN };
         let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(EXIT_UNKNOWN)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(args: &[&str]) -> Result<GuardSettings, String> {
-        GuardSettings::from_args(args.iter().map(OsString::from))
-    }
-
-    #[test]
-    fn a_guard_reads_its_own_options_and_leaves_the_commands_alone() {
-        let settings =
-            read(&["--grace", "250ms", "--", "/bin/tool", "--grace", "--", "x"]).expect("settings");
-        assert_eq!(settings.grace, Duration::from_millis(250));
-        assert_eq!(settings.program, "/bin/tool");
-        assert_eq!(settings.args, ["--grace", "--", "x"]);
-        assert_eq!(read(&["--", "/bin/tool"]).expect("settings").grace, limits::KILL_GRACE);
-        for args in [&[][..], &["--"], &["/bin/tool"], &["--grace", "soon", "--", "x"], &["--grace"]] {
-            assert!(read(args).is_err(), "{args:?}");
-        }
     }
 }

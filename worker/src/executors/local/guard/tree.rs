@@ -9,6 +9,44 @@ struct Process {
     id: i32,
     parent: i32,
     group: i32,
+    /// Pages of memory it holds, shared ones included.
+    resident: u64,
+    is_zombie: bool,
+}
+
+/// What everybody below a process uses together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub(super) processes: u64,
+    pub(super) memory_bytes: u64,
+}
+
+/// What everybody below `root` uses; none if it cannot be told. What processes share is counted once, but only looked at so
+/// closely when it may matter: where `memory_of_interest` bytes are passed if it is counted for each of them.
+pub(super) fn usage_below(root: Pid, memory_of_interest: u64) -> Option<Usage> {
+    let alive: Vec<Process> =
+        descendants_of(root).ok()?.into_iter().filter(|process| !process.is_zombie).collect();
+    let page = rustix::param::page_size() as u64;
+    let resident = |process: &Process| process.resident.saturating_mul(page);
+    let mut memory_bytes: u64 = alive.iter().map(resident).sum();
+    if memory_bytes > memory_of_interest {
+        // Of others' processes (a set-uid program) only the upper bound is told.
+        memory_bytes =
+            alive.iter().map(|process| share_of(process.id).unwrap_or_else(|| resident(process))).sum();
+    }
+    Some(Usage { processes: alive.len() as u64, memory_bytes })
+}
+
+/// The memory a process holds, what it shares divided among all who do.
+fn share_of(id: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
+    parse_share(&text)
+}
+
+fn parse_share(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// Sends a signal to everybody below `root`: to those of `group` at once, so that none of them slips away by forking,
@@ -62,12 +100,12 @@ fn parse(stat: &[u8]) -> Option<Process> {
     let stat = String::from_utf8_lossy(stat);
     let (id, _) = stat.split_once(' ')?;
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(1);
-    Some(Process {
-        id: id.parse().ok()?,
-        parent: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
-    })
+    let mut fields = rest.split_ascii_whitespace();
+    let is_zombie = matches!(fields.next()?, "Z" | "X");
+    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    // The 24th of all fields (proc(5)); this is the 6th.
+    let resident = fields.nth(18).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    Some(Process { id: id.parse().ok()?, parent, group, resident, is_zombie })
 }
 
 #[cfg(test)]
@@ -77,18 +115,35 @@ mod tests {
     #[test]
     fn a_process_is_read_whatever_its_name() {
         let read = |stat: &str| parse(stat.as_bytes());
-        assert_eq!(read("7 (sh) S 1 7 7 0 -1"), Some(Process { id: 7, parent: 1, group: 7 }));
-        assert_eq!(read("7 (a) S 9 (b) Z 3 5 7 0"), Some(Process { id: 7, parent: 3, group: 5 }));
+        let process = |parent, group| Process { id: 7, parent, group, resident: 0, is_zombie: false };
+        assert_eq!(read("7 (sh) S 1 7 7 0 -1"), Some(process(1, 7)));
+        let of_a_zombie = Process { is_zombie: true, ..process(3, 5) };
+        assert_eq!(read("7 (a) S 9 (b) Z 3 5 7 0"), Some(of_a_zombie));
+        let whole = "7 (sh) S 1 7 7 34816 7 4194560 200 0 0 0 0 0 0 0 20 0 1 0 12345 2695168 433 18446744073709551615 1";
+        assert_eq!(read(whole), Some(Process { resident: 433, ..process(1, 7) }));
         assert_eq!(read("7 (sh"), None);
         assert_eq!(read(""), None);
     }
 
     #[test]
     fn descendants_are_found_in_whatever_order_they_are_listed() {
-        let process = |id, parent| Process { id, parent, group: id };
+        let process = |id, parent| Process { id, parent, group: id, resident: 0, is_zombie: false };
         let all = vec![process(4, 3), process(3, 2), process(2, 1), process(9, 8), process(1, 0)];
         let mut found: Vec<i32> = below(2, all).iter().map(|process| process.id).collect();
         found.sort_unstable();
         assert_eq!(found, [3, 4]);
+    }
+
+    #[test]
+    fn a_share_of_memory_is_read_in_bytes() {
+        let text = "559a-7ffd ---p 00000000 00:00 0  [rollup]\nRss:     1732 kB\nPss:      214 kB\nPss_Dirty: 100 kB\n";
+        assert_eq!(parse_share(text), Some(214 * 1024));
+        assert_eq!(parse_share(""), None);
+    }
+
+    #[test]
+    fn this_process_has_nobody_below_it_or_somebody_who_uses_something() {
+        let usage = usage_below(rustix::process::getpid(), 0).expect("usage");
+        assert_eq!(usage.processes == 0, usage.memory_bytes == 0);
     }
 }
