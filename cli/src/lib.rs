@@ -101,6 +101,8 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Resume(args) => verbs::resume::run(args, global).await,
         Verb::Submit(args) => verbs::submit::run(args, global).await,
         Verb::Cancel(args) => verbs::cancel::run(args, global).await,
+        Verb::Retry(args) => verbs::retry::run(args, global).await,
+        Verb::Replay(args) => verbs::replay::run(args, global).await,
         Verb::Tail(args) => verbs::tail::run(args, global).await,
         Verb::Delete(args) => verbs::delete::run(args, global).await,
         Verb::Doctor(args) => verbs::doctor::run(args, global).await,

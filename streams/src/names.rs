@@ -206,7 +206,23 @@ impl Names {
     }
 
     pub(crate) fn dead_all(&self) -> String {
-        format!("{}.dead.*.*.*", self.ns)
+        self.dead_matching(None, None)
+    }
+
+    /// The dead letter of a run, in whatever queue.
+    pub(crate) fn dead_run(&self, run: &RunId) -> String {
+        format!("{}.dead.*.{run}", self.ns)
+    }
+
+    /// The dead letters of this queue, under this name.
+    pub(crate) fn dead_matching(&self, queue: Option<&QueueName>, name: Option<&Name>) -> String {
+        let (queue, name) = (queue.map_or("*", QueueName::as_str), name.map_or("*", Name::as_str));
+        format!("{}.dead.{queue}.{name}.*", self.ns)
+    }
+
+    /// Whether this is the subject of a schedule's lock.
+    pub(crate) fn is_lock(&self, subject: &str) -> bool {
+        matches!(self.parse_task(subject), Some((Origin::Due, _, _, LOCK_KEY)))
     }
 
     pub(crate) fn delayed_stream(&self) -> String {

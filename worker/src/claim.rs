@@ -298,7 +298,7 @@ pub(crate) enum ClaimError {
 }
 
 fn ends_when_lost(record: &RunRecord, task: &Task) -> bool {
-    task.delivery == DeliveryMode::AtMostOnce || !task.retry.allows_after(record.attempt)
+    task.delivery == DeliveryMode::AtMostOnce || !task.retry.allows_after(record.attempt_of_policy())
 }
 
 #[cfg(test)]

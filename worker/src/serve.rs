@@ -367,8 +367,13 @@ impl Inner {
             let kept = &delivery.payload[..delivery.payload.len().min(RAW_BYTES_MAX)];
             String::from_utf8_lossy(kept).into_owned()
         });
-        let letter =
-            DeadLetter { run: record.clone(), task: task.cloned(), raw, subject: delivery.subject.clone() };
+        let letter = DeadLetter {
+            run: record.clone(),
+            task: task.cloned(),
+            raw,
+            subject: delivery.subject.clone(),
+            attempts: Vec::new(),
+        };
         self.streams.bury(&letter).await
     }
 

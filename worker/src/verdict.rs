@@ -76,7 +76,7 @@ pub(crate) fn verdict(
     };
     let reason = reason_of(&failure);
     let permanent = failure.permanent || (task.delivery == Delivery::AtMostOnce && may_have_acted(&failure));
-    if permanent || !task.retry.allows_after(record.attempt) {
+    if permanent || !task.retry.allows_after(record.attempt_of_policy()) {
         let last = if permanent { Reason::Permanent } else { Reason::AttemptsExhausted };
         let reason = if failure.permanent { Reason::Permanent } else { reason.unwrap_or(last) };
         let failed = record.apply(RunEvent::FailedForGood, now)?.because(reason);
@@ -91,7 +91,7 @@ pub(crate) fn verdict(
 
 /// Our own backoff, or longer if the target asks for it; never longer than a run may hold its place.
 fn wait_before_next(record: &RunRecord, task: &Task, retry_after: Option<Duration>) -> Duration {
-    let ours = task.retry.wait_after(record.attempt, &record.id);
+    let ours = task.retry.wait_after(record.attempt_of_policy(), &record.id);
     ours.max(retry_after.unwrap_or_default()).min(BACKOFF_MAX)
 }
 
