@@ -130,6 +130,8 @@ pub enum Verb {
     Submit(verbs::submit::SubmitArgs),
     /// Stops a run, or takes it out of its queue
     Cancel(verbs::cancel::CancelArgs),
+    /// Has a worker stop: it finishes what it has, and ends
+    Drain(verbs::drain::DrainArgs),
     /// Runs a run that failed again, under its own id
     Retry(verbs::retry::RetryArgs),
     /// Runs many runs that failed again

@@ -101,6 +101,7 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Resume(args) => verbs::resume::run(args, global).await,
         Verb::Submit(args) => verbs::submit::run(args, global).await,
         Verb::Cancel(args) => verbs::cancel::run(args, global).await,
+        Verb::Drain(args) => verbs::drain::run(args, global).await,
         Verb::Retry(args) => verbs::retry::run(args, global).await,
         Verb::Replay(args) => verbs::replay::run(args, global).await,
         Verb::Tail(args) => verbs::tail::run(args, global).await,

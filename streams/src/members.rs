@@ -79,6 +79,9 @@ pub struct WorkerStatus {
     pub running: Vec<(RunId, u32)>,
     /// It finishes what it has and fetches no more.
     pub draining: bool,
+    /// Who asked it from afar to do so; absent if it was a signal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drained_by: Option<String>,
 }
 
 impl Member {

@@ -11,6 +11,7 @@
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
 //! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
+//! | | | `<ns>.control.drain.<worker>` | operators | that worker |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
 //! | `<ns>_CONTROL/backfill` | durable pull consumer | `<ns>.control.backfill.>` | `init` | planners |
 //! | `<ns>_RAW` | stream, made and deleted by `bench` | `<ns>.raw.<n>` | `bench` | nobody |
@@ -303,6 +304,10 @@ impl Names {
 
     pub(crate) fn cancel(&self, run: &RunId) -> String {
         format!("{}.control.cancel.{run}", self.ns)
+    }
+
+    pub(crate) fn drain(&self, worker: &MemberId) -> String {
+        format!("{}.control.drain.{worker}", self.ns)
     }
 
     pub(crate) fn cancels(&self) -> String {

@@ -24,6 +24,7 @@ mod delayed_cluster;
 mod delayed_figures;
 mod doctor;
 mod drain;
+mod draining;
 mod example;
 mod generated;
 mod layout;

@@ -11,6 +11,7 @@
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
+//! | `drain.rs` | hears that somebody wants the worker to stop |
 //! | `executors/` | http, message, local |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
@@ -19,6 +20,7 @@ pub mod executors;
 
 mod cancel;
 mod claim;
+mod drain;
 mod fetch;
 mod hold;
 mod identify;
@@ -131,6 +133,8 @@ impl Worker {
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), closing.clone()));
+        let status = Arc::clone(&self.status);
+        helpers.spawn(drain::follow(self.streams.clone(), status, stop.clone(), closing.clone()));
         helpers.spawn(member::beat(
             self.streams.clone(),
             Arc::clone(&self.status),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -26,6 +26,8 @@ const LEAVE_WAIT_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Status {
     fixed: WorkerStatus,
     draining: AtomicBool,
+    /// Who asked from afar for that.
+    drained_by: OnceLock<String>,
     /// Since when every heartbeat of ours was taken, in elapsed time; none if the last was not.
     heard_since: Mutex<Option<Duration>>,
 }
@@ -40,8 +42,10 @@ impl Status {
             places: settings.places,
             running: Vec::new(),
             draining: false,
+            drained_by: None,
         };
-        Self { fixed, draining: AtomicBool::new(false), heard_since: Mutex::new(None) }
+        let draining = AtomicBool::new(false);
+        Self { fixed, draining, drained_by: OnceLock::new(), heard_since: Mutex::new(None) }
     }
 
     pub(crate) fn id(&self) -> &MemberId {
@@ -50,6 +54,11 @@ impl Status {
 
     pub(crate) fn note_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes who asked from afar that it stops; the first counts.
+    pub(crate) fn note_drained_by(&self, by: &str) {
+        let _ = self.drained_by.set(by.to_owned());
     }
 
     /// For how long the fleet has heard every heartbeat of ours. Whoever was not heard himself cannot tell whether
@@ -66,7 +75,8 @@ impl Status {
 
     fn member(&self, running: &Running) -> Member {
         let draining = self.draining.load(Ordering::Relaxed);
-        Member::Worker(WorkerStatus { running: running.list(), draining, ..self.fixed.clone() })
+        let drained_by = self.drained_by.get().cloned();
+        Member::Worker(WorkerStatus { running: running.list(), draining, drained_by, ..self.fixed.clone() })
     }
 }
 

@@ -12,6 +12,7 @@ pub mod delete;
 pub mod describe;
 pub mod diff;
 pub mod doctor;
+pub mod drain;
 pub mod files;
 pub mod get;
 pub mod guard;
