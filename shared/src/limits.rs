@@ -45,6 +45,9 @@ pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
 /// Longest wait between two attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_hours(1);
+/// A run that waits longer than this for its next attempt does so outside its queue, and holds no place of it. Long enough
+/// that few waits, which cost two messages more, are so; short enough that a queue is not blocked by them.
+pub const PARK_AFTER: Duration = Duration::from_secs(5);
 /// Shortest distance between two slots of one schedule.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest distance between two slots of one schedule.
@@ -206,6 +209,8 @@ const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MAR
 // What is left then is enough for a command to be asked to end and to be killed.
 const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
+// A worker whose ack of what it parked is delayed as a rule has sent it before the run comes back.
+const _: () = assert!(10 * DELAYED_READ_AHEAD.as_millis() < PARK_AFTER.as_millis());
 // What is read ahead of its instant leaves room for what is due already.
 const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.

@@ -146,6 +146,9 @@ impl Streams {
             let Ok(cancelled) = request.end(&stored.value, self.clock().now()) else { continue };
             if let Update::Stored(_) = self.ledger().update(&cancelled, stored.revision).await? {
                 self.remove_task_of(run).await?;
+                if stored.value.status == RunState::Retry {
+                    self.delayed().remove_parked(run).await?;
+                }
                 return Ok(Cancelling::Cancelled(Box::new(cancelled)));
             }
         }

@@ -74,6 +74,11 @@ impl Delivery {
         })
     }
 
+    /// Whether it lies on its schedule's lock, and holds it.
+    pub fn is_on_lock(&self) -> bool {
+        self.streams.names().is_lock(&self.subject)
+    }
+
     /// It is done, or need not be done: the server forgets it.
     pub async fn ack(&self) -> Result<(), NotConfirmed> {
         self.answer("+ACK").await

@@ -32,6 +32,10 @@ pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 pub const TRACEPARENT: &str = "traceparent";
 /// The instant before which a submission may not run, RFC 3339.
 pub const NOT_BEFORE: &str = "Cronfleet-Not-Before";
+/// The subject a run that waits for its next attempt came on, and goes back to.
+pub const SUBJECT: &str = "Cronfleet-Subject";
+/// The place in the task stream of the message it came by.
+pub const SEQUENCE: &str = "Cronfleet-Sequence";
 /// Who asked for something, in the audit.
 pub const BY: &str = "Cronfleet-By";
 

@@ -37,6 +37,7 @@ mod planning;
 mod readme;
 mod replaying;
 mod results;
+mod retry_waits;
 mod server;
 mod shards;
 mod targets;

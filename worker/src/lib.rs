@@ -14,6 +14,7 @@
 //! | `drain.rs` | hears that somebody wants the worker to stop |
 //! | `executors/` | http, message, local |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
+//! | `park.rs` | hands a run back until its next attempt |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
 pub mod executors;
@@ -25,6 +26,7 @@ mod fetch;
 mod hold;
 mod identify;
 mod member;
+mod park;
 mod running;
 mod serve;
 mod spans;

@@ -31,6 +31,7 @@ use crate::{
     hold,
     identify::{Identified, Parts, Unreadable, identify},
     member::Status,
+    park::Parker,
     running::{Place, Running},
     spans::AttemptSpan,
     targets::Targets,
@@ -62,6 +63,7 @@ struct Inner {
     targets: Targets,
     running: Running,
     status: Arc<Status>,
+    parker: Parker,
     /// Places for those that record their end.
     settling: Semaphore,
 }
@@ -75,7 +77,8 @@ impl Server {
         status: Arc<Status>,
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
-        Self { inner: Arc::new(Inner { streams, executors, targets, running, status, settling }) }
+        let parker = Parker::new(streams.clone());
+        Self { inner: Arc::new(Inner { streams, executors, targets, running, status, parker, settling }) }
     }
 
     /// Takes one delivery all its way.
@@ -169,7 +172,7 @@ impl Inner {
                 let _ = delivery.ack().await;
             }
             Claim::NotNow(wait) => {
-                let _ = delivery.hand_back(wait).await;
+                let _ = Box::pin(self.parker.hand_back_found(delivery, &run.record, wait)).await;
             }
             Claim::Superfluous => {
                 tracing::info!(run.id = %run.record.id, "`{}` travels in another queue too; this copy is dropped", run.record.id);
@@ -291,8 +294,8 @@ impl Inner {
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
         let recorded = self.record(&next, claim, under_way.abort).await;
         under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
-        match recorded {
-            Ok(Update::Stored(_)) => {}
+        let revision = match recorded {
+            Ok(Update::Stored(revision)) => revision,
             Ok(Update::Stale) => {
                 // Somebody took the run over: ours is an orphan. No ack either: it would remove their message.
                 tracing::warn!(
@@ -306,19 +309,19 @@ impl Inner {
                 tracing::error!(run.id = %record.id, %error, "The end of `{}` could not be recorded: {error}", record.id);
                 return;
             }
-        }
+        };
         tracing::info!(
             run.id = %next.id, attempt = next.attempt, status = %next.status, duration_ms = next.duration_ms,
             "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, next.status
         );
-        self.answer(under_way, &next, answer).await;
+        self.answer(under_way, &next, revision, answer).await;
     }
 
-    async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, answer: Answer) {
+    async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, revision: u64, answer: Answer) {
         let delivery = under_way.place.delivery().unwrap_or_else(|| Arc::clone(under_way.delivery));
         let answered = match answer {
             Answer::Ack => delivery.ack().await,
-            Answer::HandBack(wait) => delivery.hand_back(wait).await,
+            Answer::HandBack(wait) => Box::pin(self.parker.hand_back(&delivery, next, revision, wait)).await,
             Answer::Bury => match Box::pin(self.bury(next, Some(&under_way.run.task), &delivery)).await {
                 Ok(()) => delivery.terminate(next.status.as_str()).await,
                 // Left unanswered, it is delivered again, found failed, and buried then.
