@@ -35,6 +35,7 @@ pub mod slot;
 pub mod suggest;
 pub mod target;
 pub mod task;
+pub mod time_limits;
 pub mod timing;
 pub mod trace;
 pub mod when;

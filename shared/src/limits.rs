@@ -43,6 +43,8 @@ pub const ATTEMPTS_DEFAULT: u32 = 3;
 pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 /// Time one attempt may take, when its task does not say.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
+/// Time a run may take as a whole, at most, when its task limits it.
+pub const RUN_TIME_MAX: Duration = Duration::from_hours(720);
 /// Longest wait between two attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_hours(1);
 /// A run that waits longer than this for its next attempt does so outside its queue, and holds no place of it. Long enough
@@ -192,6 +194,8 @@ const _: () = assert!(4 * PAUSE_REASON_CHARS_MAX + 1_024 < NOTE_BYTES_MAX);
 const _: () = assert!(2 * LEASE_RENEW.as_millis() < LEASE.as_millis() - LEASE_MARGIN.as_millis());
 // A silent planner is replaced in time: its silence is noticed at most one renewal after its lease.
 const _: () = assert!(LEASE.as_millis() + LEASE_RENEW.as_millis() < CHANGE_OF_HOLDER_MAX.as_millis());
+// A run that takes as long as it may is remembered when it ends, and its key with it.
+const _: () = assert!(RUN_TIME_MAX.as_secs() < RUN_RETENTION.as_secs());
 // The death of a planner does not even make its slots late.
 const _: () = assert!(CHANGE_OF_HOLDER_MAX.as_millis() < LATE_AFTER.as_millis());
 // Nor does it turn them into missed ones, when the successor's clock and the dead planner's differ as much as they may.

@@ -55,6 +55,10 @@ pub enum Reason {
     Drained,
     /// The run waited longer than it may.
     Expired,
+    /// The run took longer than its deadline.
+    Deadline,
+    /// Another attempt would have begun at a greater age than its policy allows.
+    MaxAge,
     /// An operator stopped it.
     ByOperator,
     /// One of its shards failed, or was cancelled.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_nats::{Request, Subject, jetstream};
 use bytes::Bytes;
+use shared::Timestamp;
 
-use crate::{Streams, headers, names::Origin};
+use crate::{Streams, bucket::timestamp, headers, names::Origin};
 
 /// How long an answer waits for the server's word before it is repeated or given up.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
@@ -38,6 +39,8 @@ pub struct Delivery {
     pub deliveries: u64,
     /// Its place in the stream; unique for ever.
     pub sequence: u64,
+    /// When the server took it.
+    pub published_at: Timestamp,
     /// When it came, in elapsed time of our clock.
     pub received_at: Duration,
 }
@@ -58,6 +61,7 @@ impl Delivery {
         let message = jetstream::Message { message, context: streams.jetstream().clone() };
         let info = message.info().ok()?;
         let (deliveries, sequence) = (info.delivered.max(1).unsigned_abs(), info.stream_sequence);
+        let published_at = timestamp(info.published.unix_timestamp_nanos());
         Some(Self {
             streams: streams.clone(),
             reply,
@@ -70,6 +74,7 @@ impl Delivery {
             payload,
             deliveries,
             sequence,
+            published_at,
             received_at: streams.clock().elapsed(),
         })
     }

@@ -42,6 +42,7 @@ mod server;
 mod shards;
 mod targets;
 mod time;
+mod time_limits;
 mod topology;
 mod up;
 mod waiting;

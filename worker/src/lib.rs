@@ -13,6 +13,7 @@
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
 //! | `drain.rs` | hears that somebody wants the worker to stop |
 //! | `executors/` | http, message, local |
+//! | `time_limits.rs` | what has waited too long is not begun, what takes too long is stopped |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
 //! | `park.rs` | hands a run back until its next attempt |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
@@ -31,6 +32,7 @@ mod running;
 mod serve;
 mod spans;
 mod targets;
+mod time_limits;
 mod upstream;
 mod verdict;
 

@@ -35,7 +35,7 @@ use crate::{
     running::{Place, Running},
     spans::AttemptSpan,
     targets::Targets,
-    upstream,
+    time_limits, upstream,
     verdict::{Answer, Ending, rejected, verdict},
 };
 
@@ -99,7 +99,10 @@ impl Server {
             payload: &delivery.payload,
         };
         let result = match identify(&parts, &queue, inner.streams.clock().now()) {
-            Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
+            Ok(mut run) => {
+                time_limits::count_from_submission(&mut run, &delivery);
+                inner.work(&run, &delivery, ack_wait, &abort).await
+            }
             Err(unreadable) => Box::pin(inner.reject(unreadable, &delivery, &queue)).await,
         };
         if let Err(error) = result {
@@ -136,6 +139,11 @@ impl Inner {
         ack_wait: Duration,
         abort: &CancellationToken,
     ) -> Served {
+        let may_expire = run.task.has_time_limits();
+        if may_expire && Box::pin(time_limits::end_if_expired(&self.streams, run)).await?.is_some() {
+            let _ = delivery.ack().await;
+            return Ok(());
+        }
         let ledger =
             Claimer { streams: &self.streams, running: &self.running, status: &self.status, ack_wait };
         match ledger.claim(run, delivery).await? {
@@ -210,9 +218,11 @@ impl Inner {
             begun.cancelled().await;
             clock.sleep(under_way.run.task.timeout).await;
         };
+        let deadline = time_limits::deadline_passes(clock, &under_way.claimed.value, &under_way.run.task);
         let cut_short = tokio::select! {
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
+            () = deadline => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
             request = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value, under_way.ack_wait) => {
                 Some(Ending::Cancelled(request))
