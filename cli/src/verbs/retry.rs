@@ -58,13 +58,11 @@ pub async fn run(args: RetryArgs, global: &GlobalArgs) -> anyhow::Result<ExitCod
         }
         refused => return Err(refusal(&run, &refused)),
     };
-    match results {
-        Some(results) => wait::for_end(&streams, &run, results, args.wait.timeout(), output).await,
-        None => {
-            output.one(&record, || run.to_string(), || runs::text(&record))?;
-            Ok(Exit::Done.into())
-        }
+    if let Some(results) = results {
+        return wait::for_end(&streams, &run, results, args.wait.timeout(), output).await;
     }
+    output.one(&record, || run.to_string(), || runs::text(&record))?;
+    Ok(Exit::Done.into())
 }
 
 /// Why a run is not retried, and what to do instead.

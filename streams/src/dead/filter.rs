@@ -56,8 +56,8 @@ fn has(task: Option<&Task>, path: &str, wanted: &Value) -> bool {
         })
     });
     // Who writes 4711 may mean the text "4711".
-    let is_same_text = |found: &Value| found.as_str().is_some_and(|text| text == wanted.to_string());
-    found.is_some_and(|found| found == wanted || is_same_text(found))
+    let written = wanted.to_string();
+    found.is_some_and(|found| found == wanted || found.as_str() == Some(written.as_str()))
 }
 
 fn says(found: &Found, text: &str) -> bool {

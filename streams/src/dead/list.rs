@@ -30,7 +30,7 @@ pub struct Found {
 }
 
 impl Found {
-    pub(super) fn read(message: StreamMessage) -> Option<Self> {
+    pub(super) fn read(message: &StreamMessage) -> Option<Self> {
         let letter = serde_json::from_slice(&message.payload).ok()?;
         let stored_at = timestamp(message.time.unix_timestamp_nanos());
         Some(Self { letter, sequence: message.sequence, stored_at })

@@ -96,12 +96,12 @@ impl Streams {
     /// The dead letter of a run, if there is one.
     pub async fn dead_letter(&self, run: &RunRecord) -> Result<Option<DeadLetter>, ReadError> {
         let message = self.dead_message(&self.names().dead(&run.queue, &run.id)).await?;
-        Ok(message.and_then(Found::read).map(|found| found.letter))
+        Ok(message.as_ref().and_then(Found::read).map(|found| found.letter))
     }
 
     /// The dead letter of a run, in whatever queue, with its place.
     pub async fn find_dead_letter(&self, run: &RunId) -> Result<Option<Found>, ReadError> {
-        Ok(self.dead_message(&self.names().dead_run(run)).await?.and_then(Found::read))
+        Ok(self.dead_message(&self.names().dead_run(run)).await?.as_ref().and_then(Found::read))
     }
 
     async fn dead_message(

@@ -104,7 +104,7 @@ impl Streams {
             let way = match record.status {
                 RunState::Failed if is_past => return Ok(Retrying::NoLetter(record)),
                 RunState::Failed => match self.reopen(&stored, &found, by, look).await? {
-                    Reopened::Goes(way) => way,
+                    Reopened::Goes(way) => *way,
                     Reopened::Said(said) => return Ok(said),
                     Reopened::LookAgain => continue,
                 },
@@ -184,7 +184,7 @@ impl Streams {
         let waits = record.retried_by_hand(by, cancel_before, self.clock().now())?;
         Ok(match self.ledger().update(&waits, failed.revision).await? {
             Update::Stored(revision) => {
-                Reopened::Goes(OnItsWay { record: waits, revision, found: found.clone(), task })
+                Reopened::Goes(Box::new(OnItsWay { record: waits, revision, found: found.clone(), task }))
             }
             Update::Stale => Reopened::LookAgain,
         })
@@ -235,15 +235,12 @@ impl Streams {
         let overlap = overlap.map(|overlap| if record.shard.is_some() { Overlap::Allow } else { overlap });
         let trace = record.trace_id.as_deref().and_then(TraceContext::within).map(|trace| trace.to_string());
         for publish in 1..=PUBLISHES_MAX {
-            let published = match overlap {
-                Some(overlap) => {
-                    let due = DueTask { run: record.clone(), task: task.clone() };
-                    self.dispatch(&due, *revision, overlap, trace.as_deref()).await
-                }
-                None => {
-                    let bytes = Bytes::from(serde_json::to_vec(task).unwrap_or_default());
-                    self.submit(&record.queue, &record.id, &bytes, trace.as_deref()).await
-                }
+            let published = if let Some(overlap) = overlap {
+                let due = DueTask { run: record.clone(), task: task.clone() };
+                self.dispatch(&due, *revision, overlap, trace.as_deref()).await
+            } else {
+                let bytes = Bytes::from(serde_json::to_vec(task).unwrap_or_default());
+                self.submit(&record.queue, &record.id, &bytes, trace.as_deref()).await
             };
             match published {
                 Ok(_) => return Ok(Placed::Queued),
@@ -277,7 +274,7 @@ impl Streams {
 
 /// What became of reopening a run.
 enum Reopened {
-    Goes(OnItsWay),
+    Goes(Box<OnItsWay>),
     Said(Retrying),
     LookAgain,
 }

@@ -106,13 +106,12 @@ impl Follower {
         let written = headers::value(message.headers.as_ref(), headers::NOT_BEFORE);
         let submitted_at = timestamp(info.published.unix_timestamp_nanos());
         let names = self.streams.names();
-        let (partition, due) = match names.parse_parked(&message.subject) {
-            Some((partition, ..)) => (partition, door::read_not_before(written, submitted_at).ok()),
-            None => {
-                let (partition, queue, name, key) = names.parse_delayed(&message.subject)?;
-                let read = door::read((queue, name, key), written, submitted_at);
-                (partition, read.ok().map(|appointment| appointment.not_before))
-            }
+        let (partition, due) = if let Some((partition, ..)) = names.parse_parked(&message.subject) {
+            (partition, door::read_not_before(written, submitted_at).ok())
+        } else {
+            let (partition, queue, name, key) = names.parse_delayed(&message.subject)?;
+            let read = door::read((queue, name, key), written, submitted_at);
+            (partition, read.ok().map(|appointment| appointment.not_before))
         };
         let due_ms = due.map_or(Entry::AT_ONCE, |due| due.timestamp_millis());
         Some(Entry { partition, due_ms, sequence: info.stream_sequence })
