@@ -39,6 +39,8 @@ pub struct Delivery {
     pub deliveries: u64,
     /// Its place in the stream; unique for ever.
     pub sequence: u64,
+    /// Whether it says that it was put back after a wait for its next attempt: a hint, which anybody may give.
+    pub is_put_back: bool,
     /// When the server took it.
     pub published_at: Timestamp,
     /// When it came, in elapsed time of our clock.
@@ -56,6 +58,7 @@ impl Delivery {
         };
         let (run_header, revision) = (trusted(headers::RUN), trusted(headers::REVISION));
         let traceparent = headers::value(message.headers.as_ref(), headers::TRACEPARENT).map(str::to_owned);
+        let is_put_back = headers::value(message.headers.as_ref(), headers::SEQUENCE).is_some();
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
         let message = jetstream::Message { message, context: streams.jetstream().clone() };
@@ -74,6 +77,7 @@ impl Delivery {
             payload,
             deliveries,
             sequence,
+            is_put_back,
             published_at,
             received_at: streams.clock().elapsed(),
         })

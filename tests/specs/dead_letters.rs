@@ -270,8 +270,8 @@ async fn each_end_of_a_run_that_is_retried_is_followed_by_a_run_of_its_own() {
     assert_eq!(fleet.end_of(&follower("ever", 0)).await.status, Success);
     fleet.cronfleet(&["retry", &up, "--wait"]);
     for name in ["well", "ever"] {
-        let followed = fleet.end_of(&follower(name, 1)).await;
-        let upstream = followed.upstream.expect("it follows one");
+        let next = fleet.end_of(&follower(name, 1)).await;
+        let upstream = next.upstream.expect("it follows one");
         assert_eq!((upstream.status, upstream.retried), (Success, 1), "{name}");
     }
     assert_eq!(fleet.record(&follower("well", 0)).await, None, "its first end was no success");

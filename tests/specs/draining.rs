@@ -122,10 +122,9 @@ async fn a_rolling_restart_of_all_workers_under_load_loses_nothing_and_delays_no
         let task = json!({"target_service": "target", "action": "slow", "parameters": {"ms": ms}});
         fleet.submit(&format!("load.{number}"), &task).await.expect("submitted");
     }
-    for place in 0..workers.len() {
+    for worker in &mut workers {
         // The new one is there before the old one goes, as an orchestrator does it.
-        let fresh = start();
-        let mut old = std::mem::replace(&mut workers[place], fresh);
+        let mut old = std::mem::replace(worker, start());
         fleet.members("worker", 4).await;
         assert!(old.stop().await.success());
         fleet.members("worker", 3).await;

@@ -156,8 +156,29 @@ async fn while_a_run_waits_for_its_next_attempt_its_key_is_not_run_by_another_su
     fleet.submit("flaky.1", &task("flaky")).await.expect("submitted");
     parked(&fleet, 1).await;
     fleet.submit("flaky.1", &task("flaky")).await.expect("its subject is free, so this is accepted");
-    parked(&fleet, 1).await;
     ends_well_at_its_second_attempt(&fleet, "flaky.1").await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_clock_is_behind_takes_a_run_that_was_put_back_when_its_own_time_has_come() {
+    let fleet = Fleet::start().await;
+    fleet.declare_target();
+    let _planner = fleet.planner();
+    fleet.members("planner", 1).await;
+    // The wait is counted by a worker whose clock is right, and its end is met by one whose clock is not.
+    let mut first = fleet.worker(&[]);
+    fleet.submit("flaky.1", &task("flaky")).await.expect("submitted");
+    parked(&fleet, 1).await;
+    first.stop().await;
+    let file = fleet.folder().join("clock");
+    harness::clock::shift(&file, chrono::TimeDelta::seconds(-8));
+    let _behind =
+        fleet.spawn_with("worker", &["worker"], &[(harness::clock::CLOCK_FILE, file.display().to_string())]);
+    let record = fleet.end_of("flaky.1").await;
+    assert_eq!((record.status, record.attempt), (Success, 2), "{record:?}");
+    assert_eq!(fleet.target.calls_of("flaky.1").len(), 2);
+    let lives = fleet.life("flaky.1").await;
+    assert_eq!(lives, [Running, Retry, Running, Success], "it was not put back and forth");
 }
 
 #[tokio::test]

@@ -49,7 +49,8 @@ impl Parker {
         delivery.hand_back(wait).await
     }
 
-    /// As [`Parker::hand_back`], of a run that was found to wait for so long.
+    /// As [`Parker::hand_back`], of a run that was found to wait for so long. Not if it was put back already: then its planner
+    /// thinks that its time has come, and would do so again.
     pub(crate) async fn hand_back_found(
         &self,
         delivery: &Delivery,
@@ -57,6 +58,7 @@ impl Parker {
         wait: Duration,
     ) -> Result<(), NotConfirmed> {
         if wait > PARK_AFTER
+            && !delivery.is_put_back
             && let Ok(Some(stored)) = self.streams.ledger().get(&found.id).await
         {
             return self.hand_back(delivery, &stored.value, stored.revision, wait).await;

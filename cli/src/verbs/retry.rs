@@ -130,6 +130,13 @@ fn no_letter(record: &RunRecord) -> anyhow::Error {
             run.name
         );
     }
+    if record.attempt == 0 && record.schedule.is_some() {
+        let why = record.error.as_ref().map_or("", |error| error.message.as_str());
+        return anyhow!(
+            "{run} failed before it was dispatched ({why}), so no task was kept; {}",
+            instead(record)
+        );
+    }
     anyhow!(
         "{run} failed and its dead letter is not there: its worker is about to store it (try again in a moment), or it made \
          room for newer ones; {}",

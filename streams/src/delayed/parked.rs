@@ -78,8 +78,11 @@ impl Delayed {
             Ok(_) => Ok(Parking::Parked),
             Err(WriteError::NoStream { .. }) => Ok(Parking::NoRoom),
             Err(WriteError::Occupied { .. }) => match self.find_parked(run).await {
-                // Ours, from before an answer was lost or a worker died.
-                Ok(Some(parked)) if parked.revision == revision => Ok(Parking::Parked),
+                // Ours, from before an answer was lost or a worker died. For this very message: what stands for another may
+                // be about to be deleted, because that one was put back.
+                Ok(Some(parked)) if (parked.revision, parked.came_by) == (revision, delivery.sequence) => {
+                    Ok(Parking::Parked)
+                }
                 _ => Ok(Parking::Occupied),
             },
             Err(error) => Err(error),
@@ -157,6 +160,8 @@ impl Streams {
         if let Some(traceparent) = &parked.traceparent {
             headers = headers.with_if_legal(headers::TRACEPARENT, traceparent);
         }
+        // By which a worker whose clock is behind knows it, and does not park it once more.
+        headers = headers.with_number(headers::SEQUENCE, parked.came_by);
         self.write(&parked.subject, headers, parked.payload.clone()).await
     }
 
