@@ -130,6 +130,12 @@ pub enum Verb {
     Submit(verbs::submit::SubmitArgs),
     /// Stops a run, or takes it out of its queue
     Cancel(verbs::cancel::CancelArgs),
+    /// Has a worker stop: it finishes what it has, and ends
+    Drain(verbs::drain::DrainArgs),
+    /// Runs a run that failed again, under its own id
+    Retry(verbs::retry::RetryArgs),
+    /// Runs many runs that failed again
+    Replay(verbs::replay::ReplayArgs),
     /// Shows every change of a run's state as it happens
     Tail(verbs::tail::TailArgs),
     /// Shows what a run said, and says
@@ -245,6 +251,12 @@ mod tests {
             "cronfleet cancel norun",
             "cronfleet logs norun",
             "cronfleet logs a.1 --attempt 0",
+            "cronfleet retry norun",
+            "cronfleet get dead --since yesterday",
+            "cronfleet get dead --where novalue",
+            "cronfleet replay --rate 0/s",
+            "cronfleet replay --rate fast",
+            "cronfleet replay --limit 0",
             "cronfleet submit x -d {} --at tomorrow",
             "cronfleet submit x -d {} --in soon",
             "cronfleet submit x -d {} --in 5s --at 2026-11-24T02:00:00Z",

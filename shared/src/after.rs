@@ -86,6 +86,14 @@ pub struct Upstream {
     pub status: RunState,
     /// When its end was stored, by the server's clock.
     pub ended_at: Timestamp,
+    /// How often it had been retried by hand before that end: each of its ends is another.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub retried: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Hex digits of the hash in a chained run's key.
@@ -103,8 +111,17 @@ const _: () = assert!(1 + STEM_CHARS_MAX + 1 + HASH_CHARS + 5 <= NAME_CHARS_MAX)
 /// callers, and no slot, no run by hand and no lock has such a one. The first part is for people: it is the same all along a
 /// chain.
 pub fn run_after(downstream: &Name, upstream: &RunId) -> RunId {
+    run_after_retries(downstream, upstream, 0)
+}
+
+/// As [`run_after`], of an end that came after so many retries by hand.
+pub fn run_after_retries(downstream: &Name, upstream: &RunId, retries: u32) -> RunId {
     let stem: String = stem_of(&upstream.key).chars().take(STEM_CHARS_MAX).collect();
-    let hash = mixed_64(&["after", upstream.name.as_str(), upstream.key.as_str()]);
+    let (name, key) = (upstream.name.as_str(), upstream.key.as_str());
+    let hash = match retries {
+        0 => mixed_64(&["after", name, key]),
+        times => mixed_64(&["after", name, key, &times.to_string()]),
+    };
     let key = format!("_{stem}-{hash:016x}");
     // Of characters of a key, digits and `_ -` only, and short enough: always a valid key.
     RunId { name: downstream.clone(), key: key.parse().unwrap_or_else(|_| RunKey::unique()) }
@@ -242,6 +259,12 @@ mod tests {
         assert!(first.to_string().starts_with("down._20261124T020000Z-"), "{first}");
         assert_ne!(first, run_after(&down, &run("other.20261124T020000Z")), "of another schedule");
         assert_ne!(first, run_after(&down, &run("up.20261124T020001Z")));
+        let retried = |times| run_after_retries(&down, &run("up.20261124T020000Z"), times);
+        assert_eq!(first, retried(0));
+        assert!(
+            first != retried(1) && retried(1) != retried(2),
+            "each end of a run that is retried is another"
+        );
         let second = run_after(&next, &first);
         assert!(second.key.as_str().starts_with("_20261124T020000Z-"), "{second}");
         assert_ne!(second.key, first.key);

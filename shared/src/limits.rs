@@ -43,8 +43,13 @@ pub const ATTEMPTS_DEFAULT: u32 = 3;
 pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 /// Time one attempt may take, when its task does not say.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
+/// Time a run may take as a whole, at most, when its task limits it.
+pub const RUN_TIME_MAX: Duration = Duration::from_hours(720);
 /// Longest wait between two attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_hours(1);
+/// A run that waits longer than this for its next attempt does so outside its queue, and holds no place of it. Long enough
+/// that few waits, which cost two messages more, are so; short enough that a queue is not blocked by them.
+pub const PARK_AFTER: Duration = Duration::from_secs(5);
 /// Shortest distance between two slots of one schedule.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest distance between two slots of one schedule.
@@ -238,6 +243,8 @@ const _: () = assert!(4 * PAUSE_REASON_CHARS_MAX + 1_024 < NOTE_BYTES_MAX);
 const _: () = assert!(2 * LEASE_RENEW.as_millis() < LEASE.as_millis() - LEASE_MARGIN.as_millis());
 // A silent planner is replaced in time: its silence is noticed at most one renewal after its lease.
 const _: () = assert!(LEASE.as_millis() + LEASE_RENEW.as_millis() < CHANGE_OF_HOLDER_MAX.as_millis());
+// A run that takes as long as it may is remembered when it ends, and its key with it.
+const _: () = assert!(RUN_TIME_MAX.as_secs() < RUN_RETENTION.as_secs());
 // The death of a planner does not even make its slots late.
 const _: () = assert!(CHANGE_OF_HOLDER_MAX.as_millis() < LATE_AFTER.as_millis());
 // Nor does it turn them into missed ones, when the successor's clock and the dead planner's differ as much as they may.
@@ -276,6 +283,8 @@ const _: () = assert!(LOG_RETENTION.as_secs() < RUN_RETENTION.as_secs());
 // All progress that a heartbeat tells fits a message.
 const _: () =
     assert!(PROGRESS_TOLD_MAX * (4 * PROGRESS_NOTE_CHARS_MAX + 4 * NAME_CHARS_MAX) < MESSAGE_BYTES_MAX);
+// A worker whose ack of what it parked is delayed as a rule has sent it before the run comes back.
+const _: () = assert!(10 * DELAYED_READ_AHEAD.as_millis() < PARK_AFTER.as_millis());
 // What is read ahead of its instant leaves room for what is due already.
 const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A task and the record around it fit into one message; so do an output and an error.

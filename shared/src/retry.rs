@@ -5,7 +5,13 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{hash::mixed_64, human_duration::HumanDuration, limits, run::RunId};
+use crate::{
+    hash::mixed_64,
+    human_duration::HumanDuration,
+    limits,
+    run::RunId,
+    time_limits::{TimeLimitError, check_range},
+};
 
 /// How often, and how far apart, a run is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +24,10 @@ pub struct RetryPolicy {
     pub backoff: HumanDuration,
     /// The longest wait between two attempts, at most 1h. Default 10m.
     pub max_backoff: HumanDuration,
+    /// No attempt but the first begins when the run is older than this, at most 30 days. Left out: only the number of
+    /// attempts counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<HumanDuration>,
 }
 
 impl Default for RetryPolicy {
@@ -26,6 +36,7 @@ impl Default for RetryPolicy {
             attempts: limits::ATTEMPTS_DEFAULT,
             backoff: Duration::from_secs(5).into(),
             max_backoff: Duration::from_mins(10).into(),
+            max_age: None,
         }
     }
 }
@@ -44,6 +55,9 @@ pub enum RetryError {
         /// What was given.
         value: HumanDuration,
     },
+    /// An age that nothing has, or that nobody waits for.
+    #[error(transparent)]
+    MaxAge(#[from] TimeLimitError),
     /// The first wait is longer than the longest.
     #[error(
         "retry.backoff ({backoff}) exceeds retry.max_backoff ({max_backoff}); raise the second or lower the first"
@@ -66,6 +80,9 @@ impl RetryPolicy {
             if value.0 > limits::BACKOFF_MAX {
                 return Err(RetryError::TooLong { field, value });
             }
+        }
+        if let Some(max_age) = self.max_age {
+            check_range("retry.max_age", max_age)?;
         }
         if self.backoff > self.max_backoff {
             return Err(RetryError::Order { backoff: self.backoff, max_backoff: self.max_backoff });
@@ -102,6 +119,7 @@ mod tests {
             attempts: 10,
             backoff: Duration::from_secs(10).into(),
             max_backoff: Duration::from_mins(1).into(),
+            ..RetryPolicy::default()
         };
         for (attempt, full) in [(1, 10), (2, 20), (3, 40), (4, 60), (9, 60), (u32::MAX, 60)] {
             let wait = policy.wait_after(attempt, &run()).as_secs_f64();

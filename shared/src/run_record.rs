@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    after::{Upstream, run_after},
+    after::{Upstream, run_after_retries},
     limits,
     names::{ActionName, BackfillId, MemberId, Name, QueueName, TargetName},
+    retried::Retried,
     run::RunId,
     run_state::{IllegalTransition, RunEvent, RunState},
     shard::{Shard, Shards},
@@ -54,6 +55,10 @@ pub enum Reason {
     Drained,
     /// The run waited longer than it may.
     Expired,
+    /// The run took longer than its deadline.
+    Deadline,
+    /// Another attempt would have begun at a greater age than its policy allows.
+    MaxAge,
     /// An operator stopped it.
     ByOperator,
     /// One of its shards failed, or was cancelled.
@@ -138,6 +143,9 @@ pub struct RunRecord {
     /// The backfill it was run by, if it was not run at its slot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub backfill: Option<BackfillId>,
+    /// That it failed and was retried by hand; absent if it never was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retried: Option<Retried>,
     /// The instant it was due; absent for ad-hoc runs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub slot: Option<Timestamp>,
@@ -211,6 +219,7 @@ impl RunRecord {
             note: None,
             by: None,
             backfill: None,
+            retried: None,
             slot: None,
             not_before: None,
             upstream: None,
@@ -254,7 +263,7 @@ impl RunRecord {
     /// A record of a schedule's run that follows the end of another.
     pub fn chained(schedule: &Name, upstream: Upstream, queue: QueueName, at: Timestamp) -> Self {
         let late = at - upstream.ended_at > chrono_duration(limits::LATE_AFTER);
-        let id = run_after(schedule, &upstream.run);
+        let id = run_after_retries(schedule, &upstream.run, upstream.retried);
         Self {
             schedule: Some(schedule.clone()),
             upstream: Some(upstream),

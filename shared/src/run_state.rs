@@ -17,7 +17,7 @@ pub enum RunState {
     Running,
     /// Done, and it went well. Final.
     Success,
-    /// Done, and it did not go well. Final; the task is among the dead letters.
+    /// Done, and it did not go well. Final, but that somebody retries it by hand; the task is among the dead letters.
     Failed,
     /// An attempt did not go well; another will be made.
     Retry,
@@ -54,6 +54,10 @@ pub enum RunEvent {
     Cancelled,
     /// It was skipped, and a backfill runs it after all.
     Backfilled,
+    /// It failed, and somebody runs it again by hand.
+    Retried,
+    /// It was to run again by hand, and found its schedule occupied: it is as it was before.
+    RetryWithdrawn,
 }
 
 /// An event that cannot happen in a state.
@@ -85,10 +89,16 @@ impl RunState {
             (Pending | Retry, On::Started) => Ok(Running),
             (Running, On::Succeeded) => Ok(Success),
             (Running, On::FailedWithRetry | On::Lost) => Ok(Retry),
-            (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
+            (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected | On::RetryWithdrawn) => {
+                Ok(Failed)
+            }
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
             // A slot that was skipped has one record, also when it is run after all; which it was, the record decides.
-            (Running, On::Interrupted) | (Pending, On::Buffered) | (Cancelled, On::Backfilled) => Ok(Pending),
+            // So has a run that failed and is retried by hand.
+            (Running, On::Interrupted)
+            | (Pending, On::Buffered)
+            | (Cancelled, On::Backfilled)
+            | (Failed, On::Retried) => Ok(Pending),
             (Pending, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
@@ -102,7 +112,7 @@ impl RunState {
         self.next(RunEvent::Started)?.next(end)
     }
 
-    /// Whether nothing can happen to the run any more, unless somebody asks for a backfill.
+    /// Whether nothing can happen to the run any more, unless somebody asks for a backfill or retries it by hand.
     pub fn is_final(self) -> bool {
         matches!(self, RunState::Success | RunState::Failed | RunState::Cancelled)
     }
@@ -128,7 +138,7 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 13] = [
+    pub const ALL: [RunEvent; 15] = [
         RunEvent::Buffered,
         RunEvent::Started,
         RunEvent::Succeeded,
@@ -142,6 +152,8 @@ impl RunEvent {
         RunEvent::Expired,
         RunEvent::Cancelled,
         RunEvent::Backfilled,
+        RunEvent::Retried,
+        RunEvent::RetryWithdrawn,
     ];
 
     /// What the event means, for `docs/run-states.md`.
@@ -160,6 +172,8 @@ impl RunEvent {
             RunEvent::Expired => "the run waited longer than it may",
             RunEvent::Cancelled => "somebody stopped the run",
             RunEvent::Backfilled => "the slot was skipped, and a backfill runs it after all",
+            RunEvent::Retried => "the run failed, and somebody runs it again by hand",
+            RunEvent::RetryWithdrawn => "the run was to run again by hand, and found its schedule occupied",
         }
     }
 }
@@ -170,7 +184,7 @@ pub fn states_page() -> String {
     let mut page = String::from(
         "# The states of a run\n\n\
          Generated from `shared/src/run_state.rs`; a test compares them. \
-         Bold states are final: nothing happens to a run there, but that a backfill runs a slot which was skipped.\n\n```mermaid\nstateDiagram-v2\n    [*] --> PENDING\n",
+         Bold states are final: nothing happens to a run there, but that a backfill runs a slot which was skipped, and that somebody retries a run which failed.\n\n```mermaid\nstateDiagram-v2\n    [*] --> PENDING\n",
     );
     let moves = || {
         RunState::ALL.into_iter().flat_map(|from| {
@@ -215,9 +229,10 @@ mod tests {
 
     #[test]
     fn nothing_happens_to_a_run_that_is_final() {
-        let is_skip_undone = |state, event| (state, event) == (RunState::Cancelled, RunEvent::Backfilled);
+        let reopens = [(RunState::Cancelled, RunEvent::Backfilled), (RunState::Failed, RunEvent::Retried)];
+        let is_reopened = |state, event| reopens.contains(&(state, event));
         for state in RunState::ALL.into_iter().filter(|state| state.is_final()) {
-            for event in RunEvent::ALL.into_iter().filter(|event| !is_skip_undone(state, *event)) {
+            for event in RunEvent::ALL.into_iter().filter(|event| !is_reopened(state, *event)) {
                 assert_eq!(state.next(event), Err(IllegalTransition { from: state, event }));
             }
         }

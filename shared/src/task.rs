@@ -16,6 +16,7 @@ use crate::{
     run_record::is_deeper_than,
     suggest::explain_unknown,
     target::{Address, Target},
+    time_limits::{TimeLimitError, TimeLimits},
 };
 
 /// How a task is executed.
@@ -82,6 +83,8 @@ pub struct Task {
     pub parameters: Map<String, Value>,
     /// How long one attempt may take.
     pub timeout: Duration,
+    /// How long its run may take as a whole.
+    pub time_limits: TimeLimits,
     /// How often, and how far apart, it is tried.
     pub retry: RetryPolicy,
     /// Whether an attempt that may have acted may be followed by another.
@@ -115,6 +118,14 @@ pub struct TaskFields {
     /// How long one attempt may take: up to 24h, default 5m.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timeout: Option<HumanDuration>,
+    /// A run that no worker has begun so long after it was made or submitted is not begun any more: it ends CANCELLED, reason
+    /// `expired`. At most 30 days. Left out: it waits as long as it must.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub start_deadline: Option<HumanDuration>,
+    /// A run, all attempts and waits together, that has not ended so long after it was made or submitted is stopped: it ends
+    /// FAILED, reason `deadline`, or CANCELLED, reason `expired`, if no worker is at it then. At most 30 days.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deadline: Option<HumanDuration>,
     /// How often, and how far apart, it is tried.
     #[serde(default)]
     pub retry: RetryPolicy,
@@ -157,6 +168,9 @@ pub enum TaskError {
     /// No time at all, or more than a day.
     #[error("timeout is {0}; it is more than 0s and at most {max}", max = HumanDuration(limits::TIMEOUT_MAX))]
     Timeout(HumanDuration),
+    /// Time limits that cannot be kept.
+    #[error(transparent)]
+    TimeLimits(#[from] TimeLimitError),
     /// A retry policy that cannot be kept.
     #[error(transparent)]
     Retry(#[from] RetryError),
@@ -170,6 +184,7 @@ impl TryFrom<TaskFields> for Task {
         if timeout.0.is_zero() || timeout.0 > limits::TIMEOUT_MAX {
             return Err(TaskError::Timeout(timeout));
         }
+        let time_limits = TimeLimits::read(fields.start_deadline, fields.deadline)?;
         fields.retry.check()?;
         if fields.parameters.values().any(|value| is_deeper_than(value, limits::JSON_DEPTH_MAX - 1)) {
             return Err(TaskError::TooDeep);
@@ -179,6 +194,7 @@ impl TryFrom<TaskFields> for Task {
             task_name: fields.task_name,
             parameters: fields.parameters,
             timeout: timeout.0,
+            time_limits,
             retry: fields.retry,
             delivery: fields.delivery,
         };
@@ -237,6 +253,8 @@ impl From<Task> for TaskFields {
             task_name: task.task_name,
             parameters: task.parameters,
             timeout: Some(HumanDuration(task.timeout)),
+            start_deadline: task.time_limits.start_deadline.map(HumanDuration),
+            deadline: task.time_limits.deadline.map(HumanDuration),
             retry: task.retry,
             delivery: task.delivery,
             ..Self::default()
@@ -434,7 +452,7 @@ mod tests {
         ] {
             let mut fields = serde_json::json!({
                 "task_name": name, "parameters": parameters, "retry": retry, "delivery": "at_most_once",
-                "timeout": "23h 59m 59s 999ms",
+                "timeout": "23h 59m 59s 999ms", "start_deadline": "23h 59m 59s 999ms", "deadline": "29days 23h 59m",
             });
             fields.as_object_mut().expect("an object").extend(work.as_object().expect("an object").clone());
             let task: Task = serde_json::from_value(fields).expect("a task");

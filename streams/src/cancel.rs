@@ -62,9 +62,12 @@ impl CancelRequest {
         Ok(cancelled.noting(format!("{} by {}", words(self.reason), self.by)))
     }
 
-    /// Whether it is about this run, and not about an earlier one under the same key.
-    fn is_about(&self, record: &RunRecord) -> bool {
-        self.run == record.id && self.at + EARLIER_RUN_BEFORE >= record.created_at
+    /// Whether it is about this run, and not about an earlier one under the same key, or about its life before it was
+    /// retried by hand.
+    pub fn is_about(&self, record: &RunRecord) -> bool {
+        let is_of_life_before =
+            record.retried.as_ref().is_some_and(|retried| retried.cancel_before == Some(self.at));
+        self.run == record.id && !is_of_life_before && self.at + EARLIER_RUN_BEFORE >= record.created_at
     }
 }
 
@@ -136,7 +139,8 @@ impl Streams {
                 Some(_) => None,
             };
             if !is_stored {
-                self.request_cancel(request).await?;
+                let life = found.as_ref().map_or(0, |stored| stored.value.times_retried());
+                self.request_cancel(request, life).await?;
                 is_stored = true;
                 let may_be_begun = match (&found, &submitted) {
                     (Some(stored), _) => may_be_begun(&stored.value, request.reason),
@@ -175,6 +179,9 @@ impl Streams {
             let Ok(cancelled) = request.end(&stored.value, self.clock().now()) else { continue };
             if let Update::Stored(_) = self.ledger().update(&cancelled, stored.revision).await? {
                 self.remove_task_of(run).await?;
+                if stored.value.status == RunState::Retry {
+                    self.delayed().remove_parked(run).await?;
+                }
                 return Ok(Cancelling::Cancelled(Box::new(cancelled)));
             }
         }
@@ -189,11 +196,11 @@ impl Streams {
         }
     }
 
-    async fn request_cancel(&self, request: &CancelRequest) -> Result<u64, WriteError> {
+    /// Stores a request; one in each life of the run, if it was retried by hand.
+    async fn request_cancel(&self, request: &CancelRequest, life: u32) -> Result<u64, WriteError> {
         let reason = serde_json::to_string(&request.reason).unwrap_or_default();
-        let headers = Headers::new()
-            .with(headers::BY, &request.by)?
-            .with(headers::MESSAGE_ID, &format!("cancel.{}.{}", request.run, reason.trim_matches('"')))?;
+        let id = format!("cancel.{}.{}.{life}", request.run, reason.trim_matches('"'));
+        let headers = Headers::new().with(headers::BY, &request.by)?.with(headers::MESSAGE_ID, &id)?;
         let bytes = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
         self.write(&self.names().cancel(&request.run), headers, bytes).await
     }
@@ -201,10 +208,14 @@ impl Streams {
     /// Whether somebody asked for the end of a run, and why; read from the stream's leader. What was asked of an earlier
     /// run under the same key does not count.
     pub async fn cancel_asked(&self, record: &RunRecord) -> Result<Option<CancelRequest>, ReadError> {
-        let subject = self.names().cancel(&record.id);
+        Ok(self.last_cancel(&record.id).await?.filter(|request| request.is_about(record)))
+    }
+
+    /// The last request to cancel a run under this key, whichever run it was about.
+    pub(crate) async fn last_cancel(&self, run: &RunId) -> Result<Option<CancelRequest>, ReadError> {
+        let subject = self.names().cancel(run);
         let payload = self.last_control(&subject).await?;
-        let request = payload.and_then(|payload| parse(&subject, &payload, self));
-        Ok(request.filter(|request| request.is_about(record)))
+        Ok(payload.and_then(|payload| parse(&subject, &payload, self)))
     }
 
     /// Requests that were made since a moment, as far as the server hands them out at once. For a worker that has just begun to
@@ -287,6 +298,10 @@ mod tests {
         ] {
             assert_eq!(request.is_about(&record(created)), counts, "{created}");
         }
+        let failed = RunRecord { status: RunState::Failed, ..record("2026-11-24T01:00:00Z") };
+        let retried = |before| failed.retried_by_hand("ann", before, request.at).expect("retried");
+        assert!(request.is_about(&retried(None)), "asked of the new life, whatever the clocks");
+        assert!(!request.is_about(&retried(Some(request.at))), "asked of the life before");
         let ended = request.end(&record("2026-11-24T01:00:00Z"), at("2026-11-24T02:00:01Z")).expect("ends");
         assert_eq!((ended.status, ended.reason), (RunState::Cancelled, Some(Reason::ByOperator)));
         assert_eq!(ended.note.as_deref(), Some("cancelled by ann@laptop"));

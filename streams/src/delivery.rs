@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_nats::{Request, Subject, jetstream};
 use bytes::Bytes;
+use shared::Timestamp;
 
-use crate::{Streams, headers, names::Origin};
+use crate::{Streams, bucket::timestamp, headers, names::Origin};
 
 /// How long an answer waits for the server's word before it is repeated or given up.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
@@ -40,6 +41,10 @@ pub struct Delivery {
     pub deliveries: u64,
     /// Its place in the stream; unique for ever.
     pub sequence: u64,
+    /// Whether it says that it was put back after a wait for its next attempt: a hint, which anybody may give.
+    pub is_put_back: bool,
+    /// When the server took it.
+    pub published_at: Timestamp,
     /// When it came, in elapsed time of our clock.
     pub received_at: Duration,
 }
@@ -55,12 +60,16 @@ impl Delivery {
         };
         let (run_header, revision) = (trusted(headers::RUN), trusted(headers::REVISION));
         let traceparent = headers::value(message.headers.as_ref(), headers::TRACEPARENT).map(str::to_owned);
-        let is_recorded = headers::value(message.headers.as_ref(), headers::RECORDED).is_some();
+        let is_put_back = headers::value(message.headers.as_ref(), headers::SEQUENCE).is_some();
+        // What waited for its next attempt has a record, too.
+        let is_recorded =
+            is_put_back || headers::value(message.headers.as_ref(), headers::RECORDED).is_some();
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
         let message = jetstream::Message { message, context: streams.jetstream().clone() };
         let info = message.info().ok()?;
         let (deliveries, sequence) = (info.delivered.max(1).unsigned_abs(), info.stream_sequence);
+        let published_at = timestamp(info.published.unix_timestamp_nanos());
         Some(Self {
             streams: streams.clone(),
             reply,
@@ -74,14 +83,15 @@ impl Delivery {
             payload,
             deliveries,
             sequence,
+            is_put_back,
+            published_at,
             received_at: streams.clock().elapsed(),
         })
     }
 
-    /// Whether it came on its run's own subject. Otherwise that is the lock of its schedule, of which two runs never go on at
-    /// once.
-    pub fn is_on_its_own_subject(&self) -> bool {
-        self.origin == Origin::AdHoc || self.tokens.1 != crate::names::LOCK_KEY
+    /// Whether it lies on its schedule's lock, and holds it: two runs of such a schedule never go on at once.
+    pub fn is_on_lock(&self) -> bool {
+        self.streams.names().is_lock(&self.subject)
     }
 
     /// It is done, or need not be done: the server forgets it.

@@ -34,13 +34,17 @@ pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 pub const TRACEPARENT: &str = "traceparent";
 /// The instant before which a submission may not run, RFC 3339.
 pub const NOT_BEFORE: &str = "Cronfleet-Not-Before";
+/// The subject a run that waits for its next attempt came on, and goes back to.
+pub const SUBJECT: &str = "Cronfleet-Subject";
+/// The place in the task stream of the message it came by.
+pub const SEQUENCE: &str = "Cronfleet-Sequence";
 /// Who asked for something, in the audit.
 pub const BY: &str = "Cronfleet-By";
 
 pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
-pub(crate) const SUBJECT: &str = "Nats-Subject";
-pub(crate) const SEQUENCE: &str = "Nats-Sequence";
+pub(crate) const STORED_SUBJECT: &str = "Nats-Subject";
+pub(crate) const STORED_SEQUENCE: &str = "Nats-Sequence";
 pub(crate) const TIME: &str = "Nats-Time-Stamp";
 pub(crate) const KV_OPERATION: &str = "KV-Operation";
 pub(crate) const SERVICE_ERROR: &str = "Nats-Service-Error";

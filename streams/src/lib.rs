@@ -18,6 +18,7 @@ pub mod control;
 pub mod dead;
 pub mod delayed;
 pub mod delivery;
+pub mod drain;
 pub mod error;
 pub mod headers;
 mod in_order;

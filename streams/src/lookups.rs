@@ -120,7 +120,7 @@ impl Reader {
             }
             match message.status {
                 None | Some(StatusCode::OK) => {
-                    let subject = headers::value(message.headers.as_ref(), headers::SUBJECT);
+                    let subject = headers::value(message.headers.as_ref(), headers::STORED_SUBJECT);
                     let key = subject.and_then(|subject| subject.strip_prefix(&prefix)).map(str::to_owned);
                     found.extend(key.map(|key| (key, message)));
                 }
@@ -142,7 +142,7 @@ const END_OF_BATCH: u16 = 204;
 
 fn record_of(key: &str, message: &Message) -> Result<Stored<RunRecord>, ReadError> {
     let header = |name| headers::value(message.headers.as_ref(), name);
-    let revision = header(headers::SEQUENCE).and_then(|text| text.parse().ok());
+    let revision = header(headers::STORED_SEQUENCE).and_then(|text| text.parse().ok());
     let revision: u64 = revision
         .ok_or_else(|| ReadError::unavailable(format!("run {key}"), "an answer without a sequence"))?;
     let stored_at = header(headers::TIME).and_then(|text| text.parse().ok());

@@ -83,6 +83,9 @@ pub struct WorkerStatus {
     pub progress: Vec<(RunId, Progress)>,
     /// It finishes what it has and fetches no more.
     pub draining: bool,
+    /// Who asked it from afar to do so; absent if it was a signal.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drained_by: Option<String>,
 }
 
 impl Member {

@@ -7,11 +7,13 @@
 //! | `<ns>_TASKS/<queue>` | durable pull consumer | both subjects of the queue | `init`, `apply` | workers |
 //! | `<ns>_DELAYED` | stream | `<ns>.delayed.<queue>.<name>.<key>` | anybody allowed to submit | planners |
 //! | | as it is stored | `<ns>.delayed.<partition>.<queue>.<name>.<key>` | the server | planners |
+//! | | | `<ns>.parked.<partition>.<queue>.<name>.<key>` | workers | planners |
 //! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers, planners | operators |
 //! | `<ns>_LOG` | stream, aged out | `<ns>.log.<name>.<key>` | workers | everybody |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
 //! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
+//! | | | `<ns>.control.drain.<worker>` | operators | that worker |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
 //! | `<ns>_CONTROL/backfill` | durable pull consumer | `<ns>.control.backfill.>` | `init` | planners |
 //! | `<ns>_RAW` | stream, made and deleted by `bench` | `<ns>.raw.<n>` | `bench` | nobody |
@@ -211,7 +213,23 @@ impl Names {
     }
 
     pub(crate) fn dead_all(&self) -> String {
-        format!("{}.dead.*.*.*", self.ns)
+        self.dead_matching(None, None)
+    }
+
+    /// The dead letter of a run, in whatever queue.
+    pub(crate) fn dead_run(&self, run: &RunId) -> String {
+        format!("{}.dead.*.{run}", self.ns)
+    }
+
+    /// The dead letters of this queue, under this name.
+    pub(crate) fn dead_matching(&self, queue: Option<&QueueName>, name: Option<&Name>) -> String {
+        let (queue, name) = (queue.map_or("*", QueueName::as_str), name.map_or("*", Name::as_str));
+        format!("{}.dead.{queue}.{name}.*", self.ns)
+    }
+
+    /// Whether this is the subject of a schedule's lock.
+    pub(crate) fn is_lock(&self, subject: &str) -> bool {
+        matches!(self.parse_task(subject), Some((Origin::Due, _, _, LOCK_KEY)))
     }
 
     /// What a run says while it runs.
@@ -257,12 +275,40 @@ impl Names {
         format!("{}.delayed.{}.*.{run}", self.ns, Self::delayed_partition(run))
     }
 
-    /// The filters for what waits in these partitions.
+    /// The filters for what waits in these partitions, for its instant or for its next attempt.
     pub(crate) fn delayed_in(&self, partitions: &BTreeSet<u16>) -> Vec<String> {
         if partitions.len() == usize::from(PARTITIONS) {
-            return vec![self.delayed_matching(None, None)];
+            return vec![self.delayed_matching(None, None), self.parked_all()];
         }
-        partitions.iter().map(|partition| format!("{}.delayed.{partition}.*.*.*", self.ns)).collect()
+        let of = |kind: &'static str| {
+            partitions.iter().map(move |partition| format!("{}.{kind}.{partition}.*.*.*", self.ns))
+        };
+        of("delayed").chain(of("parked")).collect()
+    }
+
+    /// The subject of a run that waits for its next attempt outside its queue. Its partition stands in it as it is written, so
+    /// that it is stored under what it was sent to.
+    pub(crate) fn parked(&self, queue: &QueueName, run: &RunId) -> String {
+        format!("{}.parked.{}.{queue}.{run}", self.ns, Self::delayed_partition(run))
+    }
+
+    pub(crate) fn parked_all(&self) -> String {
+        format!("{}.parked.*.*.*.*", self.ns)
+    }
+
+    /// A run that waits for its next attempt, in whatever queue.
+    pub(crate) fn parked_run(&self, run: &RunId) -> String {
+        format!("{}.parked.{}.*.{run}", self.ns, Self::delayed_partition(run))
+    }
+
+    /// All runs of a schedule that wait for their next attempt outside their queues.
+    pub(crate) fn parked_of(&self, schedule: &Name) -> String {
+        format!("{}.parked.*.*.{schedule}.*", self.ns)
+    }
+
+    /// Takes such a subject apart: its partition, and its queue, name and key as they were written.
+    pub(crate) fn parse_parked<'a>(&self, stored: &'a str) -> Option<(u16, &'a str, &'a str, &'a str)> {
+        self.parse_partitioned(".parked.", stored)
     }
 
     /// The filter for what waits in this queue, under this name.
@@ -273,7 +319,11 @@ impl Names {
 
     /// Takes a stored subject apart: its partition, and its queue, name and key as they were written.
     pub(crate) fn parse_delayed<'a>(&self, stored: &'a str) -> Option<(u16, &'a str, &'a str, &'a str)> {
-        let rest = stored.strip_prefix(self.ns.0.as_str())?.strip_prefix(".delayed.")?;
+        self.parse_partitioned(".delayed.", stored)
+    }
+
+    fn parse_partitioned<'a>(&self, kind: &str, stored: &'a str) -> Option<(u16, &'a str, &'a str, &'a str)> {
+        let rest = stored.strip_prefix(self.ns.0.as_str())?.strip_prefix(kind)?;
         let mut tokens = rest.splitn(4, '.');
         let partition = tokens.next()?.parse().ok()?;
         Some((partition, tokens.next()?, tokens.next()?, tokens.next()?))
@@ -301,6 +351,10 @@ impl Names {
 
     pub(crate) fn cancel(&self, run: &RunId) -> String {
         format!("{}.control.cancel.{run}", self.ns)
+    }
+
+    pub(crate) fn drain(&self, worker: &MemberId) -> String {
+        format!("{}.control.drain.{worker}", self.ns)
     }
 
     pub(crate) fn cancels(&self) -> String {
@@ -426,48 +480,5 @@ pub(crate) mod keys {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_subject_is_taken_apart_as_it_was_put_together() {
-        let names = Names::new(Namespace::default());
-        let queue = QueueName::default_queue();
-        let run: RunId = "reindex.4711".parse().expect("id");
-        let (origin, q, name, key) =
-            names.parse_task("cronfleet.tasks.default.reindex.4711").expect("parsed");
-        assert_eq!((origin, q, name, key), (Origin::AdHoc, "default", "reindex", "4711"));
-        assert_eq!(names.task(&queue, &run), "cronfleet.tasks.default.reindex.4711");
-        let lock = names.due_lock(&queue, &run.name);
-        assert_eq!(names.parse_task(&lock), Some((Origin::Due, "default", "reindex", "_")));
-        assert_eq!(names.parse_task("other.tasks.default.reindex.4711"), None);
-    }
-
-    #[test]
-    fn the_subject_of_what_waits_is_taken_apart_as_the_server_put_it_together() {
-        let names = Names::new(Namespace::default());
-        let run: RunId = "reindex.4711".parse().expect("id");
-        assert_eq!(
-            names.parse_delayed("cronfleet.delayed.31.default.reindex.4711"),
-            Some((31, "default", "reindex", "4711"))
-        );
-        // The partition is what nats-server 2.15.1 computed for this subject.
-        assert_eq!(names.delayed_run(&run), "cronfleet.delayed.31.*.reindex.4711");
-        assert_eq!(names.parse_delayed("cronfleet.delayed.default.reindex.4711"), None);
-        assert_eq!(names.delayed_in(&(0..64).collect()), ["cronfleet.delayed.*.*.*.*"]);
-        assert_eq!(names.delayed_in(&[7].into()), ["cronfleet.delayed.7.*.*.*"]);
-    }
-
-    #[test]
-    fn keys_that_planners_use_are_not_for_callers() {
-        for (key, reserved) in [
-            ("20261124T020000Z-3", true),
-            ("_", true),
-            ("_x", true),
-            ("20261124T020000Z", true),
-            ("4711", false),
-        ] {
-            assert_eq!(Names::is_reserved_key(&key.parse().expect("key")), reserved, "{key}");
-        }
-    }
-}
+#[path = "names_tests.rs"]
+mod tests;

@@ -28,7 +28,7 @@ use shared::{
 
 use crate::{
     ReadError, Streams, WriteError,
-    bucket::timestamp,
+    bucket::{missing_or_unavailable, timestamp},
     delivery::Delivery,
     headers::{self, Headers},
 };
@@ -98,30 +98,45 @@ impl Streams {
     /// The newest live run of a schedule, in whatever queue and under whatever overlap it was dispatched; read from
     /// the stream's leader. None: nothing of it is queued or running.
     pub async fn live_run(&self, schedule: &Name) -> Result<Option<Holder>, ReadError> {
-        self.last_on(&self.names().due_of(schedule)).await
+        match self.last_on(&self.names().due_of(schedule)).await? {
+            // One that waits for its next attempt may do so outside its queue.
+            None => self.delayed().parked_run_of(schedule).await,
+            holder => Ok(holder),
+        }
     }
 
-    /// The schedules of which a planned run is queued or running, from the stream's leader. None: they are too many to be
-    /// told at once.
+    /// The schedules of which a planned run is queued, running, or waits for its next attempt, from the streams' leaders.
+    /// None: they are too many to be told at once.
     pub async fn live_schedules(&self) -> Result<Option<BTreeSet<Name>>, ReadError> {
-        let name = self.names().tasks_stream();
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
-        let request = json!({ "subjects_filter": self.names().all_due() });
+        let names = self.names();
+        let due = self.subjects_of(&names.tasks_stream(), &names.all_due()).await?;
+        let parked = match self.subjects_of(&names.delayed_stream(), &names.parked_all()).await {
+            Err(ReadError::Missing { .. }) => Some(Vec::new()),
+            parked => parked?,
+        };
+        let (Some(due), Some(parked)) = (due, parked) else { return Ok(None) };
+        let due = due.iter().filter_map(|subject| names.parse_task(subject)?.2.parse().ok());
+        let parked = parked.iter().filter_map(|subject| names.parse_parked(subject)?.2.parse().ok());
+        Ok(Some(due.chain(parked).collect()))
+    }
+
+    /// The subjects of a stream that match and hold something, from its leader. None: more than it tells at once.
+    async fn subjects_of(&self, stream: &str, filter: &str) -> Result<Option<Vec<String>>, ReadError> {
+        let request = json!({ "subjects_filter": filter });
         let answer: Response<Subjects> = self
             .jetstream()
-            .request(format!("STREAM.INFO.{name}"), &request)
+            .request(format!("STREAM.INFO.{stream}"), &request)
             .await
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| ReadError::unavailable(stream, error))?;
         let Subjects { total, state } = match answer {
             Response::Ok(subjects) => subjects,
-            Response::Err { error } => return Err(unavailable(&error)),
+            Response::Err { error } => {
+                return Err(missing_or_unavailable(&format!("stream {stream}"), &error));
+            }
         };
         let subjects = state.subjects.unwrap_or_default();
-        if total.is_some_and(|total| total > subjects.len()) {
-            return Ok(None);
-        }
-        let schedule = |subject: &String| self.names().parse_task(subject)?.2.parse().ok();
-        Ok(Some(subjects.keys().filter_map(schedule).collect()))
+        let are_all = total.is_none_or(|total| total <= subjects.len());
+        Ok(are_all.then(|| subjects.into_keys().collect()))
     }
 
     /// Whether a submitted task is still in the queue.
@@ -143,7 +158,7 @@ impl Streams {
         Ok(None)
     }
 
-    async fn last_on(&self, subject: &str) -> Result<Option<Holder>, ReadError> {
+    pub(crate) async fn last_on(&self, subject: &str) -> Result<Option<Holder>, ReadError> {
         let name = self.names().tasks_stream();
         let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;

@@ -167,7 +167,8 @@ async fn what_a_planner_leaves_half_done_of_a_link_its_successor_finishes() {
     // A run that ended, and the record of the one that follows, without its task.
     let ended = ended_run(&fleet, "up.manual-1").await;
     let ledger = fleet.streams.ledger();
-    let upstream = Upstream { run: ended.id.clone(), status: ended.status, ended_at: fleet.now() };
+    let upstream =
+        Upstream { run: ended.id.clone(), status: ended.status, ended_at: fleet.now(), retried: 0 };
     let down = "down".parse().expect("name");
     let half = RunRecord::chained(&down, upstream, QueueName::default_queue(), fleet.now());
     assert!(matches!(ledger.create(&half).await.expect("created"), Creation::Created(_)));

@@ -81,7 +81,7 @@ pub(crate) async fn asked(
     record: &RunRecord,
     ack_wait: Duration,
 ) -> CancelRequest {
-    let heard = place.cancelled();
+    let heard = place.cancelled(record);
     tokio::pin!(heard);
     loop {
         tokio::select! {

@@ -279,7 +279,7 @@ impl Claimer<'_> {
             return Ok(next);
         }
         let record = &found.value;
-        let ends = ends_when_lost(record, &run.task);
+        let ends = ends_when_lost(record, &run.task) || run.task.too_late_for_attempt(record, now).is_some();
         let event = if ends { RunEvent::LostForGood } else { RunEvent::Lost };
         let Ok(next) = record.apply(event, now) else { return Ok(Next::LookAgain) };
         let worker = record.worker.as_ref().map_or("?", |worker| worker.as_str());
@@ -316,7 +316,7 @@ fn fence_of(running: &Stored<RunRecord>) -> Option<u64> {
 }
 
 fn ends_when_lost(record: &RunRecord, task: &Task) -> bool {
-    task.delivery == DeliveryMode::AtMostOnce || !task.retry.allows_after(record.attempt)
+    task.delivery == DeliveryMode::AtMostOnce || !task.retry.allows_after(record.attempt_of_policy())
 }
 
 #[cfg(test)]

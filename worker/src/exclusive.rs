@@ -21,7 +21,7 @@ impl Claimer<'_> {
         Case {
             task: &run.task,
             record: &run.record,
-            is_on_its_own_subject: delivery.is_on_its_own_subject(),
+            is_on_its_own_subject: !delivery.is_on_lock(),
             claiming: self.settings.claim,
         }
     }

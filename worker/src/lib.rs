@@ -16,19 +16,24 @@
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
 //! | `executors/` | http, message, local, and handlers in this process |
 //! | `run_log.rs`, `progress.rs` | what a run says while it runs, and how far it is |
+//! | `drain.rs` | hears that somebody wants the worker to stop |
+//! | `time_limits.rs` | what has waited too long is not begun, what takes too long is stopped |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
+//! | `park.rs` | hands a run back until its next attempt |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
 pub mod executors;
 
 mod cancel;
 mod claim;
+mod drain;
 mod exclusive;
 mod fetch;
 mod hold;
 mod identify;
 mod late;
 mod member;
+mod park;
 mod progress;
 mod queues;
 pub mod run_log;
@@ -36,6 +41,7 @@ mod running;
 mod serve;
 mod spans;
 mod targets;
+mod time_limits;
 mod unclaimed;
 mod upstream;
 mod verdict;
@@ -152,6 +158,8 @@ impl Worker {
         let requests = cancel::subscribe(&self.streams).await;
         cancel::catch_up(&self.streams, &running).await?;
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), requests, closing.clone()));
+        let status = Arc::clone(&self.status);
+        helpers.spawn(drain::follow(self.streams.clone(), status, stop.clone(), closing.clone()));
         helpers.spawn(member::beat(
             self.streams.clone(),
             Arc::clone(&self.status),

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -27,6 +27,8 @@ pub(crate) struct Status {
     fixed: WorkerStatus,
     draining: AtomicBool,
     progress: ProgressBoard,
+    /// Who asked from afar for that.
+    drained_by: OnceLock<String>,
     /// Since when every heartbeat of ours was taken, in elapsed time; none if the last was not.
     heard_since: Mutex<Option<Duration>>,
 }
@@ -42,13 +44,11 @@ impl Status {
             running: Vec::new(),
             progress: Vec::new(),
             draining: false,
+            drained_by: None,
         };
-        Self {
-            fixed,
-            draining: AtomicBool::new(false),
-            progress: ProgressBoard::default(),
-            heard_since: Mutex::new(None),
-        }
+        let draining = AtomicBool::new(false);
+        let progress = ProgressBoard::default();
+        Self { fixed, draining, progress, drained_by: OnceLock::new(), heard_since: Mutex::new(None) }
     }
 
     pub(crate) fn id(&self) -> &MemberId {
@@ -62,6 +62,11 @@ impl Status {
 
     pub(crate) fn note_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes who asked from afar that it stops; the first counts.
+    pub(crate) fn note_drained_by(&self, by: &str) {
+        let _ = self.drained_by.set(by.to_owned());
     }
 
     /// For how long the fleet has heard every heartbeat of ours. Whoever was not heard himself cannot tell whether
@@ -78,8 +83,9 @@ impl Status {
 
     fn member(&self, running: &Running) -> Member {
         let draining = self.draining.load(Ordering::Relaxed);
+        let drained_by = self.drained_by.get().cloned();
         let (running, progress) = (running.list(), self.progress.list());
-        Member::Worker(WorkerStatus { running, progress, draining, ..self.fixed.clone() })
+        Member::Worker(WorkerStatus { running, progress, draining, drained_by, ..self.fixed.clone() })
     }
 }
 

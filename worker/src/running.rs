@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{limits::ACK_WAIT_MAX, run::RunId};
+use shared::{limits::ACK_WAIT_MAX, run::RunId, run_record::RunRecord};
 use streams::{cancel::CancelRequest, delivery::Delivery};
 use tokio::sync::watch;
 
@@ -190,11 +190,12 @@ impl Place {
         self.running.lock().get(&self.run).map(|entry| Arc::clone(&entry.delivery))
     }
 
-    /// Returns when a request to cancel the run was heard. Never, if none is.
-    pub(crate) async fn cancelled(&self) -> CancelRequest {
+    /// Returns when a request to cancel this run was heard. Never, if none is.
+    pub(crate) async fn cancelled(&self, record: &RunRecord) -> CancelRequest {
         let asked = self.running.lock().get(&self.run).map(|entry| entry.cancel.subscribe());
         if let Some(mut asked) = asked
-            && let Ok(request) = asked.wait_for(Option::is_some).await
+            && let Ok(request) =
+                asked.wait_for(|asked| asked.as_ref().is_some_and(|asked| asked.is_about(record))).await
             && let Some(request) = request.clone()
         {
             return request;

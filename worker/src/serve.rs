@@ -37,11 +37,12 @@ use crate::{
     identify::{Identified, Unreadable},
     late::Basis,
     member::Status,
+    park::Parker,
     run_log::RunLog,
     running::{Place, Running},
     spans::AttemptSpan,
     targets::Targets,
-    upstream,
+    time_limits, upstream,
     verdict::{Answer, Ending, rejected, verdict},
 };
 
@@ -73,6 +74,7 @@ struct Inner {
     status: Arc<Status>,
     /// If the ledger lies on one server: reads of it that share their requests.
     lookups: Option<Lookups>,
+    parker: Parker,
     /// Places for those that record their end.
     settling: Semaphore,
     /// Places for those that were begun without a claim.
@@ -90,8 +92,18 @@ impl Server {
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
         let settling_unclaimed = Semaphore::new(UNCLAIMED_SETTLED_AT_ONCE_MAX);
-        let inner =
-            Inner { streams, executors, targets, running, status, lookups, settling, settling_unclaimed };
+        let parker = Parker::new(streams.clone());
+        let inner = Inner {
+            streams,
+            executors,
+            targets,
+            running,
+            status,
+            lookups,
+            parker,
+            settling,
+            settling_unclaimed,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -105,7 +117,10 @@ impl Server {
     ) {
         let inner = &self.inner;
         let result = match inner.identify(&delivery, &queue) {
-            Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
+            Ok(mut run) => {
+                time_limits::count_from_submission(&mut run, &delivery);
+                inner.work(&run, &delivery, ack_wait, &abort).await
+            }
             Err(unreadable) => Box::pin(inner.reject(unreadable, &delivery, &queue)).await,
         };
         if let Err(error) = result {
@@ -144,6 +159,11 @@ impl Inner {
         ack_wait: Duration,
         abort: &CancellationToken,
     ) -> Served {
+        let may_expire = run.task.has_time_limits();
+        if may_expire && Box::pin(time_limits::end_if_expired(&self.streams, run)).await?.is_some() {
+            let _ = delivery.ack().await;
+            return Ok(());
+        }
         let claim = self.claimer(&run.record.queue, ack_wait).claim(run, delivery).await?;
         match claim {
             Claim::Ours(claimed) => {
@@ -189,7 +209,7 @@ impl Inner {
                 let _ = delivery.ack().await;
             }
             Claim::NotNow(wait) => {
-                let _ = delivery.hand_back(wait).await;
+                let _ = Box::pin(self.parker.hand_back_found(delivery, &run.record, wait)).await;
             }
             Claim::Superfluous => {
                 tracing::info!(run.id = %run.record.id, "`{}` travels in another queue too; this copy is dropped", run.record.id);
@@ -227,11 +247,13 @@ impl Inner {
             begun.cancelled().await;
             clock.sleep(under_way.run.task.timeout).await;
         };
+        let deadline = time_limits::deadline_passes(clock, &under_way.claimed.value, &under_way.run.task);
         let cut_short = tokio::select! {
             // What is over at once needs no timers.
             biased;
             result = &mut execution => return Some(ended(result)),
             () = out_of_time => Some(Ending::TimedOut),
+            () = deadline => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
             request = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value, under_way.ack_wait) => {
                 Some(Ending::Cancelled(request))
@@ -321,7 +343,7 @@ impl Inner {
         let recording = self.targets.queues.settings(&next.queue).record;
         if under_way.basis.leaves_no_record(&next, under_way.delivery.origin, recording) {
             under_way.span.end(None);
-            return self.answer(under_way, &next, answer).await;
+            return self.answer(under_way, &next, 0, answer).await;
         }
         let next = RunRecord { fence: Some(claim), ..next };
         let settling = if under_way.basis.is_claimed() { &self.settling } else { &self.settling_unclaimed };
@@ -333,8 +355,8 @@ impl Inner {
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
         let recorded = self.record(under_way, &next).await;
         under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
-        match recorded {
-            Ok(Update::Stored(_)) => {}
+        let revision = match recorded {
+            Ok(Update::Stored(revision)) => revision,
             Ok(Update::Stale) => {
                 // Somebody took the run over: ours is an orphan. No ack either: it would remove their message.
                 tracing::warn!(
@@ -348,19 +370,19 @@ impl Inner {
                 tracing::error!(run.id = %record.id, %error, "The end of `{}` could not be recorded: {error}", record.id);
                 return;
             }
-        }
+        };
         tracing::info!(
             run.id = %next.id, attempt = next.attempt, status = %next.status, duration_ms = next.duration_ms,
             "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, next.status
         );
-        self.answer(under_way, &next, answer).await;
+        self.answer(under_way, &next, revision, answer).await;
     }
 
-    async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, answer: Answer) {
+    async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, revision: u64, answer: Answer) {
         let delivery = under_way.place.delivery().unwrap_or_else(|| Arc::clone(under_way.delivery));
         let answered = match answer {
             Answer::Ack => delivery.ack_unheard().await,
-            Answer::HandBack(wait) => delivery.hand_back(wait).await,
+            Answer::HandBack(wait) => Box::pin(self.parker.hand_back(&delivery, next, revision, wait)).await,
             Answer::Bury => match Box::pin(self.bury(next, Some(&under_way.run.task), &delivery)).await {
                 Ok(()) => delivery.terminate(next.status.as_str()).await,
                 // Left unanswered, it is delivered again, found failed, and buried then.
@@ -405,8 +427,13 @@ impl Inner {
             let kept = &delivery.payload[..delivery.payload.len().min(RAW_BYTES_MAX)];
             String::from_utf8_lossy(kept).into_owned()
         });
-        let letter =
-            DeadLetter { run: record.clone(), task: task.cloned(), raw, subject: delivery.subject.clone() };
+        let letter = DeadLetter {
+            run: record.clone(),
+            task: task.cloned(),
+            raw,
+            subject: delivery.subject.clone(),
+            attempts: Vec::new(),
+        };
         self.streams.bury(&letter).await
     }
 

@@ -33,6 +33,8 @@ impl Case<'_> {
             && self.task.delivery == DeliveryMode::AtLeastOnce
             // The only attempt is spent when its worker is lost, so it must be known whether it began.
             && self.task.retry.allows_after(1)
+            // One that has waited too long must be known not to have begun.
+            && !self.task.has_time_limits()
             // To start a process takes longer than a claim.
             && !matches!(self.task.work, Work::Command { .. })
     }
@@ -42,6 +44,8 @@ impl Case<'_> {
 pub(crate) fn is_untouched(found: &RunRecord, wanted: &RunRecord) -> bool {
     found.status == RunState::Pending
         && found.started_at.is_none()
+        // One that is run again by hand has spent attempts.
+        && found.attempt == 0
         && found.reason != Some(Reason::Drained)
         && found.queue == wanted.queue
 }

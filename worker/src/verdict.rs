@@ -6,7 +6,6 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use shared::{
     Timestamp,
-    human_duration::HumanDuration,
     limits::BACKOFF_MAX,
     run_record::{ErrorKind, Reason, RunError, RunRecord, bounded_output},
     run_state::{IllegalTransition, RunEvent},
@@ -68,15 +67,12 @@ pub(crate) fn verdict(
         Ending::Interrupted { .. } => {
             return Ok((record.apply(RunEvent::Interrupted, now)?, Answer::HandBack(Duration::ZERO)));
         }
-        Ending::TimedOut => Failure::retryable(
-            ErrorKind::Timeout,
-            format!("the attempt took longer than its timeout of {}", HumanDuration(task.timeout)),
-        ),
+        Ending::TimedOut => Failure::retryable(ErrorKind::Timeout, task.out_of_time(record, now).message),
         Ending::Failed(failure) => failure,
     };
     let reason = reason_of(&failure);
     let permanent = failure.permanent || (task.delivery == Delivery::AtMostOnce && may_have_acted(&failure));
-    if permanent || !task.retry.allows_after(record.attempt) {
+    if permanent || !task.retry.allows_after(record.attempt_of_policy()) {
         let last = if permanent { Reason::Permanent } else { Reason::AttemptsExhausted };
         let reason = if failure.permanent { Reason::Permanent } else { reason.unwrap_or(last) };
         let failed = record.apply(RunEvent::FailedForGood, now)?.because(reason);
@@ -84,6 +80,10 @@ pub(crate) fn verdict(
     }
     let wait = wait_before_next(record, task, failure.retry_after);
     let next_attempt_at = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::zero());
+    if let Some(reason) = task.too_late_for_attempt(record, next_attempt_at) {
+        let failed = record.apply(RunEvent::FailedForGood, now)?.because(reason);
+        return Ok((failed.with_error(failure.error), Answer::Bury));
+    }
     let retry = record.apply(RunEvent::FailedWithRetry, now)?;
     let retry = RunRecord { reason, next_attempt_at: Some(next_attempt_at), ..retry };
     Ok((retry.with_error(failure.error), Answer::HandBack(wait)))
@@ -91,7 +91,7 @@ pub(crate) fn verdict(
 
 /// Our own backoff, or longer if the target asks for it; never longer than a run may hold its place.
 fn wait_before_next(record: &RunRecord, task: &Task, retry_after: Option<Duration>) -> Duration {
-    let ours = task.retry.wait_after(record.attempt, &record.id);
+    let ours = task.retry.wait_after(record.attempt_of_policy(), &record.id);
     ours.max(retry_after.unwrap_or_default()).min(BACKOFF_MAX)
 }
 
@@ -230,6 +230,23 @@ mod tests {
         assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::Replaced)));
         assert_eq!(record.note.as_deref(), Some("replaced by planner-a-1"));
         assert_eq!((record.duration_ms, answer), (Some(5_000), Answer::Ack));
+    }
+
+    #[test]
+    fn an_attempt_that_would_come_too_late_is_not_waited_for() {
+        for (limits, reason) in [
+            (r#""deadline":"12s","retry":{"attempts":3,"backoff":"10s"}"#, Reason::Deadline),
+            (r#""retry":{"attempts":3,"backoff":"10s","max_age":"12s"}"#, Reason::MaxAge),
+        ] {
+            let json = format!(r#"{{"target_service":"a","action":"b",{limits}}}"#);
+            let task = Task::from_json(json.as_bytes()).expect("task");
+            let failed = Ending::Failed(Failure::retryable(ErrorKind::Target, "500"));
+            let (record, answer) = verdict(&running(1), &task, failed, at("02:00:05")).expect("legal");
+            assert_eq!(
+                (record.status, record.reason, answer),
+                (RunState::Failed, Some(reason), Answer::Bury)
+            );
+        }
     }
 
     #[test]

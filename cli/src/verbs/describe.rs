@@ -21,12 +21,12 @@ use streams::{
 
 use super::{
     backfill::progress_line,
+    dead::{self, letter_text},
     get::{ScheduleItem, mark_cycles, written},
     known::unknown,
     logs,
     progress::{RunItem, with_progress},
-    reader,
-    runs::{self, word},
+    reader, runs,
     when::{in_zone, utc},
 };
 use crate::{
@@ -49,6 +49,7 @@ const EXAMPLES: &str = "\
 Examples:
   cronfleet describe schedule daily_data_archive
   cronfleet describe run daily_data_archive.20261124T020000Z
+  cronfleet describe dead reindex.4711
   cronfleet describe run reindex.4711 -o json | jq .output";
 
 /// The arguments of `describe`.
@@ -75,6 +76,12 @@ pub enum What {
         #[arg(value_name = "RUN")]
         id: RunId,
     },
+    /// A dead letter: the whole task, and all attempts with their errors
+    Dead {
+        /// The run, as `name.key`
+        #[arg(value_name = "RUN")]
+        id: RunId,
+    },
 }
 
 /// Describes.
@@ -83,6 +90,7 @@ pub async fn run(args: DescribeArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     match args.what {
         What::Schedule { name } => schedule(&streams, global.output(), &name).await?,
         What::Run { id } => describe_run(&streams, global.output(), &id).await?,
+        What::Dead { id } => dead::describe(&streams, global.output(), &id).await?,
     }
     Ok(Exit::Done.into())
 }
@@ -273,14 +281,7 @@ fn run_text(description: &RunDescription, colours: bool) -> String {
         }
     }
     if let Some(letter) = &description.dead_letter {
-        let _ = writeln!(text, "\ndead letter, as it came on {}:", printable(&letter.subject));
-        let task = letter.task.as_ref().map(|task| serde_json::to_string_pretty(task).unwrap_or_default());
-        for line in task.or_else(|| letter.raw.clone()).unwrap_or_default().lines() {
-            let _ = writeln!(text, "  {}", printable(line));
-        }
-        if let Some(error) = &letter.run.error {
-            let _ = writeln!(text, "  {}: {}", word(&error.kind), printable(&error.message));
-        }
+        let _ = write!(text, "\n{}", letter_text(letter, colours));
     }
     text
 }

@@ -20,6 +20,7 @@ use shared::{
 use streams::{Streams, schedules::Version};
 
 use super::{
+    dead::{self, DeadArgs},
     delayed::{self, DelayedArgs},
     known::unknown,
     lists,
@@ -43,6 +44,7 @@ Lists are arrays in JSON and YAML; with a NAME it is that one object.
 Examples:
   cronfleet get schedules
   cronfleet get runs --schedule daily_data_archive --status FAILED
+  cronfleet get dead --target data-storage-service --since 2h --where region=eu --error timeout
   cronfleet get workers -o json | jq -r '.[].id'";
 
 /// The arguments of `get`.
@@ -65,6 +67,8 @@ pub enum What {
     Runs(RunsArgs),
     /// Submissions that wait for their instant, the first due first
     Delayed(DelayedArgs),
+    /// Dead letters: runs that failed for good, with their tasks, the latest first
+    Dead(DeadArgs),
     /// Queues, with how full they are
     #[command(alias = "queue")]
     Queues(OneOrAll),
@@ -129,6 +133,7 @@ pub async fn run(args: GetArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode>
         What::Schedules(args) => schedules(&streams, output, args.name.as_deref()).await?,
         What::Runs(args) => list_runs(&streams, output, args).await?,
         What::Delayed(args) => delayed::list(&streams, output, args).await?,
+        What::Dead(args) => dead::list(&streams, output, args).await?,
         What::Queues(args) => lists::queues(&streams, output, args.name.as_deref()).await?,
         What::Workers(args) => lists::workers(&streams, output, args.name.as_deref()).await?,
         What::Planners(args) => lists::planners(&streams, output, args.name.as_deref()).await?,

@@ -100,6 +100,12 @@ pub fn text(run: &RunRecord) -> String {
     field("reason", run.reason.map(|reason| word(&reason)));
     field("note", run.note.clone());
     field("asked by", run.by.clone());
+    field(
+        "retried",
+        run.retried.as_ref().map(|retried| {
+            format!("{} times, the last by {} at {}", retried.times, retried.by, utc(retried.at))
+        }),
+    );
     field("backfill", run.backfill.as_ref().map(ToString::to_string));
     field("schedule", run.schedule.as_ref().map(ToString::to_string));
     field("queue", Some(run.queue.to_string()));

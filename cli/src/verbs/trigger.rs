@@ -45,7 +45,8 @@ pub struct TriggerArgs {
     pub wait: WaitArgs,
 }
 
-fn parse_parameter(text: &str) -> Result<(String, Value), String> {
+/// Reads `KEY=VALUE`: the value is JSON if it is, and text otherwise.
+pub fn parse_parameter(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => {
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));

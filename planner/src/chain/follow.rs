@@ -107,8 +107,12 @@ impl Followers {
         if decision == Decision::Nothing {
             return Ok(());
         }
-        let upstream =
-            Upstream { run: end.value.id.clone(), status: end.value.status, ended_at: end.stored_at };
+        let upstream = Upstream {
+            run: end.value.id.clone(),
+            status: end.value.status,
+            ended_at: end.stored_at,
+            retried: end.value.times_retried(),
+        };
         let now = self.streams.clock().now();
         let record = RunRecord {
             definition_revision: Some(revision),

@@ -8,8 +8,10 @@
 //! |---|---|
 //! | `timers.rs` | which is due next (pure) |
 //! | `send.rs` | one of them on its way: record, queue, delete |
+//! | `put_back.rs` | a run that waited for its next attempt on its way back |
 //! | `reject.rs` | what can never be a run |
 
+mod put_back;
 mod reject;
 mod send;
 mod timers;

@@ -67,9 +67,7 @@ impl Sender {
         tracing::warn!(subject = waiting.subject, "`{}` will never run: {}", waiting.subject, rejected.why);
         let record = self.record_rejected(waiting, &rejected).await?;
         let letter = match Task::from_json(&waiting.payload) {
-            Ok(task) => {
-                DeadLetter { run: record, task: Some(task), raw: None, subject: waiting.subject.clone() }
-            }
+            Ok(task) => DeadLetter::of(record, task, waiting.subject.clone()),
             Err(_) => DeadLetter::unreadable(record, &waiting.payload, waiting.subject.clone()),
         };
         self.streams.bury(&letter).await?;

@@ -16,7 +16,7 @@ use shared::{
 };
 use streams::{
     ReadError, Streams, WriteError,
-    delayed::{Appointment, Delayed, Entry, Waiting},
+    delayed::{Appointment, Delayed, Entry, Lying, Waiting},
     ledger::Creation,
 };
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,11 @@ impl Sender {
 
     /// Deals with one that is due, or will be in a moment.
     pub(crate) async fn send(&self, entry: Entry) -> Result<Sent, SendError> {
-        let Some(waiting) = self.delayed.get(entry.sequence).await? else { return Ok(Sent::NotThere) };
+        let waiting = match self.delayed.get(entry.sequence).await? {
+            None => return Ok(Sent::NotThere),
+            Some(Lying::Parked(parked)) => return self.put_back(entry, &parked).await,
+            Some(Lying::Submission(waiting)) => waiting,
+        };
         let appointment = match &waiting.read {
             Ok(appointment) => appointment.clone(),
             Err(unusable) => {
@@ -114,7 +118,7 @@ impl Sender {
     }
 
     /// Whether the instant has come; not if we are told to stop before, or the clock is not believed any more.
-    async fn wait_for(&self, not_before: Timestamp) -> bool {
+    pub(super) async fn wait_for(&self, not_before: Timestamp) -> bool {
         let clock = self.streams.clock();
         loop {
             let Some(now) = self.guard.now() else { return false };
@@ -131,7 +135,7 @@ impl Sender {
     }
 
     /// Whether the lease can be trusted at this moment. It saves work only; the ledger keeps it one run.
-    fn is_ours(&self, partition: u16) -> bool {
+    pub(super) fn is_ours(&self, partition: u16) -> bool {
         self.holdings.trusted(self.streams.clock().elapsed()).contains(&partition)
     }
 

@@ -142,7 +142,13 @@ async fn on_server(streams: &Streams, step: &Step) -> Result<Answer, String> {
         }
         Step::Bury(record) => {
             let run = (**record).clone();
-            let letter = DeadLetter { run, task: None, raw: None, subject: "a.subject".to_owned() };
+            let letter = DeadLetter {
+                run,
+                task: None,
+                raw: None,
+                subject: "a.subject".to_owned(),
+                attempts: Vec::new(),
+            };
             streams.bury(&letter).await.map_err(|error| words(&error))?;
         }
     }

@@ -300,7 +300,9 @@ impl Checks {
             Some(before) => {
                 before.revision == over
                     && RunEvent::ALL.iter().any(|event| {
-                        *event != RunEvent::Backfilled && before.status.next(*event) == Ok(record.status)
+                        let by_hand = [RunEvent::Backfilled, RunEvent::Retried, RunEvent::RetryWithdrawn]
+                            .contains(event);
+                        !by_hand && before.status.next(*event) == Ok(record.status)
                     })
             }
         };

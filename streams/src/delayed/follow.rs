@@ -103,11 +103,17 @@ impl Follower {
         let info = message.info().ok()?;
         self.position = info.stream_sequence;
         self.is_current |= info.pending == 0;
-        let (partition, queue, name, key) = self.streams.names().parse_delayed(&message.subject)?;
         let written = headers::value(message.headers.as_ref(), headers::NOT_BEFORE);
         let submitted_at = timestamp(info.published.unix_timestamp_nanos());
-        let due_ms = door::read((queue, name, key), written, submitted_at)
-            .map_or(Entry::AT_ONCE, |appointment| appointment.not_before.timestamp_millis());
+        let names = self.streams.names();
+        let (partition, due) = if let Some((partition, ..)) = names.parse_parked(&message.subject) {
+            (partition, door::read_not_before(written, submitted_at).ok())
+        } else {
+            let (partition, queue, name, key) = names.parse_delayed(&message.subject)?;
+            let read = door::read((queue, name, key), written, submitted_at);
+            (partition, read.ok().map(|appointment| appointment.not_before))
+        };
+        let due_ms = due.map_or(Entry::AT_ONCE, |due| due.timestamp_millis());
         Some(Entry { partition, due_ms, sequence: info.stream_sequence })
     }
 

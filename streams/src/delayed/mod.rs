@@ -1,4 +1,4 @@
-//! What waits: ad-hoc submissions that may not run before an instant.
+//! What waits: ad-hoc submissions that may not run before an instant, and runs that wait long for their next attempt.
 //!
 //! The stream holds each until a planner has put it into its queue, and then it is deleted, by its sequence. The server
 //! refuses a second one of the same run while the first waits, and stores each under the partition of its run, so that a
@@ -10,11 +10,13 @@
 //! | `follow.rs` | all that waits in some partitions, then what is added, by its headers only |
 //! | `list.rs` | what waits, for people |
 //! | `cancel.rs` | so that it never runs |
+//! | `parked.rs` | runs that wait for their next attempt |
 
 mod cancel;
 mod door;
 mod follow;
 mod list;
+mod parked;
 
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub use self::{
     door::{Appointment, Fault, Unusable, check_not_before, read_not_before},
     follow::{Entry, Follower, Heard},
     list::{Listed, Wanted},
+    parked::{Parked, Parking},
 };
 use crate::{
     ReadError, Streams, WriteError,
@@ -76,6 +79,15 @@ pub struct Waiting {
     pub submitted_at: Timestamp,
 }
 
+/// What lies under a place in the stream.
+#[derive(Debug, Clone)]
+pub enum Lying {
+    /// A submission that waits for its instant.
+    Submission(Box<Waiting>),
+    /// A run that waits for its next attempt.
+    Parked(Box<Parked>),
+}
+
 impl Streams {
     /// The submissions that wait.
     pub fn delayed(&self) -> Delayed {
@@ -105,16 +117,16 @@ impl Delayed {
     }
 
     /// Reads one whole. None: it is there no more, because it was dispatched or cancelled.
-    pub async fn get(&self, sequence: u64) -> Result<Option<Waiting>, ReadError> {
+    pub async fn get(&self, sequence: u64) -> Result<Option<Lying>, ReadError> {
         let stream = self.stream().await?;
         match stream.direct_get(sequence).await {
-            Ok(message) => return Ok(self.waiting(message)),
+            Ok(message) => return Ok(self.lying(message)),
             // A replica may be behind: what is not there is asked of the leader, who knows.
             Err(error) if error.kind() == stream::DirectGetErrorKind::NotFound => {}
             Err(error) => return Err(self.unavailable(&error)),
         }
         match stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(self.waiting(message)),
+            Ok(message) => Ok(self.lying(message)),
             Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(self.unavailable(&error)),
         }
@@ -153,6 +165,13 @@ impl Delayed {
 
     fn unavailable(&self, error: &impl std::fmt::Display) -> ReadError {
         missing_or_unavailable(&format!("stream {}", self.streams.names().delayed_stream()), error)
+    }
+
+    fn lying(&self, message: StreamMessage) -> Option<Lying> {
+        if self.streams.names().parse_parked(&message.subject).is_some() {
+            return Some(Lying::Parked(Box::new(self.parked(message)?)));
+        }
+        Some(Lying::Submission(Box::new(self.waiting(message)?)))
     }
 
     fn waiting(&self, message: StreamMessage) -> Option<Waiting> {

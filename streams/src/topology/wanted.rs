@@ -91,7 +91,7 @@ pub(crate) fn raw(names: &Names) -> Config {
     Config { name: names.raw_stream(), subjects: vec![names.raw_all()], ..like }
 }
 
-/// What waits for its instant. Deleted one by one, by sequence, once it is in the queue.
+/// What waits for its instant, or for its next attempt outside its queue. Deleted one by one, by sequence, once it is in the queue.
 fn delayed(names: &Names, replicas: Replicas) -> Config {
     Config {
         // One message a subject: the same run is refused while it waits.
@@ -106,7 +106,12 @@ fn delayed(names: &Names, replicas: Replicas) -> Config {
             source: names.delayed_all(),
             destination: names.delayed_stored(),
         }),
-        ..base(names.delayed_stream(), vec![names.delayed_all()], DELAYED_BYTES_MAX, replicas)
+        ..base(
+            names.delayed_stream(),
+            vec![names.delayed_all(), names.parked_all()],
+            DELAYED_BYTES_MAX,
+            replicas,
+        )
     }
 }
 
