@@ -170,6 +170,28 @@ pub const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 /// Between asking a command's process group to end and ending it.
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
 
+/// Characters of the path of a key that a limit is for.
+pub const LIMIT_KEY_CHARS_MAX: usize = 128;
+/// Characters of a key with its value, as people are shown them.
+pub const LIMIT_LABEL_CHARS_MAX: usize = 96;
+/// The longest time a rate may count over.
+pub const RATE_PER_MAX: Duration = Duration::from_hours(24);
+/// The shortest time between two attempts that a rate can keep: each of them is a write.
+pub const RATE_SPACING_MIN: Duration = Duration::from_millis(1);
+/// A run whose turn by a rate comes within this time waits for it at its worker; others wait outside, and hold no place.
+pub const RATE_WAIT_MAX: Duration = Duration::from_millis(500);
+/// An attempt that begins this much after its turn by a rate takes a new turn instead. So in any window a rate lets begin at
+/// most one attempt more than it says, and as many as fit into this time.
+pub const RATE_SLACK: Duration = Duration::from_millis(50);
+/// A permit whose run is not being executed by the worker that took it is free after this long, by a watcher's own clock.
+pub const PERMIT_GRACE: Duration = Duration::from_secs(10);
+/// How often each worker looks whether a run that waits for a limit could begin although nobody said so.
+pub const LIMIT_LOOK: Duration = Duration::from_secs(2);
+/// Lanes that are looked at each time.
+pub const LIMIT_LOOK_LANES_MAX: usize = 16;
+/// A gate that nobody passes, and a lane where nobody waits, are forgotten after this long.
+pub const LIMIT_FORGOTTEN: Duration = Duration::from_mins(1);
+
 /// Versions kept of a run's record: the whole life of a run with a few retries.
 pub const RUN_HISTORY: i64 = 16;
 /// Versions kept of a definition: audit, diff and rollback.
@@ -208,6 +230,13 @@ const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
 // What is read ahead of its instant leaves room for what is due already.
 const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
+// Waiting for a turn is no reason to think a permit forgotten, nor is a claim that is slow.
+const _: () = assert!(4 * RATE_WAIT_MAX.as_millis() < PERMIT_GRACE.as_millis());
+// A worker that died is silent to the fleet before its permits are judged, and they are found free soon after.
+const _: () = assert!(MEMBER_GONE.as_millis() < PERMIT_GRACE.as_millis());
+const _: () = assert!(2 * LIMIT_LOOK.as_millis() < PERMIT_GRACE.as_millis());
+// A deletion is remembered for longer than a compare-and-set over it takes.
+const _: () = assert!(LIMIT_FORGOTTEN.as_millis() > 1_000);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);

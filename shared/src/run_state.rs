@@ -54,6 +54,8 @@ pub enum RunEvent {
     Cancelled,
     /// It was skipped, and a backfill runs it after all.
     Backfilled,
+    /// A limit lets no more attempts begin just now: it waits for its turn.
+    Limited,
 }
 
 /// An event that cannot happen in a state.
@@ -84,11 +86,11 @@ impl RunState {
         match (self, event) {
             (Pending | Retry, On::Started) => Ok(Running),
             (Running, On::Succeeded) => Ok(Success),
-            (Running, On::FailedWithRetry | On::Lost) => Ok(Retry),
+            (Running, On::FailedWithRetry | On::Lost) | (Retry, On::Limited) => Ok(Retry),
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
             // A slot that was skipped has one record, also when it is run after all; which it was, the record decides.
-            (Running, On::Interrupted) | (Pending, On::Buffered) | (Cancelled, On::Backfilled) => Ok(Pending),
+            (Running, On::Interrupted) | (Pending, On::Buffered | On::Limited) | (Cancelled, On::Backfilled) => Ok(Pending),
             (Pending, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
@@ -122,7 +124,7 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 13] = [
+    pub const ALL: [RunEvent; 14] = [
         RunEvent::Buffered,
         RunEvent::Started,
         RunEvent::Succeeded,
@@ -136,6 +138,7 @@ impl RunEvent {
         RunEvent::Expired,
         RunEvent::Cancelled,
         RunEvent::Backfilled,
+        RunEvent::Limited,
     ];
 
     /// What the event means, for `docs/run-states.md`.
@@ -154,6 +157,7 @@ impl RunEvent {
             RunEvent::Expired => "the run waited longer than it may",
             RunEvent::Cancelled => "somebody stopped the run",
             RunEvent::Backfilled => "the slot was skipped, and a backfill runs it after all",
+            RunEvent::Limited => "a limit lets no more attempts begin just now; the run waits for its turn",
         }
     }
 }

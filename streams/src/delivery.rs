@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::{Request, Subject, jetstream};
 use bytes::Bytes;
 
-use crate::{Streams, headers, names::Origin};
+use crate::{Streams, headers, names::{LOCK_KEY, Origin}};
 
 /// How long an answer waits for the server's word before it is repeated or given up.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
@@ -72,6 +72,11 @@ impl Delivery {
             sequence,
             received_at: streams.clock().elapsed(),
         })
+    }
+
+    /// Whether its message is its schedule's lock: while it is in the queue, no other run of the schedule can be.
+    pub fn is_lock(&self) -> bool {
+        self.origin == Origin::Due && self.tokens.1 == LOCK_KEY
     }
 
     /// It is done, or need not be done: the server forgets it.

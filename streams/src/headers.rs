@@ -36,6 +36,7 @@ pub const NOT_BEFORE: &str = "Cronfleet-Not-Before";
 pub const BY: &str = "Cronfleet-By";
 
 pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(crate) const TTL: &str = "Nats-TTL";
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 pub(crate) const KV_OPERATION: &str = "KV-Operation";
 pub(crate) const SERVICE_ERROR: &str = "Nats-Service-Error";

@@ -26,6 +26,7 @@ mod drain;
 mod example;
 mod generated;
 mod layout;
+mod limits;
 mod mending;
 mod overlap;
 mod overlap_cluster;

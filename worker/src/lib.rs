@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `fetch.rs` | asks for exactly as many runs as there are free places |
 //! | `identify.rs` | reads a delivery: which run, which task (pure) |
+//! | `limits/` | whether a run may begin, by the limits of the whole fleet |
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
@@ -22,6 +23,7 @@ mod claim;
 mod fetch;
 mod hold;
 mod identify;
+mod limits;
 mod member;
 mod running;
 mod serve;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     executors::{Executors, http::HttpSetupError, local::LocalSettings},
+    limits::Limits,
     member::Status,
     running::Running,
     serve::Server,
@@ -120,16 +123,20 @@ impl Worker {
     pub async fn run(self, stop: Stop) -> Result<(), WorkerError> {
         let running = Running::default();
         let targets = Targets::load(&self.streams).await?;
+        let limits =
+            Limits::new(self.streams.clone(), targets.clone(), running.clone(), Arc::clone(&self.status));
         let server = Server::new(
             self.streams.clone(),
             self.executors.clone(),
             targets.clone(),
             running.clone(),
             Arc::clone(&self.status),
+            limits.clone(),
         );
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
+        helpers.spawn(limits.keep(closing.clone()));
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), closing.clone()));
         helpers.spawn(member::beat(
             self.streams.clone(),

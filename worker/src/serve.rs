@@ -30,6 +30,7 @@ use crate::{
     executors::{Attempt, Executors, Failure},
     hold,
     identify::{Identified, Parts, Unreadable, identify},
+    limits::{Admission, Limits, Passed},
     member::Status,
     running::{Place, Running},
     spans::AttemptSpan,
@@ -62,6 +63,7 @@ struct Inner {
     targets: Targets,
     running: Running,
     status: Arc<Status>,
+    limits: Limits,
     /// Places for those that record their end.
     settling: Semaphore,
 }
@@ -73,9 +75,10 @@ impl Server {
         targets: Targets,
         running: Running,
         status: Arc<Status>,
+        limits: Limits,
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
-        Self { inner: Arc::new(Inner { streams, executors, targets, running, status, settling }) }
+        Self { inner: Arc::new(Inner { streams, executors, targets, running, status, limits, settling }) }
     }
 
     /// Takes one delivery all its way.
@@ -115,6 +118,7 @@ struct UnderWay<'a> {
     delivery: &'a Arc<Delivery>,
     ack_wait: Duration,
     abort: &'a CancellationToken,
+    passed: &'a Passed,
     span: AttemptSpan,
 }
 
@@ -133,6 +137,24 @@ impl Inner {
         ack_wait: Duration,
         abort: &CancellationToken,
     ) -> Served {
+        match self.limits.admit(run, delivery, ack_wait).await? {
+            Admission::Passed(passed) => {
+                let served = self.claim(run, delivery, ack_wait, abort, &passed).await;
+                self.limits.leave(passed).await;
+                served
+            }
+            Admission::Waits => Ok(()),
+        }
+    }
+
+    async fn claim(
+        &self,
+        run: &Identified,
+        delivery: &Arc<Delivery>,
+        ack_wait: Duration,
+        abort: &CancellationToken,
+        passed: &Passed,
+    ) -> Served {
         let ledger =
             Claimer { streams: &self.streams, running: &self.running, status: &self.status, ack_wait };
         match ledger.claim(run, delivery).await? {
@@ -146,7 +168,7 @@ impl Inner {
                 };
                 let span = AttemptSpan::begin(run.trace, &claimed.value);
                 let claimed = &claimed;
-                self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, span }).await;
+                self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, passed, span }).await;
             }
             // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
             // was acknowledged: it is not dropped without a word, it goes among the dead letters with a record of its own.
@@ -203,7 +225,7 @@ impl Inner {
         let execution = self.execute(under_way, &stop, &begun);
         tokio::pin!(execution);
         let out_of_time = async {
-            // Waiting for a place at the target is not the attempt's own time.
+            // Waiting for its turn at the target is not the attempt's own time.
             begun.cancelled().await;
             clock.sleep(under_way.run.task.timeout).await;
         };
@@ -234,20 +256,12 @@ impl Inner {
     ) -> Result<Value, Failure> {
         let task = &under_way.run.task;
         let record = &under_way.claimed.value;
-        let (target, places) = match task.target() {
-            None => (None, None),
+        let target = match task.target() {
+            None => None,
             Some(name) => match self.targets.find(&self.streams, name).await {
-                Ok(Some((target, places))) => (Some(target), places),
-                Ok(None) => (None, None),
+                Ok(target) => target,
                 Err(error) => return Err(Failure::retryable(ErrorKind::Internal, error.to_string())),
             },
-        };
-        let _at_target = match &places {
-            Some(places) => tokio::select! {
-                permit = places.acquire() => permit.ok(),
-                () = stop.cancelled() => return Err(Failure::retryable(ErrorKind::Timeout, "the target's places were taken")),
-            },
-            None => None,
         };
         let upstream = upstream::end_of(&self.streams, record.upstream.as_ref()).await?;
         let attempt = Attempt {
@@ -262,6 +276,7 @@ impl Inner {
             traceparent: Some(under_way.span.traceparent()),
         };
         self.executors.check(&attempt, stop).await?;
+        self.limits.ready(under_way.passed, under_way.run, under_way.ack_wait, stop).await?;
         // From here on the target may act. Not a moment earlier: what was stopped before has done nothing. A worker that
         // is stopping sends nothing any more; whoever stops the attempt says what becomes of its run.
         if stop.is_cancelled() || under_way.abort.is_cancelled() {

@@ -1,0 +1,160 @@
+//! The lanes where somebody waits, as this worker knows them, and which of them is next. Pure.
+
+use std::collections::BTreeMap;
+
+use shared::limit::{GateKey, Lane, Scope};
+use streams::gates::LaneSeen;
+
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    scopes: BTreeMap<Scope, BTreeMap<Option<Lane>, Waits>>,
+    /// Counts what is done, so that what was done longest ago is known.
+    turns: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Waits {
+    /// The revision of the word that somebody waits there.
+    revision: u64,
+    served: u64,
+    looked_at: u64,
+}
+
+impl Lanes {
+    /// A watch begins: it tells everything anew.
+    pub(super) fn clear(&mut self) {
+        self.scopes.clear();
+    }
+
+    pub(super) fn note(&mut self, seen: LaneSeen) {
+        let GateKey { scope, lane } = seen.lane;
+        match seen.waiting {
+            Some(revision) => {
+                // A lane that is new goes behind those that have been served.
+                let served = self.turns;
+                let lanes = self.scopes.entry(scope).or_default();
+                lanes.entry(lane).or_insert(Waits { served, ..Waits::default() }).revision = revision;
+            }
+            None => self.remove(&GateKey { scope, lane }),
+        }
+    }
+
+    fn remove(&mut self, key: &GateKey) {
+        if let Some(lanes) = self.scopes.get_mut(&key.scope) {
+            lanes.remove(&key.lane);
+            if lanes.is_empty() {
+                self.scopes.remove(&key.scope);
+            }
+        }
+    }
+
+    /// A lane was found empty, and that was written over this revision.
+    pub(super) fn emptied(&mut self, key: &GateKey, revision: u64) {
+        if self.revision_of(key) == Some(revision) {
+            self.remove(key);
+        }
+    }
+
+    pub(super) fn revision_of(&self, key: &GateKey) -> Option<u64> {
+        self.scopes.get(&key.scope)?.get(&key.lane).map(|waits| waits.revision)
+    }
+
+    pub(super) fn anybody_in(&self, scope: &Scope) -> bool {
+        self.scopes.contains_key(scope)
+    }
+
+    /// A run of this lane was let go.
+    pub(super) fn served(&mut self, key: &GateKey) {
+        self.turns += 1;
+        let turns = self.turns;
+        if let Some(waits) = self.scopes.get_mut(&key.scope).and_then(|lanes| lanes.get_mut(&key.lane)) {
+            waits.served = turns;
+        }
+    }
+
+    /// The lanes of a scope that are next, those first that were served longest ago; before all of them the one that has
+    /// just got room.
+    pub(super) fn next(&self, scope: &Scope, first: Option<Lane>, at_most: usize) -> Vec<GateKey> {
+        let Some(lanes) = self.scopes.get(scope) else { return Vec::new() };
+        let mut order: Vec<(bool, u64, Option<Lane>)> = lanes
+            .iter()
+            .map(|(lane, waits)| (first.is_none() || *lane != first, waits.served, *lane))
+            .collect();
+        order.sort_unstable();
+        order.into_iter().take(at_most).map(|(.., lane)| GateKey { scope: scope.clone(), lane }).collect()
+    }
+
+    /// The lanes that were looked at longest ago, in whatever scope.
+    pub(super) fn to_look_at(&mut self, at_most: usize) -> Vec<GateKey> {
+        self.turns += 1;
+        let turns = self.turns;
+        let mut all: Vec<(u64, GateKey)> = self
+            .scopes
+            .iter()
+            .flat_map(|(scope, lanes)| {
+                lanes.iter().map(|(lane, waits)| (waits.looked_at, GateKey { scope: scope.clone(), lane: *lane }))
+            })
+            .collect();
+        all.sort_unstable();
+        let chosen: Vec<GateKey> = all.into_iter().take(at_most).map(|(_, key)| key).collect();
+        for key in &chosen {
+            if let Some(waits) = self.scopes.get_mut(&key.scope).and_then(|lanes| lanes.get_mut(&key.lane)) {
+                waits.looked_at = turns;
+            }
+        }
+        chosen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(lane: u64) -> GateKey {
+        GateKey { scope: "t-a".parse().expect("scope"), lane: format!("{lane:x}").parse().ok() }
+    }
+
+    fn lanes(count: u64) -> Lanes {
+        let mut lanes = Lanes::default();
+        for lane in 0..count {
+            lanes.note(LaneSeen { lane: key(lane), waiting: Some(lane + 1) });
+        }
+        lanes
+    }
+
+    #[test]
+    fn lanes_take_turns_whatever_waits_in_each_of_them() {
+        let mut lanes = lanes(4);
+        let scope = key(0).scope;
+        let mut served = Vec::new();
+        for _ in 0..8 {
+            let next = lanes.next(&scope, None, 1).remove(0);
+            lanes.served(&next);
+            served.push(next);
+        }
+        for lane in 0..4 {
+            assert_eq!(served.iter().filter(|found| **found == key(lane)).count(), 2, "{served:?}");
+        }
+        assert_eq!(lanes.next(&scope, key(2).lane, 1), [key(2)], "the one that has just got room is first");
+    }
+
+    #[test]
+    fn a_lane_is_empty_only_if_nobody_has_come_since_that_was_found() {
+        let mut lanes = lanes(1);
+        lanes.note(LaneSeen { lane: key(0), waiting: Some(9) });
+        lanes.emptied(&key(0), 1);
+        assert!(lanes.anybody_in(&key(0).scope));
+        lanes.emptied(&key(0), 9);
+        assert!(!lanes.anybody_in(&key(0).scope));
+    }
+
+    #[test]
+    fn every_lane_is_looked_at_in_its_turn() {
+        let mut lanes = lanes(40);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            seen.extend(lanes.to_look_at(16));
+        }
+        assert_eq!(seen.len(), 40);
+    }
+}

@@ -1,0 +1,201 @@
+//! The waiting room: who waits for a limit, and who of them goes when there is room.
+//!
+//! Whoever leaves a gate lets one go who waits for it: so a run that waits costs a bounded number of writes, however many
+//! wait beside it. What is lost with a worker that dies in between is found by a look every [`LIMIT_LOOK`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use shared::{
+    Timestamp,
+    limit::{GateKey, Lane, Scope},
+    limits::{LIMIT_LOOK, LIMIT_LOOK_LANES_MAX, RATE_WAIT_MAX},
+};
+use streams::{ReadError, Streams, delivery::Delivery, limited::LetGo};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    gate::has_room,
+    keeper::{GateError, Keeper},
+    lanes::Lanes,
+    reaper::Reaper,
+};
+
+/// Lanes that are tried when there is room at the gate of their scope.
+const LANES_TRIED_MAX: usize = 8;
+/// Runs that are let go at once when turns of a rate come: more come with the next turn.
+const LET_GO_AT_ONCE_MAX: u32 = 16;
+/// For how long the permits of a gate that refused somebody are watched.
+const REFUSED_KEPT: Duration = Duration::from_secs(60);
+
+pub(super) struct Room {
+    streams: Streams,
+    keeper: Arc<Keeper>,
+    lanes: Mutex<Lanes>,
+    /// Gates that refused somebody of late, and until when that counts.
+    refused: Mutex<BTreeMap<GateKey, Duration>>,
+    /// Scopes for whose next turn somebody here waits to let one go.
+    awaited: Mutex<BTreeSet<Scope>>,
+    /// One at a time: two that left at once must not let the same run go.
+    letting_go: tokio::sync::Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Room {
+    pub(super) fn new(streams: Streams, keeper: Arc<Keeper>) -> Self {
+        Self {
+            streams,
+            keeper,
+            lanes: Mutex::default(),
+            refused: Mutex::default(),
+            awaited: Mutex::default(),
+            letting_go: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A gate refused somebody: whoever is inside is watched.
+    pub(super) fn note_refused(&self, key: &GateKey) {
+        let until = self.streams.clock().elapsed() + REFUSED_KEPT;
+        lock(&self.refused).insert(key.clone(), until);
+    }
+
+    /// Takes in a run that was refused; then its delivery may be acknowledged. `lane` is where it waits.
+    pub(super) async fn take_in(&self, lane: &GateKey, delivery: &Delivery) -> Result<(), GateError> {
+        self.streams.let_wait(lane, delivery).await?;
+        let revision = self.streams.gates().say_waiting(lane).await?;
+        lock(&self.lanes).note(streams::gates::LaneSeen { lane: lane.clone(), waiting: Some(revision) });
+        Ok(())
+    }
+
+    /// Lets runs go for which there is room at the gate of their scope: of this lane first, then of others in turn.
+    pub(super) async fn let_go(&self, scope: &Scope, first: Option<Lane>, at_most: u32) -> Result<u32, GateError> {
+        if !lock(&self.lanes).anybody_in(scope) {
+            return Ok(0);
+        }
+        let _alone = self.letting_go.lock().await;
+        let now = self.keeper.server_now().await?;
+        if !has_room(&self.keeper.read(&GateKey { scope: scope.clone(), lane: None }).await?, now) {
+            return Ok(0);
+        }
+        let mut gone = 0;
+        while gone < at_most {
+            let candidates = lock(&self.lanes).next(scope, first, LANES_TRIED_MAX);
+            let mut found = false;
+            for lane in candidates {
+                if self.let_one_go(&lane, now).await? {
+                    gone += 1;
+                    found = true;
+                    break;
+                }
+            }
+            if !found {
+                break;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Lets the first of a lane go, if its own gate has room.
+    async fn let_one_go(&self, lane: &GateKey, now: Timestamp) -> Result<bool, GateError> {
+        if lane.lane.is_some() && !has_room(&self.keeper.read(lane).await?, now) {
+            lock(&self.lanes).served(lane);
+            return Ok(false);
+        }
+        for _ in 0..LET_GO_AT_ONCE_MAX {
+            // Known before it is looked whether anybody is there: who comes after that says so anew.
+            let Some(revision) = lock(&self.lanes).revision_of(lane) else { return Ok(false) };
+            let Some(waiting) = self.streams.first_waiting(lane).await? else {
+                let _ = self.streams.gates().say_empty(lane, revision).await?;
+                lock(&self.lanes).emptied(lane, revision);
+                return Ok(false);
+            };
+            match self.streams.let_go(&waiting).await? {
+                LetGo::Queued => {
+                    lock(&self.lanes).served(lane);
+                    return Ok(true);
+                }
+                // Another worker was faster; there is room for the next, too.
+                LetGo::WasQueued => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lets runs go when the next turn of a rate comes near.
+    pub(super) fn let_go_at(self: &Arc<Self>, scope: &Scope, next: Timestamp, now: Timestamp) {
+        if !lock(&self.lanes).anybody_in(scope) || !lock(&self.awaited).insert(scope.clone()) {
+            return;
+        }
+        let (room, scope) = (Arc::clone(self), scope.clone());
+        let wait = (next - now).to_std().unwrap_or_default().saturating_sub(RATE_WAIT_MAX / 2);
+        tokio::spawn(async move {
+            room.streams.clock().sleep(wait).await;
+            lock(&room.awaited).remove(&scope);
+            if let Err(error) = room.let_go(&scope, None, LET_GO_AT_ONCE_MAX).await {
+                tracing::debug!(%error, "Nobody could be let go for {scope} just now: {error}");
+            }
+        });
+    }
+
+    /// Follows who waits, and looks for what nobody said, until it is told to stop.
+    pub(super) async fn keep(&self, mut reaper: Reaper, stop: CancellationToken) {
+        let looking = async {
+            loop {
+                self.streams.clock().sleep(LIMIT_LOOK).await;
+                if let Err(error) = self.look(&mut reaper).await {
+                    tracing::debug!(%error, "Limits could not be looked at just now: {error}");
+                }
+            }
+        };
+        let following = async {
+            loop {
+                // A word that was taken back is forgotten by the server, which a watch may take for a loss: it is no news.
+                if let Err(error) = self.follow().await {
+                    tracing::debug!(%error, "The watch of who waits for limits begins anew: {error}");
+                }
+                self.streams.clock().sleep(LIMIT_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = looking => {}
+            () = following => {}
+        }
+    }
+
+    async fn follow(&self) -> Result<(), ReadError> {
+        let mut seen = self.streams.gates().watch_waiting().await?;
+        lock(&self.lanes).clear();
+        while let Some(lane) = seen.next().await {
+            lock(&self.lanes).note(lane?);
+        }
+        Ok(())
+    }
+
+    async fn look(&self, reaper: &mut Reaper) -> Result<(), GateError> {
+        let now = self.streams.clock().elapsed();
+        let lanes = lock(&self.lanes).to_look_at(LIMIT_LOOK_LANES_MAX);
+        let mut gates: BTreeSet<GateKey> = lanes.iter().cloned().collect();
+        gates.extend(lanes.iter().map(|lane| GateKey { scope: lane.scope.clone(), lane: None }));
+        {
+            let mut refused = lock(&self.refused);
+            refused.retain(|_, until| *until > now);
+            gates.extend(refused.keys().take(LIMIT_LOOK_LANES_MAX).cloned());
+        }
+        for gate in gates {
+            reaper.look_at(&gate, &self.keeper.read(&gate).await?).await?;
+        }
+        reaper.forget();
+        for lane in lanes {
+            self.let_go(&lane.scope, lane.lane, 1).await?;
+        }
+        Ok(())
+    }
+}
