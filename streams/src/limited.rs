@@ -24,8 +24,16 @@ pub struct Limited {
 pub enum LetGo {
     /// It is in its queue again.
     Queued,
-    /// It was there already: somebody else let it go, or it was submitted once more.
-    WasQueued,
+    /// Its message is in the queue already, and it waits still: it came out a moment ago and is not acknowledged yet, or was
+    /// submitted once more.
+    IsQueued,
+}
+
+impl Limited {
+    /// Its place in the stream.
+    pub fn sequence(&self) -> u64 {
+        self.message.sequence
+    }
 }
 
 #[derive(Deserialize)]
@@ -57,13 +65,13 @@ impl Streams {
         }
     }
 
-    /// The run that has waited longest in a lane, by the leader.
-    pub async fn first_waiting(&self, lane: &GateKey) -> Result<Option<Limited>, ReadError> {
+    /// The run that has waited longest in a lane, of those from a place in the stream on, by the leader.
+    pub async fn first_waiting(&self, lane: &GateKey, from: u64) -> Result<Option<Limited>, ReadError> {
         let name = self.names().limited_stream();
         let unavailable =
             |error: &dyn std::fmt::Display| missing_or_unavailable(&format!("stream {name}"), &error.to_string());
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
-        match stream.get_first_raw_message_by_subject(self.names().limited_in(lane), 1).await {
+        match stream.get_first_raw_message_by_subject(self.names().limited_in(lane), from).await {
             Ok(message) => Ok(Some(Limited { message })),
             Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(unavailable(&error)),
@@ -82,14 +90,15 @@ impl Streams {
                 headers = headers.with(name, value)?;
             }
         }
-        let let_go = match self.write(&subject, headers, message.payload.clone()).await {
-            Ok(_) => LetGo::Queued,
-            Err(WriteError::Occupied { .. }) => LetGo::WasQueued,
+        match self.write(&subject, headers, message.payload.clone()).await {
+            Ok(_) => {}
+            // It must not be removed here: whoever let it wait is about to acknowledge the other.
+            Err(WriteError::Occupied { .. }) => return Ok(LetGo::IsQueued),
             Err(error) => return Err(error),
-        };
+        }
         // If it stays, it is let go once more, and dropped as a run that has begun or ended.
         let _ = self.remove_message(&self.names().limited_stream(), message.sequence).await;
-        Ok(let_go)
+        Ok(LetGo::Queued)
     }
 
     /// How many runs of a scope wait for their turn.

@@ -67,10 +67,17 @@ pub(super) fn leave(gate: &Gate, permits: &[Permit]) -> Option<Gate> {
     (next.held.len() < gate.held.len()).then_some(next)
 }
 
-/// Whether one more could pass, as far as the gate itself tells.
-pub(super) fn has_room(gate: &Gate, now: Timestamp) -> bool {
-    let is_turn = gate.next_at.is_none_or(|next| (next - now).to_std().unwrap_or_default() <= RATE_WAIT_MAX);
-    is_turn && gate.max.is_none_or(|max| runs_inside(gate).len() < max as usize)
+/// How many more could pass, under these limits.
+pub(super) fn room(gate: &Gate, max: Option<u32>, rate: Option<Rate>, now: Timestamp) -> u32 {
+    let inside = u32::try_from(runs_inside(gate).len()).unwrap_or(u32::MAX);
+    let places = max.map_or(u32::MAX, |max| max.saturating_sub(inside));
+    let turns = rate.map_or(u32::MAX, |rate| {
+        let wait = (turn(gate, rate, now) - now).to_std().unwrap_or_default();
+        let Some(left) = RATE_WAIT_MAX.checked_sub(wait) else { return 0 };
+        let more = left.as_micros() / rate.spacing().as_micros().max(1);
+        u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1)
+    });
+    places.min(turns)
 }
 
 /// The other permits of a run: those of its earlier attempts.
@@ -122,9 +129,10 @@ mod tests {
     fn as_many_runs_pass_as_may_and_the_next_when_one_has_left() {
         let limit = limit(Some(2), None);
         let first = passed(pass(&Gate::default(), &limit, &permit(1, 1, 1), at(0)));
-        assert!(has_room(&first, at(0)));
+        assert_eq!(room(&first, Some(2), None, at(0)), 1);
         let both = passed(pass(&first, &limit, &permit(2, 2, 1), at(0)));
-        assert!(!has_room(&both, at(0)));
+        assert_eq!(room(&both, Some(2), None, at(0)), 0);
+        assert_eq!(room(&both, Some(5), None, at(0)), 3, "it was raised");
         assert_eq!(pass(&both, &limit, &permit(3, 1, 2), at(0)), Passing::Full);
         let one = leave(&both, &[permit(1, 1, 1)]).expect("it was inside");
         passed(pass(&one, &limit, &permit(3, 1, 2), at(0)));
@@ -156,7 +164,8 @@ mod tests {
         }
         assert!(gate.held.is_empty(), "a rate alone holds nobody's place");
         assert_eq!(pass(&gate, &limit, &permit(9, 1, 9), at(0)), Passing::NotYet(Duration::from_millis(600)));
-        assert!(!has_room(&gate, at(0)) && has_room(&gate, at(100)));
+        assert_eq!((room(&gate, None, limit.rate, at(0)), room(&gate, None, limit.rate, at(100))), (0, 1));
+        assert_eq!(room(&gate, None, limit.rate, at(900)), 6);
         let Passing::Passed(_, turn) = pass(&gate, &limit, &permit(9, 1, 9), at(5_000)) else { panic!("late") };
         assert_eq!(turn, Some(at(5_000)), "what was not used is not made up for");
         let ahead = Gate { next_at: Some(at(86_400_000)), ..gate };

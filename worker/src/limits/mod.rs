@@ -124,7 +124,7 @@ impl Passed {
 impl Limits {
     pub(crate) fn new(streams: Streams, targets: Targets, running: Running, status: Arc<Status>) -> Self {
         let keeper = Arc::new(Keeper::new(streams.clone()));
-        let room = Arc::new(Room::new(streams.clone(), Arc::clone(&keeper)));
+        let room = Arc::new(Room::new(streams.clone(), targets.clone(), Arc::clone(&keeper)));
         let tokens = AtomicU64::new(1);
         Self { inner: Arc::new(Inner { streams, targets, running, status, keeper, room, tokens }) }
     }

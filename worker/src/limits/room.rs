@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,25 +16,29 @@ use shared::{
     limit::{GateKey, Lane, Scope},
     limits::{LIMIT_LOOK, LIMIT_LOOK_LANES_MAX, RATE_WAIT_MAX},
 };
-use streams::{ReadError, Streams, delivery::Delivery, limited::LetGo};
+use streams::{ReadError, Streams, delivery::Delivery, ledger::Update, limited::LetGo};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gate::has_room,
+    gate::room,
     keeper::{GateError, Keeper},
     lanes::Lanes,
     reaper::Reaper,
 };
+use crate::targets::Targets;
 
 /// Lanes that are tried when there is room at the gate of their scope.
 const LANES_TRIED_MAX: usize = 8;
-/// Runs that are let go at once when turns of a rate come: more come with the next turn.
+/// Runs that are let go at once when turns of a rate come, or from a lane of which little is known.
 const LET_GO_AT_ONCE_MAX: u32 = 16;
+/// Runs that are let go at one look, if that many may: a limit was raised, or is gone.
+const LET_GO_AT_A_LOOK_MAX: u32 = 512;
 /// For how long the permits of a gate that refused somebody are watched.
 const REFUSED_KEPT: Duration = Duration::from_secs(60);
 
 pub(super) struct Room {
     streams: Streams,
+    targets: Targets,
     keeper: Arc<Keeper>,
     lanes: Mutex<Lanes>,
     /// Gates that refused somebody of late, and until when that counts.
@@ -49,9 +54,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Room {
-    pub(super) fn new(streams: Streams, keeper: Arc<Keeper>) -> Self {
+    pub(super) fn new(streams: Streams, targets: Targets, keeper: Arc<Keeper>) -> Self {
         Self {
             streams,
+            targets,
             keeper,
             lanes: Mutex::default(),
             refused: Mutex::default(),
@@ -75,57 +81,71 @@ impl Room {
     }
 
     /// Lets runs go for which there is room at the gate of their scope: of this lane first, then of others in turn.
-    pub(super) async fn let_go(&self, scope: &Scope, first: Option<Lane>, at_most: u32) -> Result<u32, GateError> {
+    pub(super) async fn let_go(
+        &self,
+        scope: &Scope,
+        first: Option<Lane>,
+        at_most: u32,
+    ) -> Result<(), GateError> {
         if !lock(&self.lanes).anybody_in(scope) {
-            return Ok(0);
+            return Ok(());
         }
         let _alone = self.letting_go.lock().await;
         let now = self.keeper.server_now().await?;
-        if !has_room(&self.keeper.read(&GateKey { scope: scope.clone(), lane: None }).await?, now) {
-            return Ok(0);
-        }
-        let mut gone = 0;
-        while gone < at_most {
-            let candidates = lock(&self.lanes).next(scope, first, LANES_TRIED_MAX);
-            let mut found = false;
-            for lane in candidates {
-                if self.let_one_go(&lane, now).await? {
-                    gone += 1;
-                    found = true;
-                    break;
-                }
-            }
-            if !found {
+        let mut left = self.room_of(scope, now).await?.min(at_most);
+        let candidates = lock(&self.lanes).next(scope, first, LANES_TRIED_MAX);
+        for lane in candidates {
+            if left == 0 {
                 break;
+            }
+            left -= self.let_some_go(&lane, left, now).await?;
+        }
+        Ok(())
+    }
+
+    /// How many more may pass the gate of a scope, by the limits its target has now.
+    async fn room_of(&self, scope: &Scope, now: Timestamp) -> Result<u32, GateError> {
+        let target = match scope {
+            Scope::Target(name) => self.targets.find(&self.streams, name).await?,
+            Scope::Command(_) => None,
+        };
+        let (max, rate) = target.map_or((None, None), |target| (target.max_concurrent, target.rate));
+        if max.is_none() && rate.is_none() {
+            return Ok(u32::MAX);
+        }
+        let gate = self.keeper.read(&GateKey { scope: scope.clone(), lane: None }).await?;
+        Ok(room(&gate, max.map(NonZeroU32::get), rate, now))
+    }
+
+    /// Lets the first of a lane go, as far as its own gate has room. How many.
+    async fn let_some_go(&self, lane: &GateKey, at_most: u32, now: Timestamp) -> Result<u32, GateError> {
+        let mut may_go = at_most;
+        if lane.lane.is_some() {
+            let gate = self.keeper.read(lane).await?;
+            // Of a lane where nobody is inside it is not known how many may be.
+            may_go = may_go.min(room(&gate, gate.max, None, now)).min(LET_GO_AT_ONCE_MAX);
+        }
+        lock(&self.lanes).served(lane);
+        let (mut gone, mut from) = (0, 1);
+        for _ in 0..may_go.saturating_add(LET_GO_AT_ONCE_MAX) {
+            if gone == may_go {
+                break;
+            }
+            // Known before it is looked whether anybody is there: who comes after that says so anew.
+            let Some(revision) = lock(&self.lanes).revision_of(lane) else { break };
+            let Some(waiting) = self.streams.first_waiting(lane, from).await? else {
+                let is_empty = from == 1;
+                if is_empty && matches!(self.streams.gates().say_empty(lane, revision).await?, Update::Stored(_)) {
+                    lock(&self.lanes).emptied(lane, revision);
+                }
+                break;
+            };
+            match self.streams.let_go(&waiting).await? {
+                LetGo::Queued => gone += 1,
+                LetGo::IsQueued => from = waiting.sequence() + 1,
             }
         }
         Ok(gone)
-    }
-
-    /// Lets the first of a lane go, if its own gate has room.
-    async fn let_one_go(&self, lane: &GateKey, now: Timestamp) -> Result<bool, GateError> {
-        if lane.lane.is_some() && !has_room(&self.keeper.read(lane).await?, now) {
-            lock(&self.lanes).served(lane);
-            return Ok(false);
-        }
-        for _ in 0..LET_GO_AT_ONCE_MAX {
-            // Known before it is looked whether anybody is there: who comes after that says so anew.
-            let Some(revision) = lock(&self.lanes).revision_of(lane) else { return Ok(false) };
-            let Some(waiting) = self.streams.first_waiting(lane).await? else {
-                let _ = self.streams.gates().say_empty(lane, revision).await?;
-                lock(&self.lanes).emptied(lane, revision);
-                return Ok(false);
-            };
-            match self.streams.let_go(&waiting).await? {
-                LetGo::Queued => {
-                    lock(&self.lanes).served(lane);
-                    return Ok(true);
-                }
-                // Another worker was faster; there is room for the next, too.
-                LetGo::WasQueued => {}
-            }
-        }
-        Ok(false)
     }
 
     /// Lets runs go when the next turn of a rate comes near.
@@ -194,7 +214,7 @@ impl Room {
         }
         reaper.forget();
         for lane in lanes {
-            self.let_go(&lane.scope, lane.lane, 1).await?;
+            self.let_go(&lane.scope, lane.lane, LET_GO_AT_A_LOOK_MAX).await?;
         }
         Ok(())
     }
