@@ -90,7 +90,8 @@ impl FromStr for Rate {
         let (max, per) = text.split_once('/').ok_or_else(bad)?;
         let (max, per) = (max.trim(), per.trim());
         // `10/s` is `10/1s`.
-        let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
+        let per =
+            if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
         Ok(Self { max: max.parse().map_err(|_| bad())?, per: per.parse().map_err(|_| bad())? })
     }
 }
@@ -125,9 +126,14 @@ impl TryFrom<String> for KeyPath {
     type Error = LimitError;
     fn try_from(text: String) -> Result<Self, LimitError> {
         let names_a_parameter = text.strip_prefix("parameters.").is_some_and(|rest| {
-            rest.split('.').all(|part| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control()))
+            rest.split('.')
+                .all(|part| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control()))
         });
-        if names_a_parameter && text.len() <= LIMIT_KEY_CHARS_MAX { Ok(Self(text)) } else { Err(LimitError::Key(text)) }
+        if names_a_parameter && text.len() <= LIMIT_KEY_CHARS_MAX {
+            Ok(Self(text))
+        } else {
+            Err(LimitError::Key(text))
+        }
     }
 }
 
@@ -266,7 +272,8 @@ pub fn limits_of(task: &Task, target: Option<&Target>) -> Vec<Limit> {
         let label = format!("{}={value}", limit.key).chars().take(LIMIT_LABEL_CHARS_MAX).collect();
         let gate = GateKey { scope: scope.clone(), lane: Some(lane) };
         // The same key limited twice: the stricter one counts.
-        let entry = lanes.entry(lane).or_insert(Limit { gate, max: Some(limit.max), rate: None, label: Some(label) });
+        let entry =
+            lanes.entry(lane).or_insert(Limit { gate, max: Some(limit.max), rate: None, label: Some(label) });
         entry.max = entry.max.min(Some(limit.max));
     }
     let mut limits: Vec<Limit> = lanes.into_values().collect();

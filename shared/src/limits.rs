@@ -161,10 +161,17 @@ pub const HOLD_MARGIN_PART: u32 = 3;
 pub const MAX_IN_FLIGHT_DEFAULT: u32 = 1_000;
 /// Runs of one queue in flight over the whole fleet, at most.
 pub const MAX_IN_FLIGHT_MAX: u32 = 100_000;
-/// Runs one worker executes at once, when it is not told.
+/// Runs one worker executes at once, of all its queues, when it is not told.
 pub const PLACES_DEFAULT: u16 = 16;
 /// Runs one worker executes at once, at most.
 pub const PLACES_MAX: u16 = 1_000;
+/// The weight of a queue at a worker, at most.
+pub const QUEUE_WEIGHT_MAX: u32 = 1_000;
+/// A pull whose server says nothing for this long is thought lost, with its consumer or its connection: the queue is opened
+/// anew, and its places are asked for again.
+pub const PULL_SILENCE_MAX: Duration = Duration::from_secs(8);
+/// While a pull waits, its server says this often that it is alive.
+pub const PULL_HEARTBEAT: Duration = Duration::from_secs(3);
 /// How long a stopping worker lets its runs finish, when it is not told.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 /// Between asking a command's process group to end and ending it.
@@ -223,6 +230,8 @@ const _: () = assert!(CLOCK_STEP_MAX.as_millis() <= CLOCK_OFFSET_WARN.as_millis(
 const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis());
 // A dead worker's heartbeat is gone when the server hands its run on, so the next owner may take it at once.
 const _: () = assert!(MEMBER_GONE.as_millis() < ACK_WAIT_DEFAULT.as_millis());
+// A heartbeat may be lost without a pull being thought so.
+const _: () = assert!(2 * PULL_HEARTBEAT.as_millis() < PULL_SILENCE_MAX.as_millis());
 // A worker may fail to renew once before it gives its attempt up: two heartbeats fit before the margin begins.
 const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MARGIN_PART - 1));
 // What is left then is enough for a command to be asked to end and to be killed.

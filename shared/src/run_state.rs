@@ -90,7 +90,9 @@ impl RunState {
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
             // A slot that was skipped has one record, also when it is run after all; which it was, the record decides.
-            (Running, On::Interrupted) | (Pending, On::Buffered | On::Limited) | (Cancelled, On::Backfilled) => Ok(Pending),
+            (Running, On::Interrupted)
+            | (Pending, On::Buffered | On::Limited)
+            | (Cancelled, On::Backfilled) => Ok(Pending),
             (Pending, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),

@@ -5,7 +5,10 @@ use std::time::Duration;
 use async_nats::{Request, Subject, jetstream};
 use bytes::Bytes;
 
-use crate::{Streams, headers, names::{LOCK_KEY, Origin}};
+use crate::{
+    Streams, headers,
+    names::{LOCK_KEY, Origin},
+};
 
 /// How long an answer waits for the server's word before it is repeated or given up.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
@@ -38,6 +41,8 @@ pub struct Delivery {
     pub deliveries: u64,
     /// Its place in the stream; unique for ever.
     pub sequence: u64,
+    /// How many more lay in its queue when it was handed out.
+    pub left: u64,
     /// When it came, in elapsed time of our clock.
     pub received_at: Duration,
 }
@@ -58,9 +63,11 @@ impl Delivery {
         let message = jetstream::Message { message, context: streams.jetstream().clone() };
         let info = message.info().ok()?;
         let (deliveries, sequence) = (info.delivered.max(1).unsigned_abs(), info.stream_sequence);
+        let left = info.pending;
         Some(Self {
             streams: streams.clone(),
             reply,
+            left,
             origin,
             subject,
             tokens,

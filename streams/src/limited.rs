@@ -67,15 +67,27 @@ impl Streams {
 
     /// The run that has waited longest in a lane, of those from a place in the stream on, by the leader.
     pub async fn first_waiting(&self, lane: &GateKey, from: u64) -> Result<Option<Limited>, ReadError> {
+        self.first_message(&self.names().limited_in(lane), from).await
+    }
+
+    async fn first_message(&self, filter: &str, from: u64) -> Result<Option<Limited>, ReadError> {
         let name = self.names().limited_stream();
-        let unavailable =
-            |error: &dyn std::fmt::Display| missing_or_unavailable(&format!("stream {name}"), &error.to_string());
+        let unavailable = |error: &dyn std::fmt::Display| {
+            missing_or_unavailable(&format!("stream {name}"), &error.to_string())
+        };
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
-        match stream.get_first_raw_message_by_subject(self.names().limited_in(lane), from).await {
+        match stream.get_first_raw_message_by_subject(filter, from).await {
             Ok(message) => Ok(Some(Limited { message })),
             Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(unavailable(&error)),
         }
+    }
+
+    /// The lane of the first run that waits in any, from a place in the stream on, with its place there.
+    pub async fn anybody_waiting(&self, from: u64) -> Result<Option<(GateKey, u64)>, ReadError> {
+        let found = self.first_message(&self.names().limited_all(), from).await?;
+        Ok(found
+            .and_then(|found| Some((self.names().limited_lane(&found.message.subject)?, found.sequence()))))
     }
 
     /// Puts a run that waited back into its queue. Safe to repeat: its record decides that it runs once.
@@ -104,8 +116,9 @@ impl Streams {
     /// How many runs of a scope wait for their turn.
     pub async fn count_waiting(&self, scope: &Scope) -> Result<u64, ReadError> {
         let name = self.names().limited_stream();
-        let unavailable =
-            |error: &dyn std::fmt::Display| missing_or_unavailable(&format!("stream {name}"), &error.to_string());
+        let unavailable = |error: &dyn std::fmt::Display| {
+            missing_or_unavailable(&format!("stream {name}"), &error.to_string())
+        };
         let request = json!({ "subjects_filter": self.names().limited_of(scope) });
         let answer: Response<Counted> = self
             .jetstream()

@@ -123,9 +123,15 @@ async fn the_permit_of_a_worker_that_died_comes_free_although_nobody_serves_its_
     let mut lonely = fleet.worker(&["--queue", "lonely"]);
     let run = "lost.1".parse().expect("run");
     let task = json!({"target_service": "target", "action": "hang"}).to_string();
-    fleet.streams.submit(&"lonely".parse().expect("queue"), &run, task.as_bytes(), None).await.expect("submitted");
-    eventually("the call", async || if calls_of(&fleet, "lost") == 1 { Ok(()) } else { Err("none") }.map_err(str::to_owned))
-        .await;
+    fleet
+        .streams
+        .submit(&"lonely".parse().expect("queue"), &run, task.as_bytes(), None)
+        .await
+        .expect("submitted");
+    eventually("the call", async || {
+        if calls_of(&fleet, "lost") == 1 { Ok(()) } else { Err("none") }.map_err(str::to_owned)
+    })
+    .await;
     let _worker = fleet.worker(&[]);
     fleet.submit("next.1", &slow(10, None)).await.expect("submitted");
     eventually("that the next one waits", async || match fleet.record("next.1").await {
@@ -133,6 +139,8 @@ async fn the_permit_of_a_worker_that_died_comes_free_although_nobody_serves_its_
         seen => Err(format!("{seen:?}")),
     })
     .await;
+    let target = fleet.cronfleet_json(&["get", "targets", "target"]);
+    assert_eq!((&target["holders"][0]["run"], &target["waiting"]), (&json!("lost.1"), &json!(1)), "{target}");
     lonely.kill();
     let record = fleet.end_of("next.1").await;
     assert_eq!((record.status, record.attempt), (RunState::Success, 1));
@@ -200,7 +208,8 @@ async fn runs_whose_message_is_their_schedules_lock_wait_in_their_queue_and_keep
         .collect();
     let _worker = fleet.worker(&[]);
     let _planner = fleet.planner();
-    fleet.apply(&format!("targets: {{target: {{http: TARGET, max_concurrent: 1}}}}\nschedules:\n{schedules}"));
+    fleet
+        .apply(&format!("targets: {{target: {{http: TARGET, max_concurrent: 1}}}}\nschedules:\n{schedules}"));
     for name in ["one", "two", "three"] {
         within(PATIENCE, &format!("three calls of {name}"), async || {
             let calls = calls_of(&fleet, name);
@@ -223,12 +232,18 @@ async fn a_rate_holds_over_three_workers_and_is_used() {
     all_succeed(&fleet, "free", 20).await;
     assert!(calls_of(&fleet, "paced") < RUNS, "what waits for its turn holds up nobody else");
     all_succeed(&fleet, "paced", RUNS).await;
-    let mut began: Vec<i64> =
-        fleet.target.calls().iter().filter(|call| call.run.starts_with("paced.")).map(|call| call.began_ms).collect();
+    let mut began: Vec<i64> = fleet
+        .target
+        .calls()
+        .iter()
+        .filter(|call| call.run.starts_with("paced."))
+        .map(|call| call.began_ms)
+        .collect();
     began.sort_unstable();
     // 20 in any second, one that stands on its edge, one by the slack of 50 ms, and as many for requests that were on their
     // way for up to 100 ms on a busy machine.
-    let most = began.iter().map(|from| began.iter().filter(|at| (*from..from + 1_000).contains(at)).count()).max();
+    let most =
+        began.iter().map(|from| began.iter().filter(|at| (*from..from + 1_000).contains(at)).count()).max();
     assert!(most <= Some(24), "{most:?} in one second");
     let took = began[RUNS - 1] - began[0];
     assert!(took >= 4_850, "{RUNS} turns 50 ms apart took {took} ms");
@@ -248,6 +263,8 @@ async fn a_limit_that_is_changed_counts_at_once_and_one_that_is_taken_away_holds
         if waiting == 6 { Ok(()) } else { Err(waiting.to_string()) }
     })
     .await;
+    let target = fleet.cronfleet_json(&["get", "targets", "target"]);
+    assert_eq!((&target["waiting"], &target["max_concurrent"]), (&json!(6), &json!(1)), "{target}");
     for_a_while(Duration::from_secs(3)).await;
     assert_eq!(calls_of(&fleet, "many"), 0);
     fleet.apply("targets: {target: {http: TARGET}}");

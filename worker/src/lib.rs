@@ -6,6 +6,7 @@
 //!
 //! | file | what it decides or does |
 //! |---|---|
+//! | `credit.rs` | how many runs are asked for, from which queue (pure) |
 //! | `fetch.rs` | asks for exactly as many runs as there are free places |
 //! | `identify.rs` | reads a delivery: which run, which task (pure) |
 //! | `limits/` | whether a run may begin, by the limits of the whole fleet |
@@ -20,6 +21,7 @@ pub mod executors;
 
 mod cancel;
 mod claim;
+mod credit;
 mod fetch;
 mod hold;
 mod identify;
@@ -34,7 +36,7 @@ mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::names::{MemberId, QueueName};
+use shared::{names::MemberId, queue::QueueShare};
 use streams::{ReadError, Streams};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -53,9 +55,9 @@ use crate::{
 pub struct WorkerSettings {
     /// The name of its machine, for its id.
     pub host: String,
-    /// The queues it serves.
-    pub queues: Vec<QueueName>,
-    /// Runs of one queue it executes at once: 1 to 1000. When it dies, that many wait for the acknowledge wait.
+    /// The queues it serves, with their weights.
+    pub queues: Vec<QueueShare>,
+    /// Runs it executes at once, of all queues: 1 to 1000. When it dies, that many wait for the acknowledge wait.
     pub places: u16,
     /// How long it lets its runs finish when it is told to stop; then it hands them back.
     pub drain: Duration,
@@ -146,16 +148,13 @@ impl Worker {
         ));
 
         let mut fetching = JoinSet::new();
-        for queue in &self.settings.queues {
-            let fetch = fetch::Fetch {
-                streams: self.streams.clone(),
-                queue: queue.clone(),
-                places: self.settings.places.into(),
-                server: server.clone(),
-            };
-            let (stop, queue) = (stop.clone(), queue.clone());
-            fetching.spawn(async move { (queue, fetch.run(stop).await) });
-        }
+        let fetch = fetch::Fetch {
+            streams: self.streams.clone(),
+            queues: self.settings.queues.clone(),
+            places: self.settings.places.into(),
+            server: server.clone(),
+        };
+        fetching.spawn(fetch.run(stop.clone()));
         tracing::info!(worker.id = %self.status.id(), "Worker `{}` is at work", self.status.id());
         let watchdog = self.watchdog(stop.clone());
         tokio::pin!(watchdog);
@@ -164,7 +163,7 @@ impl Worker {
                 () = &mut watchdog => {}
                 ended = fetching.join_next() => match ended {
                     None => break Ok(()),
-                    Some(Ok((_, ()))) => {}
+                    Some(Ok(())) => {}
                     Some(Err(panic)) => {
                         // The other queues' fetchers must not go on in a worker that is half dead.
                         stop.abort.cancel();

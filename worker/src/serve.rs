@@ -168,7 +168,17 @@ impl Inner {
                 };
                 let span = AttemptSpan::begin(run.trace, &claimed.value);
                 let claimed = &claimed;
-                self.attempt(UnderWay { run, claimed, place: &place, delivery, ack_wait, abort, passed, span }).await;
+                self.attempt(UnderWay {
+                    run,
+                    claimed,
+                    place: &place,
+                    delivery,
+                    ack_wait,
+                    abort,
+                    passed,
+                    span,
+                })
+                .await;
             }
             // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
             // was acknowledged: it is not dropped without a word, it goes among the dead letters with a record of its own.

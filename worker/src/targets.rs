@@ -30,7 +30,11 @@ impl Targets {
     }
 
     /// A target. One this worker has not heard of is looked up, because it may be a moment old.
-    pub(crate) async fn find(&self, streams: &Streams, name: &TargetName) -> Result<Option<Target>, ReadError> {
+    pub(crate) async fn find(
+        &self,
+        streams: &Streams,
+        name: &TargetName,
+    ) -> Result<Option<Target>, ReadError> {
         if let Some(known) = self.get(name) {
             return Ok(Some(known));
         }

@@ -22,7 +22,7 @@ use streams::{Streams, schedules::Version};
 use super::{
     delayed::{self, DelayedArgs},
     known::unknown,
-    lists, runs,
+    lists, runs, targets,
     when::utc,
 };
 use crate::{
@@ -72,7 +72,7 @@ pub enum What {
     /// Planners that are alive: what they hold, how late they run, how right their clocks are
     #[command(alias = "planner")]
     Planners(OneOrAll),
-    /// Targets: the services that tasks act on
+    /// Targets: the services that tasks act on, with how full their limits are
     #[command(alias = "target")]
     Targets(OneOrAll),
 }
@@ -130,7 +130,7 @@ pub async fn run(args: GetArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode>
         What::Queues(args) => lists::queues(&streams, output, args.name.as_deref()).await?,
         What::Workers(args) => lists::workers(&streams, output, args.name.as_deref()).await?,
         What::Planners(args) => lists::planners(&streams, output, args.name.as_deref()).await?,
-        What::Targets(args) => lists::targets(&streams, output, args.name.as_deref()).await?,
+        What::Targets(args) => targets::targets(&streams, output, args.name.as_deref()).await?,
     }
     Ok(Exit::Done.into())
 }

@@ -28,6 +28,7 @@ pub mod resume;
 pub mod runs;
 pub mod submit;
 pub mod tail;
+pub mod targets;
 pub mod trigger;
 pub mod unreached;
 pub mod wait;

@@ -69,6 +69,11 @@ impl Names {
         format!("{}.limited.{scope}.*.*.*.*.*", self.ns)
     }
 
+    /// The lane of a run that waits under this subject.
+    pub(crate) fn limited_lane(&self, subject: &str) -> Option<GateKey> {
+        parse_gate(subject.strip_prefix(&format!("{}.", self.ns))?)
+    }
+
     /// The subject a run came on, from the one where it waits.
     pub(crate) fn limited_came_on(&self, subject: &str) -> Option<String> {
         let rest = subject.strip_prefix(&format!("{}.limited.", self.ns))?;
@@ -94,6 +99,7 @@ mod tests {
             let came_on = "cronfleet.tasks.default.reindex.4711";
             assert_eq!(names.limited(key, came_on).as_deref(), Some(stands_in));
             assert_eq!(names.limited_came_on(stands_in).as_deref(), Some(came_on));
+            assert_eq!(names.limited_lane(stands_in).as_ref(), Some(key));
             assert_eq!(parse_gate(&gate(key)).as_ref(), Some(key));
             assert_eq!(parse_gate(&waiting(key)).as_ref(), Some(key));
         }

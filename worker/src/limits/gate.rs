@@ -27,8 +27,7 @@ pub(super) enum Passing {
 
 /// Asks to pass. A run that is inside already passes once more: its earlier attempt is dead, or it is this very one.
 pub(super) fn pass(gate: &Gate, limit: &Limit, permit: &Permit, now: Timestamp) -> Passing {
-    let mut next =
-        Gate { label: limit.label.clone(), max: limit.max.map(NonZeroU32::get), ..gate.clone() };
+    let mut next = Gate { label: limit.label.clone(), max: limit.max.map(NonZeroU32::get), ..gate.clone() };
     if let Some(max) = next.max {
         let others = runs_inside(gate).into_iter().filter(|run| **run != permit.run).count();
         if others >= max as usize {
@@ -158,7 +157,9 @@ mod tests {
         let limit = limit(None, Some("10/s"));
         let mut gate = Gate::default();
         for n in 0..=5 {
-            let Passing::Passed(next, turn) = pass(&gate, &limit, &permit(n, 1, n), at(0)) else { panic!("{n}") };
+            let Passing::Passed(next, turn) = pass(&gate, &limit, &permit(n, 1, n), at(0)) else {
+                panic!("{n}")
+            };
             assert_eq!(turn, Some(at(100 * n.cast_signed())));
             gate = next;
         }
@@ -166,7 +167,9 @@ mod tests {
         assert_eq!(pass(&gate, &limit, &permit(9, 1, 9), at(0)), Passing::NotYet(Duration::from_millis(600)));
         assert_eq!((room(&gate, None, limit.rate, at(0)), room(&gate, None, limit.rate, at(100))), (0, 1));
         assert_eq!(room(&gate, None, limit.rate, at(900)), 6);
-        let Passing::Passed(_, turn) = pass(&gate, &limit, &permit(9, 1, 9), at(5_000)) else { panic!("late") };
+        let Passing::Passed(_, turn) = pass(&gate, &limit, &permit(9, 1, 9), at(5_000)) else {
+            panic!("late")
+        };
         assert_eq!(turn, Some(at(5_000)), "what was not used is not made up for");
         let ahead = Gate { next_at: Some(at(86_400_000)), ..gate };
         passed(pass(&ahead, &limit, &permit(9, 1, 9), at(0)));

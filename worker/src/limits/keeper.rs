@@ -76,22 +76,26 @@ impl Keeper {
                     return Ok(result);
                 }
                 Step::Leave(_) => {}
-                Step::Write(gate, result) => match self.streams.gates().write(key, &gate, seen.revision).await {
-                    Ok(Update::Stored(revision)) => {
-                        let is_empty = gate.held.is_empty();
-                        *known = Some(GateSeen { gate, revision });
-                        drop(known);
-                        drop(cell);
-                        if is_empty {
-                            self.forget(key);
+                Step::Write(gate, result) => {
+                    match self.streams.gates().write(key, &gate, seen.revision).await {
+                        Ok(Update::Stored(revision)) => {
+                            let is_empty = gate.held.is_empty();
+                            *known = Some(GateSeen { gate, revision });
+                            drop(known);
+                            drop(cell);
+                            if is_empty {
+                                self.forget(key);
+                            }
+                            return Ok(result);
                         }
-                        return Ok(result);
+                        Ok(Update::Stale) if attempt > 1 => {
+                            self.streams.clock().sleep(self.pause(key, attempt)).await
+                        }
+                        // It may have been stored: what is there says so.
+                        Ok(Update::Stale) | Err(WriteError::Unknown { .. }) => {}
+                        Err(error) => return Err(error.into()),
                     }
-                    Ok(Update::Stale) if attempt > 1 => self.streams.clock().sleep(self.pause(key, attempt)).await,
-                    // It may have been stored: what is there says so.
-                    Ok(Update::Stale) | Err(WriteError::Unknown { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                },
+                }
             }
         }
         Err(GateError::Contended(key.scope.to_string()))

@@ -1,8 +1,11 @@
 //! The lanes where somebody waits, as this worker knows them, and which of them is next. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use shared::limit::{GateKey, Lane, Scope};
+use shared::{
+    limit::{GateKey, Lane, Scope},
+    limits::LIMIT_LOOK,
+};
 use streams::gates::LaneSeen;
 
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ struct Waits {
     revision: u64,
     served: u64,
     looked_at: u64,
+    /// When nobody was found there first, since somebody was; by our clock.
+    empty_since: Option<Duration>,
 }
 
 impl Lanes {
@@ -33,8 +38,12 @@ impl Lanes {
                 // A lane that is new goes behind those that have been served.
                 let served = self.turns;
                 let lanes = self.scopes.entry(scope).or_default();
-                lanes.entry(lane).or_insert(Waits { served, ..Waits::default() }).revision = revision;
+                let waits = lanes.entry(lane).or_insert(Waits { served, ..Waits::default() });
+                if waits.revision < revision {
+                    (waits.revision, waits.empty_since) = (revision, None);
+                }
             }
+            // What comes after it is told after it.
             None => self.remove(&GateKey { scope, lane }),
         }
     }
@@ -46,6 +55,17 @@ impl Lanes {
                 self.scopes.remove(&key.scope);
             }
         }
+    }
+
+    /// Nobody was found in a lane. The revision to take back that somebody waits, once that has been so for a while: a
+    /// server that has just become the leader may not show yet what is there.
+    pub(super) fn found_empty(&mut self, key: &GateKey, revision: u64, now: Duration) -> Option<u64> {
+        let waits = self.scopes.get_mut(&key.scope)?.get_mut(&key.lane)?;
+        if waits.revision != revision {
+            return None;
+        }
+        let since = *waits.empty_since.get_or_insert(now);
+        (now.saturating_sub(since) >= LIMIT_LOOK).then_some(revision)
     }
 
     /// A lane was found empty, and that was written over this revision.
@@ -92,7 +112,9 @@ impl Lanes {
             .scopes
             .iter()
             .flat_map(|(scope, lanes)| {
-                lanes.iter().map(|(lane, waits)| (waits.looked_at, GateKey { scope: scope.clone(), lane: *lane }))
+                lanes
+                    .iter()
+                    .map(|(lane, waits)| (waits.looked_at, GateKey { scope: scope.clone(), lane: *lane }))
             })
             .collect();
         all.sort_unstable();
@@ -144,7 +166,14 @@ mod tests {
         lanes.note(LaneSeen { lane: key(0), waiting: Some(9) });
         lanes.emptied(&key(0), 1);
         assert!(lanes.anybody_in(&key(0).scope));
-        lanes.emptied(&key(0), 9);
+        let seconds = Duration::from_secs;
+        assert_eq!(lanes.found_empty(&key(0), 9, seconds(1)), None, "a leader may be new");
+        assert_eq!(lanes.found_empty(&key(0), 9, seconds(1) + LIMIT_LOOK), Some(9));
+        lanes.note(LaneSeen { lane: key(0), waiting: Some(10) });
+        assert_eq!(lanes.found_empty(&key(0), 10, seconds(9)), None, "somebody came since");
+        lanes.note(LaneSeen { lane: key(0), waiting: Some(9) });
+        assert_eq!(lanes.revision_of(&key(0)), Some(10), "what is old says nothing");
+        lanes.emptied(&key(0), 10);
         assert!(!lanes.anybody_in(&key(0).scope));
     }
 

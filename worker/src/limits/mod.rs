@@ -46,13 +46,13 @@ use streams::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::keeper::GateError;
 use self::{
     gate::{Passing, earlier, leave, pass},
     keeper::{Keeper, Step},
     reaper::Reaper,
     room::Room,
 };
-pub(crate) use self::keeper::GateError;
 use crate::{executors::Failure, identify::Identified, member::Status, running::Running, targets::Targets};
 
 /// A run that cannot wait outside its queue, because its message is its schedule's lock, is handed back for this long,
@@ -207,7 +207,8 @@ impl Inner {
         }
         for (number, limit) in passed.limits.iter().enumerate() {
             // Only rates need it.
-            let now = if limit.rate.is_some() { self.keeper.server_now().await? } else { Timestamp::UNIX_EPOCH };
+            let now =
+                if limit.rate.is_some() { self.keeper.server_now().await? } else { Timestamp::UNIX_EPOCH };
             let step = |gate: &streams::gates::Gate| match pass(gate, limit, &permit, now) {
                 Passing::Passed(next, turn) => Step::Write(next, Ok((turn, earlier(gate, &permit)))),
                 Passing::Full => Step::Leave(Err(None)),
@@ -235,7 +236,8 @@ impl Inner {
     }
 
     async fn ready(&self, passed: &Passed, run: &Identified, ack_wait: Duration) -> Result<(), Failure> {
-        let internal = |error: &dyn std::fmt::Display| Failure::retryable(ErrorKind::Internal, error.to_string());
+        let internal =
+            |error: &dyn std::fmt::Display| Failure::retryable(ErrorKind::Internal, error.to_string());
         let clock = self.streams.clock();
         loop {
             let asked_at = passed.state().asked_at;
@@ -244,7 +246,10 @@ impl Inner {
                 let passing = self.pass(passed, run, ack_wait).await.map_err(|error| internal(&error))?;
                 if let Err(Refused::By(number, _)) = passing {
                     let gate = &passed.limits[number].gate;
-                    return Err(internal(&format!("its permit at {} was taken while it was claimed", gate.scope)));
+                    return Err(internal(&format!(
+                        "its permit at {} was taken while it was claimed",
+                        gate.scope
+                    )));
                 }
             }
             let Some(turn) = passed.state().turn else { return Ok(()) };
@@ -324,7 +329,8 @@ impl Inner {
         self.room.note_refused(&closed.gate);
         // Its message is its schedule's lock, and stays where it is.
         if delivery.is_lock() {
-            let wait = (HANDED_BACK * u32::try_from(delivery.deliveries).unwrap_or(u32::MAX)).min(HANDED_BACK_MAX);
+            let wait =
+                (HANDED_BACK * u32::try_from(delivery.deliveries).unwrap_or(u32::MAX)).min(HANDED_BACK_MAX);
             let _ = delivery.hand_back(turn_in.map_or(wait, |turn| turn.min(HANDED_BACK_MAX))).await;
             return Ok(Admission::Waits);
         }

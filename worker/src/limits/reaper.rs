@@ -75,7 +75,8 @@ impl Reaper {
             }
             let record = self.streams.ledger().get(&permit.run).await?;
             let is_executed = record.is_some_and(|stored| {
-                stored.value.status == RunState::Running && stored.value.worker.as_ref() == Some(&permit.worker)
+                stored.value.status == RunState::Running
+                    && stored.value.worker.as_ref() == Some(&permit.worker)
             });
             // After an outage of the server nobody has an entry: then silence means nothing, until we are heard ourselves.
             let is_heard = self.status.heard_for(now) >= MEMBER_GONE + MEMBER_HEARTBEAT;

@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ pub(super) struct Room {
     refused: Mutex<BTreeMap<GateKey, Duration>>,
     /// Scopes for whose next turn somebody here waits to let one go.
     awaited: Mutex<BTreeSet<Scope>>,
+    /// Up to where it was looked for runs that wait in lanes nobody knows of.
+    searched: AtomicU64,
     /// One at a time: two that left at once must not let the same run go.
     letting_go: tokio::sync::Mutex<()>,
 }
@@ -62,6 +67,7 @@ impl Room {
             lanes: Mutex::default(),
             refused: Mutex::default(),
             awaited: Mutex::default(),
+            searched: AtomicU64::new(1),
             letting_go: tokio::sync::Mutex::default(),
         }
     }
@@ -134,9 +140,8 @@ impl Room {
             // Known before it is looked whether anybody is there: who comes after that says so anew.
             let Some(revision) = lock(&self.lanes).revision_of(lane) else { break };
             let Some(waiting) = self.streams.first_waiting(lane, from).await? else {
-                let is_empty = from == 1;
-                if is_empty && matches!(self.streams.gates().say_empty(lane, revision).await?, Update::Stored(_)) {
-                    lock(&self.lanes).emptied(lane, revision);
+                if from == 1 {
+                    self.found_empty(lane, revision).await?;
                 }
                 break;
             };
@@ -146,6 +151,17 @@ impl Room {
             }
         }
         Ok(gone)
+    }
+
+    async fn found_empty(&self, lane: &GateKey, revision: u64) -> Result<(), GateError> {
+        let now = self.streams.clock().elapsed();
+        let empty = lock(&self.lanes).found_empty(lane, revision, now);
+        if let Some(revision) = empty
+            && matches!(self.streams.gates().say_empty(lane, revision).await?, Update::Stored(_))
+        {
+            lock(&self.lanes).emptied(lane, revision);
+        }
+        Ok(())
     }
 
     /// Lets runs go when the next turn of a rate comes near.
@@ -199,6 +215,19 @@ impl Room {
         Ok(())
     }
 
+    /// Says anew that somebody waits in a lane of which nobody knows it any more: one of those that wait at each look.
+    async fn look_for_the_forgotten(&self) -> Result<(), GateError> {
+        let from = self.searched.load(Ordering::Relaxed);
+        let found = self.streams.anybody_waiting(from).await?;
+        self.searched.store(found.as_ref().map_or(1, |(_, sequence)| sequence + 1), Ordering::Relaxed);
+        let Some((lane, _)) = found else { return Ok(()) };
+        if lock(&self.lanes).revision_of(&lane).is_none() {
+            let revision = self.streams.gates().say_waiting(&lane).await?;
+            lock(&self.lanes).note(streams::gates::LaneSeen { lane, waiting: Some(revision) });
+        }
+        Ok(())
+    }
+
     async fn look(&self, reaper: &mut Reaper) -> Result<(), GateError> {
         let now = self.streams.clock().elapsed();
         let lanes = lock(&self.lanes).to_look_at(LIMIT_LOOK_LANES_MAX);
@@ -213,6 +242,7 @@ impl Room {
             reaper.look_at(&gate, &self.keeper.read(&gate).await?).await?;
         }
         reaper.forget();
+        self.look_for_the_forgotten().await?;
         for lane in lanes {
             self.let_go(&lane.scope, lane.lane, LET_GO_AT_A_LOOK_MAX).await?;
         }
