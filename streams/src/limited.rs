@@ -42,10 +42,11 @@ struct Counted {
 }
 
 impl Streams {
-    /// Puts a run that came out of its queue among those that wait in a lane. One that stands there already is left so.
+    /// Puts a run that came out of its queue among those that wait in a lane. Whether it did: if a message of it stands there
+    /// already, somebody may be about to remove that one, because they have just let it go.
     ///
-    /// Its delivery is to be acknowledged only after that.
-    pub async fn let_wait(&self, lane: &GateKey, delivery: &Delivery) -> Result<(), WriteError> {
+    /// Its delivery is to be acknowledged only if it did, and after that.
+    pub async fn let_wait(&self, lane: &GateKey, delivery: &Delivery) -> Result<bool, WriteError> {
         let Some(subject) = self.names().limited(lane, &delivery.subject) else {
             return Err(WriteError::NoStream { what: delivery.subject.clone() });
         };
@@ -60,7 +61,8 @@ impl Streams {
             headers = headers.with_if_legal(headers::TRACEPARENT, traceparent);
         }
         match self.write(&subject, headers, delivery.payload.clone()).await {
-            Ok(_) | Err(WriteError::Occupied { .. }) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(WriteError::Occupied { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -14,7 +14,7 @@ const STAND_ALONE: Duration = Duration::from_secs(30);
 const STAND: Duration = Duration::from_secs(2);
 /// How long, if there are fewer places than queues, so that some queue has none of them.
 const STAND_SCARCE: Duration = Duration::from_millis(300);
-/// How long a queue that has work may take to hand it out.
+/// How long credits stand at a queue that has work, if there are others: another worker may have been faster.
 const FILL: Duration = Duration::from_millis(250);
 
 /// While nothing is asked for, a few free places wait this long for others before they are asked for.
@@ -214,7 +214,7 @@ impl Credit {
             }
             queue.credits += runs;
             queue.asked_at = now;
-            let stand = if queue.left > 0 { stand_idle.min(FILL.max(stand_idle / 8)) } else { stand_idle };
+            let stand = if queue.left > 0 && stand_idle < STAND_ALONE { FILL } else { stand_idle };
             asks.push(Ask { queue: number, runs, stand: Some(stand) });
         }
         self.gather_until =

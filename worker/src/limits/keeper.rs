@@ -89,7 +89,7 @@ impl Keeper {
                             return Ok(result);
                         }
                         Ok(Update::Stale) if attempt > 1 => {
-                            self.streams.clock().sleep(self.pause(key, attempt)).await
+                            self.streams.clock().sleep(self.pause(key, attempt)).await;
                         }
                         // It may have been stored: what is there says so.
                         Ok(Update::Stale) | Err(WriteError::Unknown { .. }) => {}

@@ -105,7 +105,7 @@ impl Lanes {
     }
 
     /// The lanes that were looked at longest ago, in whatever scope.
-    pub(super) fn to_look_at(&mut self, at_most: usize) -> Vec<GateKey> {
+    pub(super) fn next_to_look_at(&mut self, at_most: usize) -> Vec<GateKey> {
         self.turns += 1;
         let turns = self.turns;
         let mut all: Vec<(u64, GateKey)> = self
@@ -182,7 +182,7 @@ mod tests {
         let mut lanes = lanes(40);
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..3 {
-            seen.extend(lanes.to_look_at(16));
+            seen.extend(lanes.next_to_look_at(16));
         }
         assert_eq!(seen.len(), 40);
     }

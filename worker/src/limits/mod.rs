@@ -329,8 +329,7 @@ impl Inner {
         self.room.note_refused(&closed.gate);
         // Its message is its schedule's lock, and stays where it is.
         if delivery.is_lock() {
-            let wait =
-                (HANDED_BACK * u32::try_from(delivery.deliveries).unwrap_or(u32::MAX)).min(HANDED_BACK_MAX);
+            let wait = handed_back(delivery);
             let _ = delivery.hand_back(turn_in.map_or(wait, |turn| turn.min(HANDED_BACK_MAX))).await;
             return Ok(Admission::Waits);
         }
@@ -345,7 +344,10 @@ impl Inner {
         }
         // In the lane of the gate that is closed; if that is its target's, in that of its own key, so that keys take turns.
         let lane = if closed.gate.lane.is_some() { &closed.gate } else { &passed.limits[0].gate };
-        self.room.take_in(lane, delivery).await?;
+        if !self.room.take_in(lane, delivery).await? {
+            let _ = delivery.hand_back(handed_back(delivery)).await;
+            return Ok(Admission::Waits);
+        }
         let _ = delivery.ack().await;
         // Whoever left between the refusal and the word that somebody waits did not know.
         if let Some(wait) = turn_in {
@@ -387,6 +389,11 @@ impl Inner {
         }
         Ok(Noted::NotNow(HANDED_BACK_MAX))
     }
+}
+
+fn handed_back(delivery: &Delivery) -> Duration {
+    let times = u32::try_from(delivery.deliveries).unwrap_or(u32::MAX);
+    HANDED_BACK.saturating_mul(times).min(HANDED_BACK_MAX)
 }
 
 /// What a record says of a run that was refused.

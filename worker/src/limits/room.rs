@@ -37,7 +37,7 @@ const LET_GO_AT_ONCE_MAX: u32 = 16;
 /// Runs that are let go at one look, if that many may: a limit was raised, or is gone.
 const LET_GO_AT_A_LOOK_MAX: u32 = 512;
 /// For how long the permits of a gate that refused somebody are watched.
-const REFUSED_KEPT: Duration = Duration::from_secs(60);
+const REFUSED_KEPT: Duration = Duration::from_mins(1);
 
 pub(super) struct Room {
     streams: Streams,
@@ -78,12 +78,12 @@ impl Room {
         lock(&self.refused).insert(key.clone(), until);
     }
 
-    /// Takes in a run that was refused; then its delivery may be acknowledged. `lane` is where it waits.
-    pub(super) async fn take_in(&self, lane: &GateKey, delivery: &Delivery) -> Result<(), GateError> {
-        self.streams.let_wait(lane, delivery).await?;
+    /// Takes in a run that was refused; `lane` is where it waits. Whether its delivery may be acknowledged.
+    pub(super) async fn take_in(&self, lane: &GateKey, delivery: &Delivery) -> Result<bool, GateError> {
+        let is_in = self.streams.let_wait(lane, delivery).await?;
         let revision = self.streams.gates().say_waiting(lane).await?;
         lock(&self.lanes).note(streams::gates::LaneSeen { lane: lane.clone(), waiting: Some(revision) });
-        Ok(())
+        Ok(is_in)
     }
 
     /// Lets runs go for which there is room at the gate of their scope: of this lane first, then of others in turn.
@@ -230,7 +230,7 @@ impl Room {
 
     async fn look(&self, reaper: &mut Reaper) -> Result<(), GateError> {
         let now = self.streams.clock().elapsed();
-        let lanes = lock(&self.lanes).to_look_at(LIMIT_LOOK_LANES_MAX);
+        let lanes = lock(&self.lanes).next_to_look_at(LIMIT_LOOK_LANES_MAX);
         let mut gates: BTreeSet<GateKey> = lanes.iter().cloned().collect();
         gates.extend(lanes.iter().map(|lane| GateKey { scope: lane.scope.clone(), lane: None }));
         {
