@@ -198,14 +198,15 @@ async fn a_limit_holds_while_its_server_is_killed_and_comes_back() {
 #[tokio::test]
 async fn runs_whose_message_is_their_schedules_lock_wait_in_their_queue_and_keep_the_lock() {
     let fleet = Fleet::start().await;
-    let schedules: String = ["one", "two", "three"]
+    let schedules = ["one", "two", "three"]
         .iter()
         .map(|name| {
             format!(
                 "  {name}: {{every: 1s, task: {{target_service: target, action: slow, parameters: {{ms: 400}}}}}}\n"
             )
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let _worker = fleet.worker(&[]);
     let _planner = fleet.planner();
     fleet

@@ -98,7 +98,7 @@ impl World {
             }
             match (self.lie[queue] > 0, self.waits_since[queue]) {
                 (true, None) => self.waits_since[queue] = Some(now),
-                (true, Some(since)) => self.longest_wait = self.longest_wait.max(now - since),
+                (true, Some(since)) => self.longest_wait = self.longest_wait.max(now.saturating_sub(since)),
                 (false, _) => self.waits_since[queue] = None,
             }
         }

@@ -19,6 +19,8 @@ use streams::{
 const CHANGES_MAX: u32 = 64;
 /// The longest pause between two of them.
 const PAUSE_MAX: Duration = Duration::from_millis(8);
+/// What we knew of a gate this long ago is good enough to refuse somebody, so that many that come at once share one look.
+const KNOWN_FOR: Duration = Duration::from_millis(5);
 /// For how long the server's clock is computed from one look at it.
 const CLOCK_LOOK: Duration = Duration::from_secs(10);
 
@@ -41,8 +43,8 @@ pub(super) enum Step<R> {
     Leave(R),
 }
 
-/// The newest we know of a gate; none if it is to be read.
-type Known = Arc<tokio::sync::Mutex<Option<GateSeen>>>;
+/// The newest we know of a gate, and since when; none if it is to be read.
+type Known = Arc<tokio::sync::Mutex<Option<(GateSeen, Duration)>>>;
 
 pub(super) struct Keeper {
     streams: Streams,
@@ -57,22 +59,25 @@ impl Keeper {
     }
 
     /// Changes a gate as `step` says, which is asked again whenever somebody else was faster. That it shall stay as it is
-    /// counts only of what the leader has just told.
+    /// counts only of what the leader has just told, or a moment ago.
     pub(super) async fn change<R>(
         &self,
         key: &GateKey,
         mut step: impl FnMut(&Gate) -> Step<R>,
     ) -> Result<R, GateError> {
+        let clock = self.streams.clock();
         let cell = self.cell(key);
         let mut known = cell.lock().await;
         for attempt in 0..CHANGES_MAX {
-            let (seen, is_fresh) = match known.take() {
-                Some(seen) => (seen, false),
-                None => (self.streams.gates().get(key).await?, true),
+            let asked_at = clock.elapsed();
+            let (seen, at) = match known.take() {
+                Some(known) => known,
+                None => (self.streams.gates().get(key).await?, asked_at),
             };
             match step(&seen.gate) {
-                Step::Leave(result) if is_fresh => {
-                    *known = Some(seen);
+                // After the first time it has always just been read.
+                Step::Leave(result) if attempt > 0 || clock.elapsed().saturating_sub(at) < KNOWN_FOR => {
+                    *known = Some((seen, at));
                     return Ok(result);
                 }
                 Step::Leave(_) => {}
@@ -80,7 +85,7 @@ impl Keeper {
                     match self.streams.gates().write(key, &gate, seen.revision).await {
                         Ok(Update::Stored(revision)) => {
                             let is_empty = gate.held.is_empty();
-                            *known = Some(GateSeen { gate, revision });
+                            *known = Some((GateSeen { gate, revision }, asked_at));
                             drop(known);
                             drop(cell);
                             if is_empty {

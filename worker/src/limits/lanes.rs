@@ -21,6 +21,8 @@ struct Waits {
     revision: u64,
     served: u64,
     looked_at: u64,
+    /// When this worker last said that somebody waits there; by our clock.
+    said_at: Option<Duration>,
     /// When nobody was found there first, since somebody was; by our clock.
     empty_since: Option<Duration>,
 }
@@ -55,6 +57,22 @@ impl Lanes {
                 self.scopes.remove(&key.scope);
             }
         }
+    }
+
+    /// This worker says that somebody waits in a lane.
+    pub(super) fn said(&mut self, key: &GateKey, revision: u64, at: Duration) {
+        self.note(LaneSeen { lane: key.clone(), waiting: Some(revision) });
+        if let Some(waits) = self.scopes.get_mut(&key.scope).and_then(|lanes| lanes.get_mut(&key.lane)) {
+            waits.said_at = Some(at);
+        }
+    }
+
+    /// Whether what this worker said holds for one that came just now, too: nobody takes it back before that one is seen,
+    /// because a lane must have been empty for longer.
+    pub(super) fn is_said(&self, key: &GateKey, now: Duration) -> bool {
+        let waits = self.scopes.get(&key.scope).and_then(|lanes| lanes.get(&key.lane));
+        let said_at = waits.and_then(|waits| waits.said_at);
+        said_at.is_some_and(|at| now.saturating_sub(at) < LIMIT_LOOK / 2)
     }
 
     /// Nobody was found in a lane. The revision to take back that somebody waits, once that has been so for a while: a
@@ -163,7 +181,12 @@ mod tests {
     #[test]
     fn a_lane_is_empty_only_if_nobody_has_come_since_that_was_found() {
         let mut lanes = lanes(1);
-        lanes.note(LaneSeen { lane: key(0), waiting: Some(9) });
+        lanes.said(&key(0), 9, Duration::from_secs(1));
+        assert!(
+            lanes.is_said(&key(0), Duration::from_millis(1_900)),
+            "one word is enough for many that come"
+        );
+        assert!(!lanes.is_said(&key(0), Duration::from_secs(1) + LIMIT_LOOK / 2));
         lanes.emptied(&key(0), 1);
         assert!(lanes.anybody_in(&key(0).scope));
         let seconds = Duration::from_secs;

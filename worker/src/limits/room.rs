@@ -81,8 +81,11 @@ impl Room {
     /// Takes in a run that was refused; `lane` is where it waits. Whether its delivery may be acknowledged.
     pub(super) async fn take_in(&self, lane: &GateKey, delivery: &Delivery) -> Result<bool, GateError> {
         let is_in = self.streams.let_wait(lane, delivery).await?;
-        let revision = self.streams.gates().say_waiting(lane).await?;
-        lock(&self.lanes).note(streams::gates::LaneSeen { lane: lane.clone(), waiting: Some(revision) });
+        let now = self.streams.clock().elapsed();
+        if !lock(&self.lanes).is_said(lane, now) {
+            let revision = self.streams.gates().say_waiting(lane).await?;
+            lock(&self.lanes).said(lane, revision, now);
+        }
         Ok(is_in)
     }
 
