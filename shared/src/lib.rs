@@ -18,6 +18,7 @@ pub mod hash;
 pub mod human_duration;
 pub mod ical;
 pub mod known_timings;
+pub mod limit;
 pub mod limits;
 pub mod mistake;
 pub mod names;

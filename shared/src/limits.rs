@@ -174,10 +174,17 @@ pub const INTERRUPTION_DOUBTED: Duration = Duration::from_secs(10);
 pub const MAX_IN_FLIGHT_DEFAULT: u32 = 1_000;
 /// Runs of one queue in flight over the whole fleet, at most.
 pub const MAX_IN_FLIGHT_MAX: u32 = 100_000;
-/// Runs one worker executes at once, when it is not told.
+/// Runs one worker executes at once, of all its queues, when it is not told.
 pub const PLACES_DEFAULT: u16 = 16;
 /// Runs one worker executes at once, at most.
 pub const PLACES_MAX: u16 = 1_000;
+/// The weight of a queue at a worker, at most.
+pub const QUEUE_WEIGHT_MAX: u32 = 1_000;
+/// A pull whose server says nothing for this long is thought lost, with its consumer or its connection: the queue is opened
+/// anew, and its places are asked for again.
+pub const PULL_SILENCE_MAX: Duration = Duration::from_secs(8);
+/// While a pull waits, its server says this often that it is alive.
+pub const PULL_HEARTBEAT: Duration = Duration::from_secs(3);
 /// How long a stopping worker lets its runs finish, when it is not told.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 /// Between asking a command's process group to end and ending it, at most; see [`kill_grace`].
@@ -223,6 +230,27 @@ pub fn worker_silence(ack_wait: Duration) -> Duration {
 const WORKER_SILENCE_MIN: Duration = Duration::from_secs(3);
 /// The part of the acknowledge wait after which a silent worker's command is stopped.
 const WORKER_SILENCE_PART: u32 = 2;
+/// Characters of the path of a key that a limit is for.
+pub const LIMIT_KEY_CHARS_MAX: usize = 128;
+/// Characters of a key with its value, as people are shown them.
+pub const LIMIT_LABEL_CHARS_MAX: usize = 96;
+/// The longest time a rate may count over.
+pub const RATE_PER_MAX: Duration = Duration::from_hours(24);
+/// The shortest time between two attempts that a rate can keep: each of them is a write.
+pub const RATE_SPACING_MIN: Duration = Duration::from_millis(1);
+/// A run whose turn by a rate comes within this time waits for it at its worker; others wait outside, and hold no place.
+pub const RATE_WAIT_MAX: Duration = Duration::from_millis(500);
+/// An attempt that begins this much after its turn by a rate takes a new turn instead. So in any window a rate lets begin at
+/// most one attempt more than it says, and as many as fit into this time.
+pub const RATE_SLACK: Duration = Duration::from_millis(50);
+/// A permit whose run is not being executed by the worker that took it is free after this long, by a watcher's own clock.
+pub const PERMIT_GRACE: Duration = Duration::from_secs(10);
+/// How often each worker looks whether a run that waits for a limit could begin although nobody said so.
+pub const LIMIT_LOOK: Duration = Duration::from_secs(2);
+/// Lanes that are looked at each time.
+pub const LIMIT_LOOK_LANES_MAX: usize = 16;
+/// A gate that nobody passes, and a lane where nobody waits, are forgotten after this long.
+pub const LIMIT_FORGOTTEN: Duration = Duration::from_mins(1);
 
 /// Versions kept of a run's record: the whole life of a run with a few retries.
 pub const RUN_HISTORY: i64 = 16;
@@ -257,6 +285,8 @@ const _: () = assert!(CLOCK_STEP_MAX.as_millis() <= CLOCK_OFFSET_WARN.as_millis(
 const _: () = assert!(2 * MEMBER_HEARTBEAT.as_millis() < MEMBER_GONE.as_millis());
 // A dead worker's heartbeat is gone when the server hands its run on, so the next owner may take it at once.
 const _: () = assert!(MEMBER_GONE.as_millis() < ACK_WAIT_DEFAULT.as_millis());
+// A heartbeat may be lost without a pull being thought so.
+const _: () = assert!(2 * PULL_HEARTBEAT.as_millis() < PULL_SILENCE_MAX.as_millis());
 // A worker may fail to renew once before it gives its attempt up: two heartbeats fit before the margin begins.
 const _: () = assert!(2 * HOLD_MARGIN_PART < HEARTBEATS_PER_ACK_WAIT * (HOLD_MARGIN_PART - 1));
 // A worker renewed at most one heartbeat before it stood still. Its silence is noticed, and its command killed after the
@@ -287,6 +317,13 @@ const _: () =
 const _: () = assert!(10 * DELAYED_READ_AHEAD.as_millis() < PARK_AFTER.as_millis());
 // What is read ahead of its instant leaves room for what is due already.
 const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
+// Waiting for a turn is no reason to think a permit forgotten, nor is a claim that is slow.
+const _: () = assert!(4 * RATE_WAIT_MAX.as_millis() < PERMIT_GRACE.as_millis());
+// A worker that died is silent to the fleet before its permits are judged, and they are found free soon after.
+const _: () = assert!(MEMBER_GONE.as_millis() < PERMIT_GRACE.as_millis());
+const _: () = assert!(2 * LIMIT_LOOK.as_millis() < PERMIT_GRACE.as_millis());
+// A deletion is remembered for longer than a compare-and-set over it takes.
+const _: () = assert!(LIMIT_FORGOTTEN.as_millis() > 1_000);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);

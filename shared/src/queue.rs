@@ -1,9 +1,15 @@
 //! A queue: a named lane of runs that a pool of workers serves.
 
+use std::{fmt, str::FromStr};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{human_duration::HumanDuration, limits};
+use crate::{
+    human_duration::HumanDuration,
+    limits,
+    names::{NameError, QueueName},
+};
 
 /// How much of a run's life a queue keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -83,5 +89,75 @@ impl QueueSettings {
             return Err(QueueError::EachRecorded);
         }
         Ok(())
+    }
+}
+
+/// A queue that a worker serves, and its weight among the others there: `critical=6`, or `default` for a weight of 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueShare {
+    /// The queue.
+    pub queue: QueueName,
+    /// When places are scarce, it gets so many for each one that a queue of weight 1 gets: 1 to 1000.
+    pub weight: u32,
+}
+
+/// A share that cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShareError {
+    /// No queue.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No weight.
+    #[error("the weight of queue {queue} is {text:?}; it is a number from 1 to {max}, as in {queue}=3", max = limits::QUEUE_WEIGHT_MAX)]
+    Weight {
+        /// The queue.
+        queue: QueueName,
+        /// What was given.
+        text: String,
+    },
+}
+
+impl FromStr for QueueShare {
+    type Err = ShareError;
+    fn from_str(text: &str) -> Result<Self, ShareError> {
+        let Some((name, weight)) = text.split_once('=') else {
+            return Ok(Self { queue: text.parse()?, weight: 1 });
+        };
+        let queue: QueueName = name.parse()?;
+        match weight.parse() {
+            Ok(weight) if (1..=limits::QUEUE_WEIGHT_MAX).contains(&weight) => Ok(Self { queue, weight }),
+            _ => Err(ShareError::Weight { queue, text: weight.to_owned() }),
+        }
+    }
+}
+
+impl From<QueueName> for QueueShare {
+    fn from(queue: QueueName) -> Self {
+        Self { queue, weight: 1 }
+    }
+}
+
+impl fmt::Display for QueueShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.weight == 1 { self.queue.fmt(f) } else { write!(f, "{}={}", self.queue, self.weight) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_queue_with_a_weight_or_without() {
+        for (text, weight) in [("default", 1), ("critical=6", 6)] {
+            let share: QueueShare = text.parse().expect(text);
+            assert_eq!((share.weight, share.to_string().as_str()), (weight, text));
+        }
+        for (text, part) in
+            [("critical=0", "1 to 1000"), ("critical=much", "critical=3"), ("a b=1", "only A-Z")]
+        {
+            let message = text.parse::<QueueShare>().expect_err(text).to_string();
+            assert!(message.contains(part), "{text}: {message}");
+        }
     }
 }

@@ -53,6 +53,8 @@ pub enum Reason {
     Lost,
     /// The worker was stopping and handed the run back.
     Drained,
+    /// A limit of its target, or of its key, lets no more attempts begin just now.
+    Limited,
     /// The run waited longer than it may.
     Expired,
     /// The run took longer than its deadline.

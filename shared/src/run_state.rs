@@ -58,6 +58,8 @@ pub enum RunEvent {
     Retried,
     /// It was to run again by hand, and found its schedule occupied: it is as it was before.
     RetryWithdrawn,
+    /// A limit lets no more attempts begin just now: it waits for its turn.
+    Limited,
 }
 
 /// An event that cannot happen in a state.
@@ -88,7 +90,7 @@ impl RunState {
         match (self, event) {
             (Pending | Retry, On::Started) => Ok(Running),
             (Running, On::Succeeded) => Ok(Success),
-            (Running, On::FailedWithRetry | On::Lost) => Ok(Retry),
+            (Running, On::FailedWithRetry | On::Lost) | (Retry, On::Limited) => Ok(Retry),
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected | On::RetryWithdrawn) => {
                 Ok(Failed)
             }
@@ -96,7 +98,7 @@ impl RunState {
             // A slot that was skipped has one record, also when it is run after all; which it was, the record decides.
             // So has a run that failed and is retried by hand.
             (Running, On::Interrupted)
-            | (Pending, On::Buffered)
+            | (Pending, On::Buffered | On::Limited)
             | (Cancelled, On::Backfilled)
             | (Failed, On::Retried) => Ok(Pending),
             (Pending, On::Skipped)
@@ -138,7 +140,7 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 15] = [
+    pub const ALL: [RunEvent; 16] = [
         RunEvent::Buffered,
         RunEvent::Started,
         RunEvent::Succeeded,
@@ -154,6 +156,7 @@ impl RunEvent {
         RunEvent::Backfilled,
         RunEvent::Retried,
         RunEvent::RetryWithdrawn,
+        RunEvent::Limited,
     ];
 
     /// What the event means, for `docs/run-states.md`.
@@ -174,6 +177,7 @@ impl RunEvent {
             RunEvent::Backfilled => "the slot was skipped, and a backfill runs it after all",
             RunEvent::Retried => "the run failed, and somebody runs it again by hand",
             RunEvent::RetryWithdrawn => "the run was to run again by hand, and found its schedule occupied",
+            RunEvent::Limited => "a limit lets no more attempts begin just now; the run waits for its turn",
         }
     }
 }

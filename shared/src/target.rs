@@ -5,7 +5,10 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::ActionName;
+use crate::{
+    limit::{KeyLimit, Rate},
+    names::ActionName,
+};
 
 /// How a target is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +29,12 @@ pub struct Target {
     pub path: Option<String>,
     /// Path of the health check below an HTTP address; asked before an attempt.
     pub health: Option<String>,
-    /// Attempts that one worker makes at this target at once.
+    /// Attempts at this target at once, over all workers.
     pub max_concurrent: Option<NonZeroU32>,
+    /// Attempts at this target in a time, over all workers.
+    pub rate: Option<Rate>,
+    /// Attempts at once for one value of a key, over all workers.
+    pub limit: Option<KeyLimit>,
 }
 
 /// A target as it is written in a file.
@@ -47,9 +54,15 @@ pub struct TargetFields {
     /// Path of the health check below the base URL; it must answer 2xx before an attempt is made.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub health: Option<String>,
-    /// Attempts that one worker makes at this target at once. Default: no limit but the worker's places.
+    /// Attempts at this target at once, over all workers. Default: no limit but the workers' places.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_concurrent: Option<NonZeroU32>,
+    /// Attempts at this target in a time, over all workers, evenly spread: `10/s`, or `{max: 10, per: 1s}`. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate: Option<Rate>,
+    /// Attempts at once for one value of a key, over all workers: `{key: parameters.symbol, max: 1}`. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit: Option<KeyLimit>,
 }
 
 /// A target that cannot be reached as written.
@@ -104,7 +117,14 @@ impl TryFrom<TargetFields> for Target {
                 return Err(TargetError::Path { field, text: text.clone() });
             }
         }
-        Ok(Self { address, path: fields.path, health: fields.health, max_concurrent: fields.max_concurrent })
+        Ok(Self {
+            address,
+            path: fields.path,
+            health: fields.health,
+            max_concurrent: fields.max_concurrent,
+            rate: fields.rate,
+            limit: fields.limit,
+        })
     }
 }
 
@@ -120,6 +140,8 @@ impl From<Target> for TargetFields {
             path: target.path,
             health: target.health,
             max_concurrent: target.max_concurrent,
+            rate: target.rate,
+            limit: target.limit,
         }
     }
 }

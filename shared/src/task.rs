@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     distinct_keys::DistinctKeys,
     human_duration::HumanDuration,
+    limit::KeyLimit,
     limits,
     mistake::plain_words,
     names::{ActionName, Name, TargetName},
@@ -89,6 +90,8 @@ pub struct Task {
     pub retry: RetryPolicy,
     /// Whether an attempt that may have acted may be followed by another.
     pub delivery: Delivery,
+    /// Attempts at once for one value of a key, over all workers.
+    pub limit: Option<KeyLimit>,
 }
 
 /// A task as it is written, in a file or in an ad-hoc message.
@@ -132,6 +135,10 @@ pub struct TaskFields {
     /// Whether an attempt that may have acted may be followed by another.
     #[serde(skip_serializing_if = "Delivery::is_default", default)]
     pub delivery: Delivery,
+    /// Attempts at once for one value of a key, over all workers: `{key: parameters.symbol, max: 1}`. It counts with all runs
+    /// of the same target (or command) that are limited by the same key; beside the target's own, the stricter counts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit: Option<KeyLimit>,
 }
 
 /// A task that cannot be executed.
@@ -197,6 +204,7 @@ impl TryFrom<TaskFields> for Task {
             time_limits,
             retry: fields.retry,
             delivery: fields.delivery,
+            limit: fields.limit,
         };
         task.check_size()?;
         Ok(task)
@@ -257,6 +265,7 @@ impl From<Task> for TaskFields {
             deadline: task.time_limits.deadline.map(HumanDuration),
             retry: task.retry,
             delivery: task.delivery,
+            limit: task.limit,
             ..Self::default()
         };
         match task.work {
@@ -350,8 +359,9 @@ impl JsonSchema for Task {
     }
 }
 
-/// All of a task as JSON but arguments and parameters: the names of its fields, four names of people's, numbers and durations.
-const FIELDS_BYTES_MAX: usize = 4 * limits::NAME_CHARS_MAX + 1_024;
+/// All of a task as JSON but arguments and parameters: the names of its fields, four names of people's, the key of its limit,
+/// numbers and durations.
+const FIELDS_BYTES_MAX: usize = 4 * limits::NAME_CHARS_MAX + 1_024 + 6 * limits::LIMIT_KEY_CHARS_MAX;
 
 /// A text in quotes, with a comma or colon, if each of its bytes had to be written as `\\u0000`.
 fn text_at_most(text: &str) -> usize {

@@ -97,6 +97,16 @@ impl Bucket {
         self.streams.write(&self.subject(key), headers, Bytes::new()).await
     }
 
+    /// Marks a key as deleted, over exactly this revision, and lets the mark be forgotten after a time: for keys that come
+    /// and go without end. Then the key is as if it had never been. Only in buckets that allow it.
+    pub async fn forget(&self, key: &str, revision: u64, after: Duration) -> Result<u64, WriteError> {
+        let headers = Headers::new()
+            .with(headers::KV_OPERATION, "DEL")?
+            .with(headers::TTL, &format!("{}s", after.as_secs()))?
+            .with_number(headers::EXPECTED_LAST_SUBJECT_SEQUENCE, revision);
+        self.streams.write(&self.subject(key), headers, Bytes::new()).await
+    }
+
     /// Reads a key from the stream's leader. A deleted key is `Ok(None)`; so is one that never was.
     pub async fn get(&self, key: &str) -> Result<Option<Stored<Bytes>>, ReadError> {
         Ok(self.get_with_deleted(key).await?.filter(|stored| stored.value.is_some()).and_then(|stored| {

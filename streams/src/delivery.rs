@@ -45,6 +45,8 @@ pub struct Delivery {
     pub is_put_back: bool,
     /// When the server took it.
     pub published_at: Timestamp,
+    /// How many more lay in its queue when it was handed out.
+    pub left: u64,
     /// When it came, in elapsed time of our clock.
     pub received_at: Duration,
 }
@@ -70,9 +72,11 @@ impl Delivery {
         let info = message.info().ok()?;
         let (deliveries, sequence) = (info.delivered.max(1).unsigned_abs(), info.stream_sequence);
         let published_at = timestamp(info.published.unix_timestamp_nanos());
+        let left = info.pending;
         Some(Self {
             streams: streams.clone(),
             reply,
+            left,
             origin,
             subject,
             tokens,

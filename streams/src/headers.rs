@@ -42,6 +42,7 @@ pub const SEQUENCE: &str = "Cronfleet-Sequence";
 pub const BY: &str = "Cronfleet-By";
 
 pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(crate) const TTL: &str = "Nats-TTL";
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 pub(crate) const STORED_SUBJECT: &str = "Nats-Subject";
 pub(crate) const STORED_SEQUENCE: &str = "Nats-Sequence";

@@ -1,5 +1,7 @@
 //! The members: which planners and workers are alive, and what they do. Each writes only of itself.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -74,7 +76,10 @@ pub struct WorkerStatus {
     pub started_at: Timestamp,
     /// The queues it serves.
     pub queues: Vec<QueueName>,
-    /// Runs it executes at once, per queue.
+    /// The weights of its queues; none from a worker of an earlier version.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub weights: BTreeMap<QueueName, u32>,
+    /// Runs it executes at once.
     pub places: u16,
     /// The runs it executes now, with their attempts.
     pub running: Vec<(RunId, u32)>,

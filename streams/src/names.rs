@@ -8,6 +8,8 @@
 //! | `<ns>_DELAYED` | stream | `<ns>.delayed.<queue>.<name>.<key>` | anybody allowed to submit | planners |
 //! | | as it is stored | `<ns>.delayed.<partition>.<queue>.<name>.<key>` | the server | planners |
 //! | | | `<ns>.parked.<partition>.<queue>.<name>.<key>` | workers | planners |
+//! | `<ns>_LIMITED` | stream | `<ns>.limited.<scope>.<lane>.<due or tasks>.<queue>.<name>.<key>` | workers | workers |
+//! | `<ns>_limits` | bucket | `gate.<scope>` `gate.<scope>.<lane>` `waiting.<scope>.<lane>` | workers | workers |
 //! | `<ns>_DEAD` | stream | `<ns>.dead.<queue>.<name>.<key>` | workers, planners | operators |
 //! | `<ns>_LOG` | stream, aged out | `<ns>.log.<name>.<key>` | workers | everybody |
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
@@ -32,8 +34,12 @@
 //! A queue has its own subjects in the stream, so a submission to a queue nobody declared is refused at once
 //! ("no responders") instead of waiting for a worker that will never come.
 //!
+//! A scope of limits is `t-<target>` or `c-<command>`; a lane is the hash of a key's value, or `_`.
+//!
 //! A submission that waits is stored under its partition, which the server computes from name and key: a planner then
 //! reads only its own share. `Names::delayed_partition` computes the same.
+
+pub(crate) mod limits;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 

@@ -18,6 +18,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
+    limits::{PULL_HEARTBEAT, PULL_SILENCE_MAX},
     names::{Name, QueueName},
     run::RunId,
     run_record::RunRecord,
@@ -224,13 +225,6 @@ impl Streams {
     }
 }
 
-/// A pull that nobody answered for this long ends, and is asked anew.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-/// While a pull waits the server says this often that it is alive.
-const PULL_HEARTBEAT: Duration = Duration::from_secs(3);
-/// Silence after which the pulls are thought lost: the server restarted, or the consumer is gone.
-const PULL_SILENCE_MAX: Duration = Duration::from_secs(8);
-
 /// What a queue that is being closed waits for its server.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -239,7 +233,7 @@ pub enum Pulled {
     /// A task. One credit is used up.
     Task(Arc<Delivery>),
     /// So many credits came back without a task: ask again.
-    Returned,
+    Returned(usize),
     /// The pulls are lost, with this explanation; all credits came back. Open the queue anew after a wait.
     Lost(String),
 }
@@ -294,13 +288,25 @@ impl Queue {
         self.consumer.cached_info().config.ack_wait
     }
 
-    /// Asks for so many tasks more.
-    pub async fn ask(&mut self, tasks: usize) -> Result<(), ReadError> {
-        let batch = pull::BatchConfig {
-            batch: tasks,
-            expires: Some(PULL_EXPIRES),
-            idle_heartbeat: PULL_HEARTBEAT,
-            ..Default::default()
+    /// Looks at its settings, which an `apply` may have changed. Whether it is there.
+    pub async fn look(&mut self) -> bool {
+        match self.consumer.info().await {
+            Ok(_) => true,
+            Err(error) => !error.to_string().contains("not found"),
+        }
+    }
+
+    /// Asks for so many tasks more. `stand`: how long the server may wait for them; none for one task that is there or not.
+    pub async fn ask(&mut self, tasks: usize, stand: Option<Duration>) -> Result<(), ReadError> {
+        let batch = match stand {
+            Some(stand) => pull::BatchConfig {
+                batch: tasks,
+                expires: Some(stand),
+                // The server refuses one that is longer than half of it; a short pull needs none.
+                idle_heartbeat: if stand >= 2 * PULL_HEARTBEAT { PULL_HEARTBEAT } else { Duration::ZERO },
+                ..Default::default()
+            },
+            None => pull::BatchConfig { batch: tasks, no_wait: true, ..Default::default() },
         };
         self.consumer
             .request_batch(batch, self.inbox.clone().into())
@@ -337,7 +343,7 @@ impl Queue {
                     if let Some(delivery) = Delivery::of(&self.streams, message) {
                         return Pulled::Task(Arc::new(delivery));
                     }
-                    return Pulled::Returned;
+                    return Pulled::Returned(0);
                 }
                 Some(status) => return self.ended(status, &message),
             }
@@ -372,7 +378,12 @@ impl Queue {
         match pending.and_then(|text| text.parse::<usize>().ok()) {
             Some(credits) if expired => {
                 self.outstanding = self.outstanding.saturating_sub(credits);
-                Pulled::Returned
+                Pulled::Returned(credits)
+            }
+            // The answer to a pull of one that does not stand.
+            None if status == StatusCode::NOT_FOUND => {
+                self.outstanding = self.outstanding.saturating_sub(1);
+                Pulled::Returned(1)
             }
             _ => Pulled::Lost(format!("{status} {words}")),
         }

@@ -62,15 +62,25 @@ async fn a_run_that_may_not_be_repeated_is_handed_back_if_nothing_was_sent_yet()
     fleet.submit_until_called("once.first", &task).await;
     fleet.submit("once.second", &task).await.expect("submitted");
     eventually("the second waits for its place at the target", async || {
-        let seen = fleet.record("once.second").await.map(|record| record.status);
-        if seen == Some(RunState::Running) { Ok(()) } else { Err(format!("{seen:?}")) }
+        let seen = fleet.record("once.second").await.map(|record| (record.status, record.reason));
+        if seen == Some((RunState::Pending, Some(Reason::Limited))) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     })
     .await;
     assert!(worker.stop().await.success());
     let first = fleet.record("once.first").await.expect("a record");
     assert_eq!((first.status, first.reason), (RunState::Failed, Some(Reason::Lost)), "it may have acted");
     let second = fleet.record("once.second").await.expect("a record");
-    assert_eq!((second.status, second.reason), (RunState::Pending, Some(Reason::Drained)));
+    assert_eq!((second.status, second.attempt), (RunState::Pending, 0));
+    assert!(fleet.target.calls_of("once.second").is_empty());
+    let _next = fleet.worker(&[]);
+    eventually("the next worker has it", async || {
+        if fleet.target.calls_of("once.second").len() == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -203,11 +203,11 @@ async fn a_run_that_is_handed_back_before_its_claim_has_not_spent_its_attempt() 
 /// Takes a task out of the queue as a worker would that is written by somebody else.
 async fn taken(fleet: &Fleet) -> std::sync::Arc<streams::delivery::Delivery> {
     let mut queue = fleet.streams.open_queue(&"default".parse().expect("queue")).await.expect("opened");
-    queue.ask(1).await.expect("asked");
+    queue.ask(1, None).await.expect("asked");
     loop {
         match queue.next().await {
             Pulled::Task(delivery) => return delivery,
-            Pulled::Returned => queue.ask(1).await.expect("asked"),
+            Pulled::Returned(_) => queue.ask(1, None).await.expect("asked"),
             Pulled::Lost(why) => panic!("{why}"),
         }
     }

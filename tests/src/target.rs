@@ -93,6 +93,24 @@ impl TargetService {
         self.calls.lock().expect("calls").clone()
     }
 
+    /// The most calls that it was busy with at one moment, by its own clock, of those that are meant.
+    pub fn most_at_once(&self, is_meant: impl Fn(&Call) -> bool) -> usize {
+        let mut moments = Vec::new();
+        for call in self.calls().into_iter().filter(is_meant) {
+            let dropped = call.dropped_ms.map(|dropped| (dropped - DROP_NOTICED_MS).max(call.began_ms));
+            moments.push((call.began_ms, 1));
+            // What ends and what begins in the same millisecond do not overlap.
+            moments.extend(call.ended_ms.or(dropped).map(|over| (over, -1)));
+        }
+        moments.sort_unstable();
+        let (mut now, mut most) = (0_isize, 0);
+        for (_, change) in moments {
+            now += change;
+            most = most.max(now);
+        }
+        most.unsigned_abs()
+    }
+
     /// No two calls that these runs made overlapped, by this service's own clock.
     pub fn assert_never_two_at_once(&self, name: &str) {
         let mut calls = self.calls();

@@ -82,6 +82,8 @@ pub(crate) struct Claimer<'a> {
     pub(crate) settings: QueueSettings,
     /// Reads of the ledger that share their requests, if what any server says of it is its leader's word.
     pub(crate) lookups: Option<&'a Lookups>,
+    /// Whether a limit lets only some of its kind begin.
+    pub(crate) is_limited: bool,
 }
 
 impl Claimer<'_> {

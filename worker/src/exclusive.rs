@@ -23,6 +23,7 @@ impl Claimer<'_> {
             record: &run.record,
             is_on_its_own_subject: !delivery.is_on_lock(),
             claiming: self.settings.claim,
+            is_limited: self.is_limited,
         }
     }
 

@@ -1,54 +1,48 @@
 //! Fetching by credit: a worker asks for exactly as many runs as it has free places, so it never holds one that another
-//! worker could be at.
+//! worker could be at. What is asked for, and from which queue, `credit.rs` says.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use shared::names::QueueName;
+use shared::{names::QueueName, queue::QueueShare};
 use streams::{
     Streams,
+    delivery::Delivery,
     tasks::{Pulled, Queue},
 };
-use tokio::task::JoinSet;
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
 
-use crate::{Stop, serve::Server};
+use crate::{
+    Stop,
+    credit::{Ask, Credit, Event},
+    serve::Server,
+};
 
 /// Waits before a queue that was lost is opened anew: quick at first, never in a hot loop.
 const REOPEN_WAIT: Duration = Duration::from_millis(200);
 const REOPEN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often the settings of a queue are looked at.
+const LOOK: Duration = Duration::from_secs(10);
 
-/// While nothing is asked for, a few free places wait this long for others before they are asked for.
-const GATHER: Duration = Duration::from_millis(1);
-/// This part of all places is asked for at once.
-const ASKED_AT_ONCE_PART: usize = 8;
-
-/// When free places are asked for.
-#[derive(Debug, PartialEq, Eq)]
-enum When {
-    Now,
-    Soon,
-    Later,
+/// What a queue tells.
+enum Told {
+    /// It can be asked, over this.
+    Opened(UnboundedSender<Ask>),
+    /// A run came.
+    Came(Arc<Delivery>, Duration),
+    /// So many credits came back.
+    Returned(usize),
+    /// All of its credits came back.
+    Lost,
 }
 
-/// Each ask costs the server as much as several tasks, so the small ones are gathered: no run waits for that longer than
-/// [`GATHER`].
-fn when(places: usize, free: usize, outstanding: usize) -> When {
-    if free == 0 {
-        When::Later
-    } else if free >= (places / ASKED_AT_ONCE_PART).max(1) {
-        When::Now
-    } else if outstanding == 0 {
-        When::Soon
-    } else {
-        // What comes next is asked for already.
-        When::Later
-    }
-}
-
-/// Fetches from one queue.
+/// Fetches from all queues of a worker.
 pub(crate) struct Fetch {
     pub(crate) streams: Streams,
-    pub(crate) queue: QueueName,
+    pub(crate) queues: Vec<QueueShare>,
     pub(crate) places: usize,
     pub(crate) server: Server,
 }
@@ -56,13 +50,100 @@ pub(crate) struct Fetch {
 impl Fetch {
     /// Fetches and serves until it is told to drain; returns when the last run has ended or was handed back.
     pub(crate) async fn run(self, stop: Stop) {
+        let (tell, mut told) = unbounded_channel();
+        let mut lines = JoinSet::new();
+        for (number, share) in self.queues.iter().enumerate() {
+            let line = Line {
+                streams: self.streams.clone(),
+                queue: share.queue.clone(),
+                number,
+                server: self.server.clone(),
+                tell: tell.clone(),
+            };
+            lines.spawn(line.run(stop.clone()));
+        }
+        drop(tell);
         let mut running = JoinSet::new();
+        self.share(&mut told, &mut running, &stop).await;
+        while lines.join_next().await.is_some() {}
+        // What came and was not looked at goes back at once; nothing of it was spent.
+        let mut unread = Vec::new();
+        while let Ok((number, event)) = told.try_recv() {
+            if let Told::Came(delivery, _) = event {
+                unread.push((number, delivery));
+            }
+        }
+        let back = unread.iter().map(|(number, delivery)| {
+            self.server.give_back(delivery, &self.queues[*number].queue, Duration::ZERO)
+        });
+        join_all(back).await;
+        while let Some(ended) = running.join_next().await {
+            report(ended);
+        }
+    }
+
+    /// Shares the places among the queues until we are told to stop.
+    async fn share(
+        &self,
+        told: &mut UnboundedReceiver<(usize, Told)>,
+        running: &mut JoinSet<()>,
+        stop: &Stop,
+    ) {
+        let clock = self.streams.clock();
+        let mut credit = Credit::new(self.places, self.queues.iter().map(|share| share.weight));
+        let mut asks: Vec<Option<UnboundedSender<Ask>>> = self.queues.iter().map(|_| None).collect();
+        loop {
+            let (now, wake_at) = (clock.elapsed(), credit.wake_at());
+            let event = tokio::select! {
+                () = stop.drain.cancelled() => return,
+                () = stop.abort.cancelled() => return,
+                Some(ended) = running.join_next(), if !running.is_empty() => {
+                    report(ended);
+                    Event::Ended
+                }
+                Some((number, told)) = told.recv() => match told {
+                    Told::Opened(over) => {
+                        asks[number] = Some(over);
+                        Event::Opened(number)
+                    }
+                    Told::Came(delivery, ack_wait) => {
+                        let left = delivery.left;
+                        let (server, queue) = (self.server.clone(), self.queues[number].queue.clone());
+                        running.spawn(server.serve(delivery, queue, ack_wait, stop.abort.clone()));
+                        Event::Came(number, left)
+                    }
+                    Told::Returned(credits) => Event::Returned(number, credits),
+                    Told::Lost => Event::Lost(number),
+                },
+                () = clock.sleep(wake_at.unwrap_or(now).saturating_sub(now)), if wake_at.is_some() => Event::Woken,
+            };
+            for ask in credit.step(event, clock.elapsed()) {
+                if let Some(over) = &asks[ask.queue] {
+                    // One that is being lost says so next, and all of its credits are back.
+                    let _ = over.send(ask);
+                }
+            }
+        }
+    }
+}
+
+/// One queue, pulled by what is asked for.
+struct Line {
+    streams: Streams,
+    queue: QueueName,
+    number: usize,
+    server: Server,
+    tell: UnboundedSender<(usize, Told)>,
+}
+
+impl Line {
+    async fn run(self, stop: Stop) {
         let mut wait = REOPEN_WAIT;
         while !stop.drain.is_cancelled() && !stop.abort.is_cancelled() {
             match self.streams.open_queue(&self.queue).await {
                 Ok(queue) => {
                     let begun = self.streams.clock().elapsed();
-                    self.fetch_from(queue, &mut running, &stop).await;
+                    self.pull(queue, &stop).await;
                     if self.streams.clock().elapsed().saturating_sub(begun) > REOPEN_WAIT_MAX {
                         wait = REOPEN_WAIT;
                     }
@@ -77,52 +158,48 @@ impl Fetch {
                 () = self.streams.clock().sleep(wait) => wait = (wait * 2).min(REOPEN_WAIT_MAX),
             }
         }
-        while let Some(ended) = running.join_next().await {
-            report(ended);
-        }
     }
 
-    /// Fetches until the queue is lost or we are told to stop.
-    async fn fetch_from(&self, mut queue: Queue, running: &mut JoinSet<()>, stop: &Stop) {
-        let ack_wait = queue.ack_wait();
+    fn say(&self, told: Told) {
+        let _ = self.tell.send((self.number, told));
+    }
+
+    /// Pulls until the queue is lost or we are told to stop.
+    async fn pull(&self, mut queue: Queue, stop: &Stop) {
+        let (over, mut asked) = unbounded_channel();
+        self.say(Told::Opened(over));
         let clock = self.streams.clock();
-        let mut gather_until = None;
+        let mut look_at = clock.elapsed() + LOOK;
         loop {
-            let free = self.places.saturating_sub(running.len()).saturating_sub(queue.outstanding());
-            let now = clock.elapsed();
-            let is_over = gather_until.is_some_and(|until| until <= now);
-            match when(self.places, free, queue.outstanding()) {
-                When::Later => gather_until = None,
-                When::Soon if !is_over => gather_until = gather_until.or(Some(now + GATHER)),
-                When::Soon | When::Now => {
-                    gather_until = None;
-                    if queue.ask(free).await.is_err() {
-                        break;
-                    }
-                }
-            }
+            let look_in = look_at.saturating_sub(clock.elapsed());
             tokio::select! {
-                () = clock.sleep(gather_until.unwrap_or(now).saturating_sub(now)), if gather_until.is_some() => {}
                 () = stop.drain.cancelled() => break,
                 () = stop.abort.cancelled() => break,
-                Some(ended) = running.join_next(), if !running.is_empty() => report(ended),
+                Some(ask) = asked.recv() => if queue.ask(ask.runs, ask.stand).await.is_err() {
+                    break;
+                },
                 pulled = queue.next() => match pulled {
-                    Pulled::Task(delivery) => {
-                        let (server, queue, abort) = (self.server.clone(), self.queue.clone(), stop.abort.clone());
-                        running.spawn(server.serve(delivery, queue, ack_wait, abort));
-                    }
-                    Pulled::Returned => {}
+                    Pulled::Task(delivery) => self.say(Told::Came(delivery, queue.ack_wait())),
+                    Pulled::Returned(credits) => self.say(Told::Returned(credits)),
                     Pulled::Lost(why) => {
                         tracing::info!(queue = %self.queue, why, "Queue `{}` is opened anew: {why}", self.queue);
                         break;
                     }
                 },
+                () = clock.sleep(look_in) => {
+                    look_at = clock.elapsed() + LOOK;
+                    if !queue.look().await {
+                        tracing::info!(queue = %self.queue, "Queue `{}` is not there any more", self.queue);
+                        break;
+                    }
+                }
             }
         }
-        // What came and was not looked at goes back at once; nothing of it was spent.
+        // What came and was not looked at goes back at once.
         let unread = queue.close().await;
         join_all(unread.iter().map(|delivery| self.server.give_back(delivery, &self.queue, Duration::ZERO)))
             .await;
+        self.say(Told::Lost);
     }
 }
 
@@ -130,26 +207,5 @@ impl Fetch {
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(panic) = ended {
         tracing::error!(%panic, "A run's task ended in a panic: {panic}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn many_free_places_are_asked_for_at_once_and_few_are_gathered_while_nothing_is_asked_for() {
-        for (places, free, outstanding, expected) in [
-            (256, 0, 0, When::Later),
-            (256, 256, 0, When::Now),
-            (256, 32, 100, When::Now),
-            (256, 31, 100, When::Later),
-            (256, 31, 0, When::Soon),
-            // Whoever has few places waits for none of them.
-            (1, 1, 0, When::Now),
-            (8, 1, 3, When::Now),
-        ] {
-            assert_eq!(when(places, free, outstanding), expected, "{free} of {places}, {outstanding}");
-        }
     }
 }

@@ -6,8 +6,10 @@
 //!
 //! | file | what it decides or does |
 //! |---|---|
+//! | `credit.rs` | how many runs are asked for, from which queue (pure) |
 //! | `fetch.rs` | asks for exactly as many runs as there are free places |
 //! | `identify.rs` | reads a delivery: which run, which task (pure) |
+//! | `limits/` | whether a run may begin, by the limits of the whole fleet |
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
 //! | `unclaimed.rs` | which runs are begun without a claim, and what a lost one of those means (pure) |
 //! | `exclusive.rs` | finds out that nobody else can have a run; what is handed back or lost of those |
@@ -26,12 +28,14 @@ pub mod executors;
 
 mod cancel;
 mod claim;
+mod credit;
 mod drain;
 mod exclusive;
 mod fetch;
 mod hold;
 mod identify;
 mod late;
+mod limits;
 mod member;
 mod park;
 mod progress;
@@ -48,13 +52,14 @@ mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
-use shared::names::{MemberId, QueueName};
+use shared::{names::MemberId, queue::QueueShare};
 use streams::{ReadError, Streams};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     executors::{Executors, http::HttpSetupError, in_process::InProcess, local::LocalSettings},
+    limits::Limits,
     member::Status,
     running::Running,
     serve::Server,
@@ -66,9 +71,9 @@ use crate::{
 pub struct WorkerSettings {
     /// The name of its machine, for its id.
     pub host: String,
-    /// The queues it serves.
-    pub queues: Vec<QueueName>,
-    /// Runs of one queue it executes at once: 1 to 1000. When it dies, that many wait for the acknowledge wait.
+    /// The queues it serves, with their weights.
+    pub queues: Vec<QueueShare>,
+    /// Runs it executes at once, of all queues: 1 to 1000. When it dies, that many wait for the acknowledge wait.
     pub places: u16,
     /// How long it lets its runs finish when it is told to stop; then it hands them back.
     pub drain: Duration,
@@ -144,6 +149,8 @@ impl Worker {
         let targets = Targets::load(&self.streams).await?;
         let is_on_one_server = self.streams.ledger().is_on_one_server().await?;
         let lookups = is_on_one_server.then(|| self.streams.lookups());
+        let limits =
+            Limits::new(self.streams.clone(), targets.clone(), running.clone(), Arc::clone(&self.status));
         let server = Server::new(
             self.streams.clone(),
             self.executors.clone(),
@@ -151,10 +158,12 @@ impl Worker {
             running.clone(),
             Arc::clone(&self.status),
             lookups,
+            limits.clone(),
         );
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
+        helpers.spawn(limits.keep(closing.clone()));
         let requests = cancel::subscribe(&self.streams).await;
         cancel::catch_up(&self.streams, &running).await?;
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), requests, closing.clone()));
@@ -168,16 +177,13 @@ impl Worker {
         ));
 
         let mut fetching = JoinSet::new();
-        for queue in &self.settings.queues {
-            let fetch = fetch::Fetch {
-                streams: self.streams.clone(),
-                queue: queue.clone(),
-                places: self.settings.places.into(),
-                server: server.clone(),
-            };
-            let (stop, queue) = (stop.clone(), queue.clone());
-            fetching.spawn(async move { (queue, fetch.run(stop).await) });
-        }
+        let fetch = fetch::Fetch {
+            streams: self.streams.clone(),
+            queues: self.settings.queues.clone(),
+            places: self.settings.places.into(),
+            server: server.clone(),
+        };
+        fetching.spawn(fetch.run(stop.clone()));
         tracing::info!(worker.id = %self.status.id(), "Worker `{}` is at work", self.status.id());
         let watchdog = self.watchdog(stop.clone());
         tokio::pin!(watchdog);
@@ -186,7 +192,7 @@ impl Worker {
                 () = &mut watchdog => {}
                 ended = fetching.join_next() => match ended {
                     None => break Ok(()),
-                    Some(Ok((_, ()))) => {}
+                    Some(Ok(())) => {}
                     Some(Err(panic)) => {
                         // The other queues' fetchers must not go on in a worker that is half dead.
                         stop.abort.cancel();

@@ -166,6 +166,11 @@ impl Running {
         }
     }
 
+    /// Whether an attempt of a run is under way here.
+    pub(crate) fn has(&self, run: &RunId) -> bool {
+        self.lock().contains_key(run)
+    }
+
     /// Whether the attempt of a claim was begun here.
     pub(crate) fn has_begun(&self, fence: u64) -> bool {
         self.begun().fences.contains(&fence)

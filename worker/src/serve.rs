@@ -31,11 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cancel,
-    claim::Claim,
+    claim::{Claim, Claimer},
     executors::{Attempt, Executors, Failure},
     hold,
     identify::{Identified, Unreadable},
     late::Basis,
+    limits::{Admission, Limits, Passed},
     member::Status,
     park::Parker,
     run_log::RunLog,
@@ -75,6 +76,7 @@ struct Inner {
     /// If the ledger lies on one server: reads of it that share their requests.
     lookups: Option<Lookups>,
     parker: Parker,
+    limits: Limits,
     /// Places for those that record their end.
     settling: Semaphore,
     /// Places for those that were begun without a claim.
@@ -89,6 +91,7 @@ impl Server {
         running: Running,
         status: Arc<Status>,
         lookups: Option<Lookups>,
+        limits: Limits,
     ) -> Self {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
         let settling_unclaimed = Semaphore::new(UNCLAIMED_SETTLED_AT_ONCE_MAX);
@@ -101,6 +104,7 @@ impl Server {
             status,
             lookups,
             parker,
+            limits,
             settling,
             settling_unclaimed,
         };
@@ -141,6 +145,7 @@ struct UnderWay<'a> {
     delivery: &'a Arc<Delivery>,
     ack_wait: Duration,
     abort: &'a CancellationToken,
+    passed: &'a Passed,
     span: AttemptSpan,
 }
 
@@ -164,8 +169,27 @@ impl Inner {
             let _ = delivery.ack().await;
             return Ok(());
         }
-        let claim = self.claimer(&run.record.queue, ack_wait).claim(run, delivery).await?;
-        match claim {
+        match self.limits.admit(run, delivery, ack_wait).await? {
+            Admission::Passed(passed) => {
+                let served = self.claim(run, delivery, ack_wait, abort, &passed).await;
+                self.limits.leave(passed).await;
+                served
+            }
+            Admission::Waits => Ok(()),
+        }
+    }
+
+    async fn claim(
+        &self,
+        run: &Identified,
+        delivery: &Arc<Delivery>,
+        ack_wait: Duration,
+        abort: &CancellationToken,
+        passed: &Passed,
+    ) -> Served {
+        let claimer =
+            Claimer { is_limited: passed.is_limited(), ..self.claimer(&run.record.queue, ack_wait) };
+        match claimer.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
                 let now = self.streams.clock().elapsed();
@@ -176,7 +200,18 @@ impl Inner {
                 };
                 let (span, basis) = (AttemptSpan::begin(run.trace, record), Basis::claimed(fence));
                 let (claimed, place) = (&claimed, &place);
-                self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, span }).await;
+                self.attempt(UnderWay {
+                    run,
+                    claimed,
+                    basis,
+                    place,
+                    delivery,
+                    ack_wait,
+                    abort,
+                    passed,
+                    span,
+                })
+                .await;
             }
             Claim::Unclaimed(begun) => {
                 let (record, basis) = (&begun.value, Basis::unclaimed(begun.revision));
@@ -184,8 +219,18 @@ impl Inner {
                 if let Some(place) = self.running.enter_unclaimed(&record.id, record.attempt, delivery) {
                     let span = AttemptSpan::begin(run.trace, record);
                     let (claimed, place) = (&begun, &place);
-                    self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, span })
-                        .await;
+                    self.attempt(UnderWay {
+                        run,
+                        claimed,
+                        basis,
+                        place,
+                        delivery,
+                        ack_wait,
+                        abort,
+                        passed,
+                        span,
+                    })
+                    .await;
                 }
             }
             // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
@@ -243,7 +288,7 @@ impl Inner {
         let execution = self.execute(under_way, &stop, &begun);
         tokio::pin!(execution);
         let out_of_time = async {
-            // Waiting for a place at the target is not the attempt's own time.
+            // Waiting for its turn at the target is not the attempt's own time.
             begun.cancelled().await;
             clock.sleep(under_way.run.task.timeout).await;
         };
@@ -279,21 +324,13 @@ impl Inner {
     ) -> Result<Value, Failure> {
         let task = &under_way.run.task;
         let record = &under_way.claimed.value;
-        let (target, places) = match task.target() {
-            _ if self.executors.is_in_process(task) => (None, None),
-            None => (None, None),
+        let target = match task.target() {
+            _ if self.executors.is_in_process(task) => None,
+            None => None,
             Some(name) => match self.targets.find(&self.streams, name).await {
-                Ok(Some((target, places))) => (Some(target), places),
-                Ok(None) => (None, None),
+                Ok(target) => target,
                 Err(error) => return Err(Failure::retryable(ErrorKind::Internal, error.to_string())),
             },
-        };
-        let _at_target = match &places {
-            Some(places) => tokio::select! {
-                permit = places.acquire() => permit.ok(),
-                () = stop.cancelled() => return Err(Failure::retryable(ErrorKind::Timeout, "the target's places were taken")),
-            },
-            None => None,
         };
         let upstream = upstream::end_of(&self.streams, record.upstream.as_ref()).await?;
         let attempt = Attempt {
@@ -317,6 +354,7 @@ impl Inner {
             ),
         };
         self.executors.check(&attempt, stop).await?;
+        self.limits.ready(under_way.passed, under_way.run, under_way.ack_wait, stop).await?;
         // From here on the target may act. Not a moment earlier: what was stopped before has done nothing. A worker that
         // is stopping sends nothing any more; whoever stops the attempt says what becomes of its run.
         if stop.is_cancelled() || under_way.abort.is_cancelled() {

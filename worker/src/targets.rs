@@ -9,7 +9,6 @@ use std::{
 use futures::StreamExt;
 use shared::{names::TargetName, target::Target};
 use streams::{ReadError, Streams, catalog::CatalogChange};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::queues::Queues;
@@ -19,16 +18,9 @@ const REWATCH_WAIT: Duration = Duration::from_secs(1);
 /// The targets this worker knows. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Targets {
-    known: Arc<Mutex<HashMap<TargetName, Known>>>,
+    known: Arc<Mutex<HashMap<TargetName, Target>>>,
     /// The queues, which the same watch tells of.
     pub(crate) queues: Queues,
-}
-
-#[derive(Clone)]
-struct Known {
-    target: Target,
-    /// Places at this target, if it has a limit.
-    places: Option<Arc<Semaphore>>,
 }
 
 impl Targets {
@@ -45,38 +37,32 @@ impl Targets {
         Ok(targets)
     }
 
-    /// A target and its places. One this worker has not heard of is looked up, because it may be a moment old.
+    /// A target. One this worker has not heard of is looked up, because it may be a moment old.
     pub(crate) async fn find(
         &self,
         streams: &Streams,
         name: &TargetName,
-    ) -> Result<Option<(Target, Option<Arc<Semaphore>>)>, ReadError> {
+    ) -> Result<Option<Target>, ReadError> {
         if let Some(known) = self.get(name) {
-            return Ok(Some((known.target, known.places)));
+            return Ok(Some(known));
         }
-        if let Some(target) = streams.catalog().target(name).await? {
-            self.note(name.clone(), Some(target));
+        let found = streams.catalog().target(name).await?;
+        if let Some(target) = &found {
+            self.note(name.clone(), Some(target.clone()));
         }
-        Ok(self.get(name).map(|known| (known.target, known.places)))
+        Ok(found)
     }
 
-    fn get(&self, name: &TargetName) -> Option<Known> {
+    fn get(&self, name: &TargetName) -> Option<Target> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     fn note(&self, name: TargetName, target: Option<Target>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match target {
-            // Unchanged: its places are kept, with the attempts that hold them.
-            Some(target) if known.get(&name).is_some_and(|known| known.target == target) => {}
-            Some(target) => {
-                let places = target.max_concurrent.map(|max| Arc::new(Semaphore::new(max.get() as usize)));
-                known.insert(name, Known { target, places });
-            }
-            None => {
-                known.remove(&name);
-            }
-        }
+            Some(target) => known.insert(name, target),
+            None => known.remove(&name),
+        };
     }
 
     /// Follows the catalog until it is told to stop.

@@ -20,6 +20,8 @@ pub(crate) struct Case<'a> {
     /// Whether its subject is its own, and not the lock of its schedule.
     pub(crate) is_on_its_own_subject: bool,
     pub(crate) claiming: Claiming,
+    /// Whether a limit lets only some of its kind begin.
+    pub(crate) is_limited: bool,
 }
 
 impl Case<'_> {
@@ -35,6 +37,8 @@ impl Case<'_> {
             && self.task.retry.allows_after(1)
             // One that has waited too long must be known not to have begun.
             && !self.task.has_time_limits()
+            // Its worker is lost with its permit, and then it may wait: its record must say that an attempt was spent.
+            && !self.is_limited
             // To start a process takes longer than a claim.
             && !matches!(self.task.work, Work::Command { .. })
     }
@@ -46,7 +50,7 @@ pub(crate) fn is_untouched(found: &RunRecord, wanted: &RunRecord) -> bool {
         && found.started_at.is_none()
         // One that is run again by hand has spent attempts.
         && found.attempt == 0
-        && found.reason != Some(Reason::Drained)
+        && !matches!(found.reason, Some(Reason::Drained | Reason::Limited))
         && found.queue == wanted.queue
 }
 
@@ -90,7 +94,13 @@ mod tests {
         let part = RunRecord { shard: Some(shard), ..pending() };
         let usual = || (task(SERVICE), pending(), true, Claiming::Late);
         let is_unclaimed = |(task, record, own, claiming): (Task, RunRecord, bool, Claiming)| {
-            let case = Case { task: &task, record: &record, is_on_its_own_subject: own, claiming };
+            let case = Case {
+                task: &task,
+                record: &record,
+                is_on_its_own_subject: own,
+                claiming,
+                is_limited: false,
+            };
             case.is_begun_unclaimed()
         };
         assert!(is_unclaimed(usual()));

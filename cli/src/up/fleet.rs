@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use shared::{clock::SharedClock, limits, names::QueueName};
+use shared::{clock::SharedClock, limits, names::QueueName, queue::QueueShare};
 use streams::Streams;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -131,7 +131,7 @@ fn serve(
     move || {
         let settings = WorkerSettings {
             host: settings.host.clone(),
-            queues: queues.clone(),
+            queues: queues.iter().cloned().map(QueueShare::from).collect(),
             places: settings.places,
             drain: limits::DRAIN_DEFAULT,
             local: settings.local.clone(),

@@ -25,7 +25,7 @@ use super::{
     known::unknown,
     lists,
     progress::with_progress,
-    runs,
+    runs, targets,
     when::utc,
 };
 use crate::{
@@ -78,7 +78,7 @@ pub enum What {
     /// Planners that are alive: what they hold, how late they run, how right their clocks are
     #[command(alias = "planner")]
     Planners(OneOrAll),
-    /// Targets: the services that tasks act on
+    /// Targets: the services that tasks act on, with how full their limits are
     #[command(alias = "target")]
     Targets(OneOrAll),
 }
@@ -137,7 +137,7 @@ pub async fn run(args: GetArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode>
         What::Queues(args) => lists::queues(&streams, output, args.name.as_deref()).await?,
         What::Workers(args) => lists::workers(&streams, output, args.name.as_deref()).await?,
         What::Planners(args) => lists::planners(&streams, output, args.name.as_deref()).await?,
-        What::Targets(args) => lists::targets(&streams, output, args.name.as_deref()).await?,
+        What::Targets(args) => targets::targets(&streams, output, args.name.as_deref()).await?,
     }
     Ok(Exit::Done.into())
 }

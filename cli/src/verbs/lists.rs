@@ -2,10 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use shared::{
-    names::{QueueName, TargetName},
-    target::{Address, Target},
-};
+use shared::{names::QueueName, queue::QueueShare};
 use streams::{
     Streams,
     members::{Member, PlannerStatus, WorkerStatus},
@@ -22,13 +19,13 @@ use crate::{
 
 /// Something with a name, as one object.
 #[derive(Debug, Serialize)]
-struct Named<N> {
-    name: N,
+pub(super) struct Named<N> {
+    pub(super) name: N,
     #[serde(flatten)]
-    fields: Map<String, Value>,
+    pub(super) fields: Map<String, Value>,
 }
 
-fn fields(value: &impl Serialize) -> Map<String, Value> {
+pub(super) fn fields(value: &impl Serialize) -> Map<String, Value> {
     match serde_json::to_value(value) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
@@ -119,7 +116,11 @@ pub async fn workers(streams: &Streams, output: Output, wanted: Option<&str>) ->
     let table = |workers: &[WorkerStatus]| {
         let mut table = Table::new(&["ID", "STATE", "QUEUES", "RUNNING", "PLACES", "AGE", "VERSION"]);
         for worker in workers {
-            let queues: Vec<&str> = worker.queues.iter().map(QueueName::as_str).collect();
+            let share = |queue: &QueueName| {
+                let weight = worker.weights.get(queue).copied().unwrap_or(1);
+                QueueShare { queue: queue.clone(), weight }.to_string()
+            };
+            let queues: Vec<String> = worker.queues.iter().map(share).collect();
             table.row(vec![
                 worker.id.as_str().into(),
                 state(worker.draining, "draining"),
@@ -189,33 +190,4 @@ fn state(ending: bool, word: &str) -> Cell {
     } else {
         Cell::coloured("alive", Some(Colour::Green))
     }
-}
-
-/// Lists targets.
-pub async fn targets(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {
-    let targets = streams.catalog().all().await?.targets;
-    let items: Vec<Named<TargetName>> =
-        targets.iter().map(|(name, target)| Named { name: name.clone(), fields: fields(target) }).collect();
-    let table = |items: &[Named<TargetName>]| {
-        let mut table = Table::new(&["NAME", "REACHED BY", "HEALTH", "MAX CONCURRENT"]);
-        for target in items.iter().filter_map(|item| Some((&item.name, targets.get(&item.name)?))) {
-            table.row(target_row(target.0, target.1));
-        }
-        table
-    };
-    let when_empty = "no targets; add some under `targets:` with `cronfleet apply -f FILE`";
-    show(output, "target", &items, |item| item.name.to_string(), wanted, table, when_empty)
-}
-
-fn target_row(name: &TargetName, target: &Target) -> Vec<Cell> {
-    let reached_by = match &target.address {
-        Address::Http(url) => url.clone(),
-        Address::Message(prefix) => format!("messages to {prefix}"),
-    };
-    vec![
-        name.as_str().into(),
-        reached_by.into(),
-        Cell::optional(target.health_url()),
-        Cell::optional(target.max_concurrent),
-    ]
 }

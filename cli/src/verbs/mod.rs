@@ -35,6 +35,7 @@ pub mod retry;
 pub mod runs;
 pub mod submit;
 pub mod tail;
+pub mod targets;
 pub mod trigger;
 pub mod unreached;
 pub mod wait;

@@ -64,6 +64,8 @@ mod tests {
             running: Vec::new(),
             progress: vec![(id, Progress::new(0.4, Some("half")))],
             draining: false,
+            drained_by: None,
+            weights: Default::default(),
         });
         let running = RunRecord { status: RunState::Running, worker: Some(worker), ..pending.clone() };
         let of_another = RunRecord { worker: None, ..running.clone() };

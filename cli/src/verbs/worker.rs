@@ -7,7 +7,7 @@ use clap::Args;
 use shared::{
     human_duration::HumanDuration,
     limits::{DRAIN_DEFAULT, PLACES_DEFAULT, PLACES_MAX},
-    names::QueueName,
+    queue::QueueShare,
 };
 use worker::{
     Stop, Worker, WorkerSettings,
@@ -26,25 +26,26 @@ Start as many as there is work for. The first SIGTERM or SIGINT drains: nothing 
 
 Examples:
   cronfleet worker
-  cronfleet worker --queue critical --queue reports --places 4
+  cronfleet worker --queue critical=6,default=3 --queue reports --places 16
   cronfleet worker --commands /etc/cronfleet/commands.yaml --drain 2m";
 
 /// The arguments of `worker`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct WorkerArgs {
-    /// A queue to serve. May be given several times; in the variable, separated by commas
+    /// A queue to serve, with its weight if it is not 1: `critical=6,default=3`. May be given several times. When places are
+    /// scarce, they are shared by weight; a queue without work lends its share
     #[arg(
         long = "queue",
-        value_name = "QUEUE",
+        value_name = "QUEUE[=WEIGHT]",
         default_value = "default",
         value_delimiter = ',',
         env = "CRONFLEET_QUEUES",
         hide_env_values = true
     )]
-    pub queues: Vec<QueueName>,
+    pub queues: Vec<QueueShare>,
 
-    /// How many runs it executes at once, of each queue: 1 to 1000. 1: strictly one after another. When the worker dies,
+    /// How many runs it executes at once, of all queues together: 1 to 1000. 1: strictly one after another. When the worker dies,
     /// as many runs wait for the queue's `ack_wait` before another worker gets them
     #[arg(long, value_name = "N", default_value_t = PLACES_DEFAULT, env = "CRONFLEET_PLACES", hide_env_values = true,
           value_parser = clap::value_parser!(u16).range(1..=i64::from(PLACES_MAX)))]
@@ -82,19 +83,22 @@ pub async fn run_with(
     }
     let mut queues = args.queues;
     queues.sort();
-    queues.dedup();
+    // Given twice, the higher weight counts.
+    queues.reverse();
+    queues.dedup_by(|a, b| a.queue == b.queue);
+    queues.reverse();
     let stages = signals::listen()?;
     let streams = tokio::select! {
         streams = global.connect_patiently("cronfleet-worker") => streams?,
         () = stages.drain.cancelled() => return Ok(Exit::Done.into()),
     };
-    let names = queues.iter().map(QueueName::as_str).collect::<Vec<_>>().join(", ");
+    let names = queues.iter().map(QueueShare::to_string).collect::<Vec<_>>().join(", ");
     let places = args.places;
     tracing::info!(
         queues = names,
         places,
         version = env!("CARGO_PKG_VERSION"),
-        "Serving {names}, {places} runs of each at once"
+        "Serving {names}, {places} runs at once"
     );
     let settings = WorkerSettings { host: host(), queues, places, drain: args.drain.0, local };
     let worker = Worker::new(settings, streams.clone())?.with_handlers(handlers);

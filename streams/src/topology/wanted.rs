@@ -30,6 +30,10 @@ const CATALOG_BYTES_MAX: i64 = 512 * MIB;
 const BACKFILLS_BYTES_MAX: i64 = 64 * MIB;
 const PLANNER_BYTES_MAX: i64 = 64 * MIB;
 const MEMBERS_BYTES_MAX: i64 = 64 * MIB;
+/// A million lanes that somebody has passed within a minute.
+const LIMITS_BYTES_MAX: i64 = 256 * MIB;
+/// A million runs of 300 bytes that wait for a limit.
+const LIMITED_BYTES_MAX: i64 = 512 * MIB;
 /// Watches and consumers on one stream; nats-server 2.15 has the same limit by default.
 const CONSUMERS_MAX: i32 = 1_000;
 /// Pull requests waiting at one queue's consumer, over all workers.
@@ -115,10 +119,28 @@ fn delayed(names: &Names, replicas: Replicas) -> Config {
     }
 }
 
+/// What waits for a limit. Let go one by one, by sequence.
+fn limited(names: &Names, replicas: Replicas) -> Config {
+    Config {
+        // One message a subject: whoever lets a run wait twice lets it wait once.
+        max_messages_per_subject: 1,
+        discard_new_per_subject: true,
+        duplicate_window: DUPLICATE_WINDOW_MIN,
+        max_message_size: bytes(2 * limits::TASK_BYTES_MAX),
+        ..base(names.limited_stream(), vec![names.limited_all()], LIMITED_BYTES_MAX, replicas)
+    }
+}
+
 pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
     let runs = names.runs_bucket();
     vec![
         delayed(names, replicas),
+        limited(names, replicas),
+        Config {
+            // Lanes come and go without end, and so must what is left of them.
+            allow_message_ttl: true,
+            ..bucket(&names.limits_bucket(), 1, LIMITS_BYTES_MAX, replicas)
+        },
         Config {
             max_messages_per_subject: 1,
             discard: DiscardPolicy::Old,

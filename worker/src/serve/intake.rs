@@ -47,6 +47,7 @@ impl Inner {
             ack_wait,
             settings: self.targets.queues.settings(queue),
             lookups: self.lookups.as_ref(),
+            is_limited: false,
         }
     }
 }

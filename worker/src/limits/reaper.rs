@@ -1,0 +1,147 @@
+//! Finds permits whose attempt is over although nobody gave them back: their worker died.
+//!
+//! No clocks are compared. What counts is for how long this worker, by its own clock, has seen the same permit without
+//! its run being executed, or its worker being alive.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use shared::{
+    limit::GateKey,
+    limits::{MEMBER_GONE, MEMBER_HEARTBEAT, PERMIT_GRACE},
+    names::MemberId,
+    run_state::RunState,
+};
+use streams::{
+    Streams,
+    gates::{Gate, Permit},
+};
+
+use super::{
+    gate::leave,
+    keeper::{GateError, Keeper, Step},
+};
+use crate::member::Status;
+
+pub(super) struct Reaper {
+    streams: Streams,
+    keeper: Arc<Keeper>,
+    status: Arc<Status>,
+    seen: HashMap<(GateKey, MemberId, u64), Seen>,
+}
+
+struct Seen {
+    since: Duration,
+    /// Since when its worker is silent; none if it is not.
+    silent_since: Option<Duration>,
+    looked_at: Duration,
+}
+
+/// What is known of a permit. Ages by our own clock.
+#[derive(Debug, Clone, Copy)]
+struct Evidence {
+    /// For how long it has been seen.
+    age: Duration,
+    /// Whether the record says that its worker executes its run.
+    is_executed: bool,
+    /// For how long its worker has been silent, while we were heard ourselves; none if it speaks.
+    silent_for: Option<Duration>,
+    /// After how much silence its worker has stopped the attempt.
+    hold: Duration,
+}
+
+/// Whether a permit's attempt is over for certain.
+fn is_over(evidence: Evidence) -> bool {
+    // Between taking it and the claim its run is not executed yet; a worker that is slower than this takes another.
+    let not_executed = !evidence.is_executed && evidence.age >= PERMIT_GRACE;
+    not_executed || evidence.silent_for.is_some_and(|silent| silent >= evidence.hold)
+}
+
+impl Reaper {
+    pub(super) fn new(streams: Streams, keeper: Arc<Keeper>, status: Arc<Status>) -> Self {
+        Self { streams, keeper, status, seen: HashMap::new() }
+    }
+
+    /// Looks at who is inside, and takes out whose attempt is over.
+    pub(super) async fn look_at(&mut self, key: &GateKey, gate: &Gate) -> Result<(), GateError> {
+        let now = self.streams.clock().elapsed();
+        for permit in &gate.held {
+            let id = (key.clone(), permit.worker.clone(), permit.token);
+            let fresh = Seen { since: now, silent_since: None, looked_at: now };
+            let seen = self.seen.entry(id).or_insert(fresh);
+            seen.looked_at = now;
+            let age = now.saturating_sub(seen.since);
+            if age < PERMIT_GRACE {
+                continue;
+            }
+            let record = self.streams.ledger().get(&permit.run).await?;
+            let is_executed = record.is_some_and(|stored| {
+                stored.value.status == RunState::Running
+                    && stored.value.worker.as_ref() == Some(&permit.worker)
+            });
+            // After an outage of the server nobody has an entry: then silence means nothing, until we are heard ourselves.
+            let is_heard = self.status.heard_for(now) >= MEMBER_GONE + MEMBER_HEARTBEAT;
+            let is_silent = is_heard && self.streams.members().worker(&permit.worker).await?.is_none();
+            seen.silent_since = is_silent.then(|| seen.silent_since.unwrap_or(now));
+            let evidence = Evidence {
+                age,
+                is_executed,
+                silent_for: seen.silent_since.map(|since| now.saturating_sub(since)),
+                hold: Duration::from_millis(permit.hold_ms),
+            };
+            if is_over(evidence) {
+                self.take_out(key, permit).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Permits that were not seen at the latest look are no longer there.
+    pub(super) fn forget(&mut self) {
+        let now = self.streams.clock().elapsed();
+        self.seen.retain(|_, seen| now.saturating_sub(seen.looked_at) < 6 * PERMIT_GRACE);
+    }
+
+    async fn take_out(&self, key: &GateKey, permit: &Permit) -> Result<(), GateError> {
+        // A token is used once: whoever still needs the permit has taken another since.
+        let taken_out = self
+            .keeper
+            .change(key, |gate| match leave(gate, std::slice::from_ref(permit)) {
+                Some(next) => Step::Write(next, true),
+                None => Step::Leave(false),
+            })
+            .await?;
+        if taken_out {
+            tracing::warn!(
+                run.id = %permit.run, worker.id = %permit.worker,
+                "The permit of `{}` at {} is free again: worker `{}` is not at it any more", permit.run, key.scope, permit.worker
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_is_over_when_its_run_is_not_executed_or_its_worker_has_surely_stopped() {
+        let seconds = Duration::from_secs;
+        let evidence = |age, is_executed, silent: Option<u64>| Evidence {
+            age: seconds(age),
+            is_executed,
+            silent_for: silent.map(seconds),
+            hold: seconds(30),
+        };
+        for (found, expected, words) in [
+            (evidence(11, true, None), false, "it is executed"),
+            (evidence(3_600, true, None), false, "for a long time"),
+            (evidence(5, false, None), false, "it may be about to be claimed"),
+            (evidence(11, false, None), true, "it was left behind"),
+            (evidence(60, true, Some(29)), false, "its worker may still hold it"),
+            (evidence(60, true, Some(30)), true, "its worker has stopped it, or is gone"),
+        ] {
+            assert_eq!(is_over(found), expected, "{words}");
+        }
+    }
+}
