@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod address;
 pub mod after;
 pub mod backfill;
 pub mod bounds;
@@ -10,6 +11,7 @@ pub mod calendar;
 pub mod clock;
 pub mod clock_check;
 pub mod closed_day;
+pub mod connection;
 pub mod cron;
 pub mod definition;
 pub mod definitions;
@@ -23,6 +25,7 @@ pub mod mistake;
 pub mod names;
 pub mod pause;
 pub mod queue;
+pub mod request;
 pub mod retry;
 pub mod run;
 pub mod run_record;
@@ -30,9 +33,11 @@ pub mod run_state;
 pub mod schedule;
 pub mod shard;
 pub mod slot;
+pub mod statuses;
 pub mod suggest;
 pub mod target;
 pub mod task;
+pub mod template;
 pub mod timing;
 pub mod trace;
 pub mod when;

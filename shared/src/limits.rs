@@ -26,6 +26,26 @@ pub const NOTE_BYTES_MAX: usize = 4 * 1024;
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a target's response that are read at all, after decompression.
 pub const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a request's body, at most.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a text with places, such as a path.
+pub const TEMPLATE_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of a URL with all its places filled, at most: what common servers take.
+pub const URL_BYTES_MAX: usize = 8 * 1024;
+/// Parameters in a query, at most.
+pub const QUERY_PARAMETERS_MAX: usize = 32;
+/// Headers that a target may ask for, at most.
+pub const HEADERS_MAX: usize = 32;
+/// Bytes of a header's value, at most.
+pub const HEADER_BYTES_MAX: usize = 4 * 1024;
+/// What the names of variables begin with that a worker puts into headers.
+pub const SECRET_VARIABLE_PREFIX: &str = "CRONFLEET_SECRET_";
+/// Bytes of a PEM file for TLS, at most.
+pub const PEM_BYTES_MAX: usize = 1024 * 1024;
+/// Redirects that a target may be allowed, at most.
+pub const REDIRECTS_MAX: u8 = 10;
+/// Actions of a target that are asked for in ways of their own, at most.
+pub const ACTIONS_MAX: usize = 256;
 /// Bytes of a NATS message, as `nats-server` allows by default.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Arguments of a local command, at most.
@@ -34,6 +54,38 @@ pub const COMMAND_ARGUMENTS_MAX: usize = 128;
 pub const CRON_LINES_MAX: usize = 16;
 /// Queues in one fleet, at most: each is a subject pair and a consumer.
 pub const QUEUES_MAX: usize = 256;
+
+/// How long a connection to a target may take to come about, when the target does not say.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// How long a connection to a target may take to come about, at most.
+pub const CONNECT_TIMEOUT_MAX: Duration = Duration::from_mins(1);
+/// HTTP clients a worker keeps: one for each way to connect (TLS, time-out) that targets ask for.
+pub const HTTP_CLIENTS_MAX: usize = 64;
+/// How long such a client is kept; then it reads its certificates anew.
+pub const HTTP_CLIENT_KEPT: Duration = Duration::from_mins(10);
+
+/// How long a target has to answer its health check.
+pub const HEALTH_ANSWER_WAIT: Duration = Duration::from_secs(3);
+/// How long a good answer to a health check counts.
+pub const HEALTH_GOOD_FOR: Duration = Duration::from_secs(5);
+/// How long a first bad answer counts: briefly, so that a target that came back is not kept waiting. It doubles with each
+/// further one, up to the bound below.
+pub const HEALTH_BAD_FOR: Duration = Duration::from_secs(1);
+/// How long a bad answer counts, at most.
+pub const HEALTH_BAD_FOR_MAX: Duration = Duration::from_secs(8);
+/// Health checks that one worker makes at once.
+pub const HEALTH_CHECKS_AT_ONCE_MAX: usize = 64;
+/// Targets whose health a worker remembers. More make some be asked again sooner.
+pub const HEALTH_REMEMBERED_MAX: usize = 1_000;
+
+/// How long the instances of a NATS micro service have to say which endpoints they have.
+pub const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
+/// Instances of a NATS micro service that are listened to.
+pub const DISCOVERY_ANSWERS_MAX: usize = 64;
+/// How long an endpoint that was found is used before it is looked for again.
+pub const DISCOVERY_KEPT: Duration = Duration::from_secs(30);
+/// Endpoints a worker remembers.
+pub const DISCOVERY_REMEMBERED_MAX: usize = 1_000;
 
 /// Attempts of one run, at most.
 pub const ATTEMPTS_MAX: u32 = 100;
@@ -208,6 +260,13 @@ const _: () =
     assert!(KILL_GRACE.as_millis() + 2_000 < ACK_WAIT_DEFAULT.as_millis() / HOLD_MARGIN_PART as u128);
 // What is read ahead of its instant leaves room for what is due already.
 const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
+// A target that hangs is not asked by one run after another without a pause.
+const _: () = assert!(HEALTH_BAD_FOR.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
+const _: () = assert!(HEALTH_ANSWER_WAIT.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
+// A task and its upstream's output, as a body, fit a request.
+const _: () = assert!(2 * (TASK_BYTES_MAX + OUTPUT_BYTES_MAX) <= REQUEST_BYTES_MAX);
+// A path with its places filled may be as long as it was written, with room for the query.
+const _: () = assert!(2 * TEMPLATE_BYTES_MAX < URL_BYTES_MAX);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);

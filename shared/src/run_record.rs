@@ -40,7 +40,7 @@ pub enum Reason {
     Malformed,
     /// There is no such schedule, target or command.
     Unknown,
-    /// The target's health check failed before the attempt.
+    /// The target was disabled, or its health check failed, before the attempt.
     Precheck,
     /// All attempts were used up.
     AttemptsExhausted,
@@ -71,8 +71,10 @@ pub enum ErrorKind {
     Malformed,
     /// The target is not known to the fleet, or not of the execution the task asks for.
     UnknownTarget,
-    /// The target's health check failed.
+    /// The target is disabled, or its health check failed.
     Precheck,
+    /// The request could not be made out of the task, or with what the worker has: nothing was sent.
+    Request,
     /// The target could not be reached.
     Unreachable,
     /// The target answered with an error.

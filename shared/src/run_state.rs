@@ -44,7 +44,7 @@ pub enum RunEvent {
     LostForGood,
     /// The attempt's worker is stopping: the run is handed back, the attempt is not spent.
     Interrupted,
-    /// It will not be run: overlap, missed, paused, calendar.
+    /// It will not be run: overlap, missed, paused, calendar; or its target was found wanting before the attempt.
     Skipped,
     /// Its task cannot be understood.
     Rejected,
@@ -89,7 +89,7 @@ impl RunState {
             // Stopped by us: the attempt is given back. Lost with its worker: the attempt is spent.
             // A slot that was skipped has one record, also when it is run after all; which it was, the record decides.
             (Running, On::Interrupted) | (Pending, On::Buffered) | (Cancelled, On::Backfilled) => Ok(Pending),
-            (Pending, On::Skipped)
+            (Pending | Running, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
             (from, event) => Err(IllegalTransition { from, event }),
@@ -149,7 +149,9 @@ impl RunEvent {
             RunEvent::Lost => "the attempt's worker is gone; the attempt is spent, another follows",
             RunEvent::LostForGood => "the attempt's worker is gone and no other attempt follows",
             RunEvent::Interrupted => "the attempt's worker is stopping; the attempt is not spent",
-            RunEvent::Skipped => "the slot is not run: overlap, missed, calendar, paused",
+            RunEvent::Skipped => {
+                "the slot is not run: overlap, missed, calendar, paused; or, before an attempt, the target was found wanting"
+            }
             RunEvent::Rejected => "the task cannot be understood",
             RunEvent::Expired => "the run waited longer than it may",
             RunEvent::Cancelled => "somebody stopped the run",

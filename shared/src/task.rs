@@ -15,7 +15,7 @@ use crate::{
     retry::{RetryError, RetryPolicy},
     run_record::is_deeper_than,
     suggest::explain_unknown,
-    target::{Address, Target},
+    target::{Address, Precheck, Target},
 };
 
 /// How a task is executed.
@@ -86,6 +86,8 @@ pub struct Task {
     pub retry: RetryPolicy,
     /// Whether an attempt that may have acted may be followed by another.
     pub delivery: Delivery,
+    /// What becomes of its run when the target is found wanting, if it is not as the target says.
+    pub precheck: Option<Precheck>,
 }
 
 /// A task as it is written, in a file or in an ad-hoc message.
@@ -121,6 +123,9 @@ pub struct TaskFields {
     /// Whether an attempt that may have acted may be followed by another.
     #[serde(skip_serializing_if = "Delivery::is_default", default)]
     pub delivery: Delivery,
+    /// What becomes of its run when the target is unhealthy, disabled or unknown. Default: as the target says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub precheck: Option<Precheck>,
 }
 
 /// A task that cannot be executed.
@@ -181,6 +186,7 @@ impl TryFrom<TaskFields> for Task {
             timeout: timeout.0,
             retry: fields.retry,
             delivery: fields.delivery,
+            precheck: fields.precheck,
         };
         task.check_size()?;
         Ok(task)
@@ -239,6 +245,7 @@ impl From<Task> for TaskFields {
             timeout: Some(HumanDuration(task.timeout)),
             retry: task.retry,
             delivery: task.delivery,
+            precheck: task.precheck,
             ..Self::default()
         };
         match task.work {
@@ -308,9 +315,9 @@ impl Task {
     pub fn check_target(&self, target: &Target) -> Result<(), TaskError> {
         let Work::Service { execution: Some(execution), .. } = &self.work else { return Ok(()) };
         match (execution, &target.address) {
-            (Execution::Http, Address::Message(_)) => Err(TaskError::Execution {
+            (Execution::Http, Address::Message(_) | Address::Service(_)) => Err(TaskError::Execution {
                 execution: *execution,
-                with: "a target with `message`",
+                with: "a target that is reached by messages",
                 repair: "write message, or leave it out",
             }),
             (Execution::Message, Address::Http(_)) => Err(TaskError::Execution {

@@ -32,6 +32,10 @@ pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 pub const TRACEPARENT: &str = "traceparent";
 /// The instant before which a submission may not run, RFC 3339.
 pub const NOT_BEFORE: &str = "Cronfleet-Not-Before";
+/// In an answer with an error: how long the service wants to be left alone, in seconds or as an HTTP date.
+pub const RETRY_AFTER: &str = "Cronfleet-Retry-After";
+/// In an answer with an error: whether another attempt would mend it, `true` or `false`.
+pub const RETRYABLE: &str = "Cronfleet-Retryable";
 /// Who asked for something, in the audit.
 pub const BY: &str = "Cronfleet-By";
 

@@ -34,6 +34,7 @@ pub mod requests;
 pub mod responder;
 pub mod results;
 pub mod schedules;
+pub mod services;
 mod silence;
 pub mod tasks;
 pub mod topology;

@@ -23,6 +23,8 @@
 //! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` `chain.<partition>` `shards.<partition>.<name>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
 //!
+//! Of a target that is a NATS micro service `$SRV.INFO.<service>` is asked; its endpoints' subjects are its own.
+//!
 //! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
 //! the server refuses a second message there until the first is acknowledged.
 //!
@@ -312,6 +314,11 @@ pub(crate) const CONTROL_CONSUMER: &str = "planner";
 
 /// The durable consumer through which planners share backfills: beside the other, which a long one must not hold up.
 pub(crate) const BACKFILL_CONSUMER: &str = "backfill";
+
+/// Where all instances of a NATS micro service say what they are.
+pub(crate) fn service_info(service: &TargetName) -> String {
+    format!("$SRV.INFO.{service}")
+}
 
 /// The stream behind a bucket.
 pub(crate) fn bucket_stream(bucket: &str) -> String {

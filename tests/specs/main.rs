@@ -35,6 +35,7 @@ mod planning;
 mod readme;
 mod results;
 mod server;
+mod services;
 mod shards;
 mod targets;
 mod time;

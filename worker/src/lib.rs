@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    executors::{Executors, http::HttpSetupError, local::LocalSettings},
+    executors::{Executors, SecretsFolder, http::HttpSetupError, local::LocalSettings},
     member::Status,
     running::Running,
     serve::Server,
@@ -58,6 +58,8 @@ pub struct WorkerSettings {
     pub drain: Duration,
     /// The commands it may run.
     pub local: LocalSettings,
+    /// Where it finds the secrets that targets' headers name.
+    pub secrets: SecretsFolder,
 }
 
 /// How a worker is told to stop, in two steps.
@@ -105,7 +107,7 @@ impl Worker {
         if settings.queues.is_empty() {
             return Err(WorkerError::NoQueue);
         }
-        let executors = Executors::new(&streams, settings.local.clone())?;
+        let executors = Executors::new(&streams, settings.local.clone(), settings.secrets.clone())?;
         let id = MemberId::new("worker", &settings.host);
         let status = Arc::new(Status::new(id, &settings, streams.clock().now()));
         Ok(Self { status, settings, streams, executors })

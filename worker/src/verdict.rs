@@ -74,6 +74,10 @@ pub(crate) fn verdict(
         ),
         Ending::Failed(failure) => failure,
     };
+    if failure.skips {
+        let skipped = record.apply(RunEvent::Skipped, now)?.because(Reason::Precheck);
+        return Ok((skipped.with_error(failure.error), Answer::Ack));
+    }
     let reason = reason_of(&failure);
     let permanent = failure.permanent || (task.delivery == Delivery::AtMostOnce && may_have_acted(&failure));
     if permanent || !task.retry.allows_after(record.attempt) {
@@ -99,7 +103,7 @@ fn wait_before_next(record: &RunRecord, task: &Task, retry_after: Option<Duratio
 fn may_have_acted(failure: &Failure) -> bool {
     !matches!(
         failure.error.kind,
-        ErrorKind::Precheck | ErrorKind::UnknownTarget | ErrorKind::CommandNotAllowed
+        ErrorKind::Precheck | ErrorKind::UnknownTarget | ErrorKind::Request | ErrorKind::CommandNotAllowed
     )
 }
 
@@ -168,6 +172,17 @@ mod tests {
         assert_eq!(
             (record.status, record.reason, answer),
             (RunState::Failed, Some(Reason::Permanent), Answer::Bury)
+        );
+    }
+
+    #[test]
+    fn a_run_whose_target_is_found_wanting_is_skipped_if_it_is_so_declared() {
+        let failure = Failure { skips: true, ..Failure::retryable(ErrorKind::Precheck, "disabled") };
+        let (record, answer) = end(1, Ending::Failed(failure));
+        assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::Precheck)));
+        assert_eq!(
+            (record.error.map(|error| error.message).as_deref(), answer),
+            (Some("disabled"), Answer::Ack)
         );
     }
 

@@ -211,11 +211,17 @@ fn target_row(name: &TargetName, target: &Target) -> Vec<Cell> {
     let reached_by = match &target.address {
         Address::Http(url) => url.clone(),
         Address::Message(prefix) => format!("messages to {prefix}"),
+        Address::Service(name) => format!("service {name}"),
+    };
+    let health = match &target.reason {
+        _ if target.enabled => target.health_url(),
+        Some(reason) => Some(format!("disabled: {reason}")),
+        None => Some("disabled".to_owned()),
     };
     vec![
         name.as_str().into(),
         reached_by.into(),
-        Cell::optional(target.health_url()),
+        Cell::optional(health),
         Cell::optional(target.max_concurrent),
     ]
 }

@@ -52,6 +52,16 @@ pub struct WorkerArgs {
     /// The file with the commands that local tasks may run here [default: none may]
     #[arg(long, value_name = "FILE", env = "CRONFLEET_COMMANDS", hide_env_values = true)]
     pub commands: Option<PathBuf>,
+
+    /// The folder with the files that targets' headers may name (`{file: NAME}`)
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/secrets",
+        env = "CRONFLEET_SECRETS",
+        hide_env_values = true
+    )]
+    pub secrets: PathBuf,
 }
 
 /// Works until it is asked to stop.
@@ -78,7 +88,8 @@ pub async fn run(args: WorkerArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
         version = env!("CARGO_PKG_VERSION"),
         "Serving {names}, {places} runs of each at once"
     );
-    let settings = WorkerSettings { host: host(), queues, places, drain: args.drain.0, local };
+    let secrets = args.secrets.into();
+    let settings = WorkerSettings { host: host(), queues, places, drain: args.drain.0, local, secrets };
     let worker = Worker::new(settings, streams.clone())?;
     // On the pool, not on this thread.
     tokio::spawn(worker.run(Stop { drain: stages.drain, abort: stages.abort })).await??;

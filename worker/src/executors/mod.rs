@@ -7,7 +7,9 @@ pub mod local;
 pub mod message;
 
 mod answer;
+mod endpoints;
 mod retry_after;
+mod secrets;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,11 +23,14 @@ use shared::{
     run_record::{ErrorKind, RunError},
     run_state::RunState,
     shard::Shard,
-    target::{Address, Target},
+    target::{Address, Precheck, Target},
     task::{Task, Work},
+    template::TemplateValues,
 };
 use streams::{Streams, headers};
 use tokio_util::sync::CancellationToken;
+
+pub use self::secrets::SecretsFolder;
 
 /// One try at a run: everything an executor needs to know.
 #[derive(Debug, Clone)]
@@ -74,12 +79,14 @@ pub struct Failure {
     pub permanent: bool,
     /// The target asked to be left alone for this long; the caller bounds it.
     pub retry_after: Option<Duration>,
+    /// The run is not to be tried again but skipped: nothing was sent, and that is so declared.
+    pub skips: bool,
 }
 
 impl Failure {
     /// A failure that another attempt may mend.
     pub fn retryable(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { error: RunError::new(kind, message), permanent: false, retry_after: None }
+        Self { error: RunError::new(kind, message), permanent: false, retry_after: None, skips: false }
     }
 
     /// A failure that another attempt would not mend.
@@ -111,6 +118,18 @@ impl Attempt {
     /// What the target is told its task is called.
     pub fn task_name(&self) -> &Name {
         self.task.task_name.as_ref().unwrap_or(&self.run.name)
+    }
+
+    /// What fills the places in a target's templates.
+    fn template_values(&self) -> TemplateValues<'_> {
+        TemplateValues {
+            action: self.task.action(),
+            task_name: self.task_name(),
+            run: &self.run,
+            attempt: self.number,
+            slot: self.slot,
+            parameters: &self.task.parameters,
+        }
     }
 
     /// The body of a request as JSON: the origin's dictionary, and which attempt of which run this is.
@@ -169,11 +188,15 @@ pub struct Executors {
 }
 
 impl Executors {
-    /// Executors that share one HTTP client and one NATS connection.
-    pub fn new(streams: &Streams, local: local::LocalSettings) -> Result<Self, http::HttpSetupError> {
-        let http = http::HttpExecutor::new(streams.clock().clone())?;
+    /// Executors that share their HTTP connections and one NATS connection.
+    pub fn new(
+        streams: &Streams,
+        local: local::LocalSettings,
+        secrets: SecretsFolder,
+    ) -> Result<Self, http::HttpSetupError> {
+        let http = http::HttpExecutor::new(streams.clock().clone())?.with_secrets(secrets);
         Ok(Self {
-            health: health::HealthChecks::new(http.client().clone(), streams.clock().clone()),
+            health: health::HealthChecks::new(http.clone(), streams.clock().clone()),
             http,
             message: message::MessageExecutor::new(streams.clone()),
             local: local::LocalExecutor::new(local, streams.clock().clone()),
@@ -183,15 +206,31 @@ impl Executors {
     /// The check before an attempt: nothing is sent to the target but the question how it is.
     pub async fn check(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<(), Failure> {
         let Work::Service { target: name, .. } = &attempt.task.work else { return Ok(()) };
+        let by_target = attempt.target.as_ref().and_then(|target| target.precheck);
+        let policy = attempt.task.precheck.or(by_target).unwrap_or_default();
+        let checked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(answer::stopped("the check of the target")),
+            checked = self.find_fit(attempt, name) => checked,
+        };
+        checked
+            .map_err(|failure| Failure { skips: policy == Precheck::Skip && !failure.permanent, ..failure })
+    }
+
+    /// Whether the target is known, enabled and well.
+    async fn find_fit(&self, attempt: &Attempt, name: &TargetName) -> Result<(), Failure> {
         let target = declared(attempt, name)?;
         if let Err(error) = attempt.task.check_target(target) {
             return Err(Failure::permanent(ErrorKind::UnknownTarget, error.to_string()));
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(answer::stopped("the check of the target")),
-            checked = self.health.check(name, target) => checked,
+        if !target.enabled {
+            let reason = target.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            let words = format!(
+                "target {name} is disabled{reason}; take `enabled: false` from it and apply when it may be asked again"
+            );
+            return Err(Failure::retryable(ErrorKind::Precheck, words));
         }
+        self.health.check(name, target).await
     }
 
     /// Makes one attempt, after its check. The caller bounds its time and cancels `stop`.
@@ -202,7 +241,9 @@ impl Executors {
                 let target = declared(attempt, name)?;
                 match &target.address {
                     Address::Http(_) => self.http.execute(attempt, target, stop).await,
-                    Address::Message(_) => self.message.execute(attempt, target, stop).await,
+                    Address::Message(_) | Address::Service(_) => {
+                        self.message.execute(attempt, target, stop).await
+                    }
                 }
             }
         }

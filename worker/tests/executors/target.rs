@@ -40,6 +40,15 @@ pub(crate) fn target(base: &str) -> Target {
     serde_json::from_value(json!({ "http": base, "health": "/healthz" })).expect("a target")
 }
 
+/// A target at this base URL, with more fields.
+pub(crate) fn target_with(base: &str, fields: serde_json::Value) -> Target {
+    let mut written = json!({ "http": base });
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        written[name] = value.clone();
+    }
+    serde_json::from_value(written).expect("a target")
+}
+
 /// An attempt at the action `archive`.
 pub(crate) fn archive() -> Attempt {
     attempt(json!({
