@@ -6,8 +6,10 @@
 pub mod address;
 pub mod after;
 pub mod backfill;
+mod bounded;
 pub mod bounds;
 pub mod calendar;
+pub mod callback;
 pub mod clock;
 pub mod clock_check;
 pub mod closed_day;

@@ -78,6 +78,23 @@ pub const HEALTH_CHECKS_AT_ONCE_MAX: usize = 64;
 /// Targets whose health a worker remembers. More make some be asked again sooner.
 pub const HEALTH_REMEMBERED_MAX: usize = 1_000;
 
+/// How long after the request a target's end may come that answers later, when the target does not say.
+pub const ASYNC_DEADLINE_DEFAULT: Duration = Duration::from_hours(1);
+/// How long after the request it may come, at most.
+pub const ASYNC_DEADLINE_MAX: Duration = Duration::from_hours(168);
+/// Shortest silence that a target may be allowed.
+pub const ASYNC_HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+/// How often a run that waits for its target is looked at although nothing was heard.
+pub const ASYNC_LOOK: Duration = Duration::from_secs(15);
+/// How long what targets leave is kept.
+pub const CALLBACK_KEPT: Duration = Duration::from_hours(192);
+/// Bytes of what a target leaves over HTTP, at most.
+pub const CALLBACK_BYTES_MAX: usize = 512 * 1024;
+/// Messages of one run that are looked through for the right one.
+pub const CALLBACKS_READ_MAX: usize = 256;
+/// Callbacks that one worker deals with at once.
+pub const CALLBACKS_AT_ONCE_MAX: usize = 32;
+
 /// How long the instances of a NATS micro service have to say which endpoints they have.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
 /// Instances of a NATS micro service that are listened to.
@@ -263,6 +280,9 @@ const _: () = assert!(DELAYED_IN_FLIGHT_MAX >= 2 * DISPATCHES_IN_FLIGHT_MAX);
 // A target that hangs is not asked by one run after another without a pause.
 const _: () = assert!(HEALTH_BAD_FOR.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
 const _: () = assert!(HEALTH_ANSWER_WAIT.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
+// What a target leaves is there for as long as its run may wait.
+const _: () = assert!(ASYNC_DEADLINE_MAX.as_millis() < CALLBACK_KEPT.as_millis());
+const _: () = assert!(CALLBACK_BYTES_MAX < MESSAGE_BYTES_MAX && OUTPUT_BYTES_MAX < CALLBACK_BYTES_MAX);
 // A task and its upstream's output, as a body, fit a request.
 const _: () = assert!(2 * (TASK_BYTES_MAX + OUTPUT_BYTES_MAX) <= REQUEST_BYTES_MAX);
 // A path with its places filled may be as long as it was written, with room for the query.

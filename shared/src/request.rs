@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    callback::{AsyncError, AsyncSettings},
     human_duration::HumanDuration,
     limits::{QUERY_PARAMETERS_MAX, TIMEOUT_MAX},
     statuses::Statuses,
@@ -101,6 +102,9 @@ pub struct RequestSettings {
     /// How long the target has to answer, if that is less than the task's own timeout.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timeout: Option<HumanDuration>,
+    /// The target may answer 202 and say later how the run ended: how long that may take.
+    #[serde(rename = "async", skip_serializing_if = "Option::is_none", default)]
+    pub later: Option<AsyncSettings>,
     /// For targets that are reached by messages: whether an answer is waited for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reply: Option<Reply>,
@@ -146,6 +150,9 @@ pub enum RequestError {
     /// No time, or more than an attempt may take.
     #[error("timeout is {0}; it is more than 0s and at most {max}", max = HumanDuration(TIMEOUT_MAX))]
     Timeout(HumanDuration),
+    /// Times that cannot be kept.
+    #[error(transparent)]
+    Async(#[from] AsyncError),
     /// A field that only makes sense for HTTP.
     #[error("{0} is for targets with `http`; this one is reached by messages: leave it out")]
     OnlyHttp(&'static str),
@@ -216,6 +223,11 @@ impl<'a> Shape<'a> {
         self.first(|settings| settings.timeout).map(Duration::from)
     }
 
+    /// How long the target may take that answers later, if it may.
+    pub fn later(&self) -> Option<AsyncSettings> {
+        self.first(|settings| settings.later)
+    }
+
     /// Whether an answer is waited for.
     pub fn reply(&self) -> Reply {
         self.first(|settings| settings.reply).unwrap_or_default()
@@ -232,6 +244,7 @@ impl RequestSettings {
         } else if let Some(field) = self.only_for_http() {
             return Err(RequestError::OnlyHttp(field));
         }
+        self.later.iter().try_for_each(AsyncSettings::check)?;
         if let Some(path) = &self.path {
             check_path("path", path.as_str())?;
         }

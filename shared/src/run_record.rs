@@ -7,9 +7,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::bounded::{bounded_output, is_deeper_than};
 use crate::{
     Timestamp,
     after::{Upstream, run_after},
+    callback::Awaited,
     limits,
     names::{ActionName, BackfillId, MemberId, Name, QueueName, TargetName},
     run::RunId,
@@ -58,6 +60,8 @@ pub enum Reason {
     ByOperator,
     /// One of its shards failed, or was cancelled.
     Shards,
+    /// Its target has taken it on, and will say later how it ended. No worker is at it.
+    AwaitsCallback,
     /// A reason of a newer version, which this one has no word for: the rest of the record still counts.
     #[serde(other)]
     Other,
@@ -152,6 +156,9 @@ pub struct RunRecord {
     /// Which part of a sharded run it is; absent if it is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<Shard>,
+    /// What it waits for while its target, which has taken it on, is at work; stays when it has ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub callback: Option<Awaited>,
     /// How far its parts are; absent unless its schedule has `shards`. No worker has such a run: its parts are runs themselves.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shards: Option<Shards>,
@@ -217,6 +224,7 @@ impl RunRecord {
             not_before: None,
             upstream: None,
             shard: None,
+            callback: None,
             shards: None,
             late: false,
             attempt: 0,
@@ -280,9 +288,14 @@ impl RunRecord {
             next.error = None;
             next.output = None;
             next.fence = None;
+            next.callback = None;
         } else if self.status == RunState::Running {
             next.duration_ms =
                 self.started_at.map(|started| (at - started).num_milliseconds().max(0).unsigned_abs());
+        }
+        if event == RunEvent::Accepted {
+            next.reason = Some(Reason::AwaitsCallback);
+            next.duration_ms = None;
         }
         if event == RunEvent::Interrupted {
             next.attempt = next.attempt.saturating_sub(1);
@@ -300,6 +313,11 @@ impl RunRecord {
             next.finished_at = Some(at);
         }
         Ok(next)
+    }
+
+    /// What it waits for, if its target has it and no worker is at it.
+    pub fn awaits(&self) -> Option<&Awaited> {
+        self.callback.as_ref().filter(|_| self.status == RunState::Running)
     }
 
     /// The same record with a reason.
@@ -342,28 +360,7 @@ impl RunRecord {
     }
 }
 
-/// Whether a value has more levels of lists and objects within each other.
-pub fn is_deeper_than(value: &serde_json::Value, levels: usize) -> bool {
-    let Some(below) = levels.checked_sub(1) else { return value.is_array() || value.is_object() };
-    match value {
-        serde_json::Value::Array(items) => items.iter().any(|item| is_deeper_than(item, below)),
-        serde_json::Value::Object(fields) => fields.values().any(|field| is_deeper_than(field, below)),
-        _ => false,
-    }
-}
-
-/// An output as a record keeps it: whole if it fits, otherwise its beginning as text, marked as cut. One that is nested too
-/// deeply is such a text too: nobody could read the record around it.
-pub fn bounded_output(output: serde_json::Value) -> serde_json::Value {
-    let text = output.to_string();
-    if text.len() <= limits::OUTPUT_BYTES_MAX && !is_deeper_than(&output, limits::JSON_DEPTH_MAX) {
-        return output;
-    }
-    let bytes = text.len();
-    serde_json::json!({ "truncated": true, "bytes": bytes, "beginning": cut(text, limits::OUTPUT_BYTES_MAX / 2) })
-}
-
-fn cut(mut text: String, bytes_max: usize) -> String {
+pub(crate) fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
         let end = text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8()));
         text.truncate(end);

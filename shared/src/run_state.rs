@@ -32,6 +32,8 @@ pub enum RunEvent {
     Buffered,
     /// A worker claimed it: a new attempt begins.
     Started,
+    /// The target has taken it on and will say later how it ended; until then no worker is at it.
+    Accepted,
     /// The attempt went well.
     Succeeded,
     /// The attempt went wrong, and there will be another.
@@ -82,7 +84,7 @@ impl RunState {
         use RunEvent as On;
         use RunState::{Cancelled, Failed, Pending, Retry, Running, Success};
         match (self, event) {
-            (Pending | Retry, On::Started) => Ok(Running),
+            (Pending | Retry, On::Started) | (Running, On::Accepted) => Ok(Running),
             (Running, On::Succeeded) => Ok(Success),
             (Running, On::FailedWithRetry | On::Lost) => Ok(Retry),
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected) => Ok(Failed),
@@ -122,9 +124,10 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 13] = [
+    pub const ALL: [RunEvent; 14] = [
         RunEvent::Buffered,
         RunEvent::Started,
+        RunEvent::Accepted,
         RunEvent::Succeeded,
         RunEvent::FailedWithRetry,
         RunEvent::FailedForGood,
@@ -143,6 +146,7 @@ impl RunEvent {
         match self {
             RunEvent::Buffered => "the run waits until its schedule's previous one has ended",
             RunEvent::Started => "a worker claimed the run; a new attempt begins",
+            RunEvent::Accepted => "the target has taken the run on and will say later how it ended",
             RunEvent::Succeeded => "the attempt went well",
             RunEvent::FailedWithRetry => "the attempt went wrong; another follows after the backoff",
             RunEvent::FailedForGood => "the attempt went wrong and no other follows",

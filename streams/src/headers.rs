@@ -32,6 +32,14 @@ pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 pub const TRACEPARENT: &str = "traceparent";
 /// The instant before which a submission may not run, RFC 3339.
 pub const NOT_BEFORE: &str = "Cronfleet-Not-Before";
+/// Where a target may leave its answer later, over HTTP. It alone is told.
+pub const CALLBACK: &str = "Cronfleet-Callback";
+/// Where it may leave its answer over NATS. It alone is told.
+pub const CALLBACK_SUBJECT: &str = "Cronfleet-Callback-Subject";
+/// When its answer must have come, RFC 3339.
+pub const CALLBACK_DEADLINE: &str = "Cronfleet-Callback-Deadline";
+/// In an answer over NATS: the run is taken on, and how it ends comes later. `true`.
+pub const ACCEPTED: &str = "Cronfleet-Accepted";
 /// In an answer with an error: how long the service wants to be left alone, in seconds or as an HTTP date.
 pub const RETRY_AFTER: &str = "Cronfleet-Retry-After";
 /// In an answer with an error: whether another attempt would mend it, `true` or `false`.

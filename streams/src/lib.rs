@@ -10,6 +10,7 @@
 
 pub mod backfills;
 pub mod bucket;
+pub mod callbacks;
 pub mod cancel;
 pub mod catalog;
 pub mod chain;

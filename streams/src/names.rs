@@ -11,6 +11,8 @@
 //! | `<ns>_CONTROL` | stream | `<ns>.control.trigger.<name>.<key>` | operators | planners |
 //! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
+//! | `<ns>_CALLBACKS` | stream | `<ns>.callback.<name>.<key>.<token>` | targets that answer later | workers |
+//! | | | `<ns>.callback.<name>.<key>.<token>.progress` | the same | workers |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
 //! | `<ns>_CONTROL/backfill` | durable pull consumer | `<ns>.control.backfill.>` | `init` | planners |
 //! | `<ns>_RAW` | stream, made and deleted by `bench` | `<ns>.raw.<n>` | `bench` | nobody |
@@ -33,6 +35,8 @@
 //!
 //! A submission that waits is stored under its partition, which the server computes from name and key: a planner then
 //! reads only its own share. `Names::delayed_partition` computes the same.
+
+mod callbacks;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 

@@ -52,15 +52,24 @@ pub enum RequestError {
     Forbidden(String),
 }
 
+/// A good answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// What it holds.
+    pub payload: Bytes,
+    /// Whether the service has only taken the request on, and will answer later.
+    pub is_accepted: bool,
+}
+
 impl Streams {
-    /// Sends a request and returns the answer's payload.
+    /// Sends a request and returns the answer.
     pub async fn request(
         &self,
         subject: &str,
         headers: Headers,
         payload: Bytes,
         wait: Duration,
-    ) -> Result<Bytes, RequestError> {
+    ) -> Result<Reply, RequestError> {
         self.check_target_subject(subject)?;
         let request = Request::new().headers(headers.into_map()).payload(payload).timeout(Some(wait));
         let message = self.client().send_request(subject.to_owned(), request).await.map_err(|error| {
@@ -73,7 +82,10 @@ impl Streams {
         })?;
         let header = |name| headers::value(message.headers.as_ref(), name);
         match (header(headers::SERVICE_ERROR_CODE), header(headers::SERVICE_ERROR)) {
-            (None, None) => Ok(message.payload),
+            (None, None) => {
+                let is_accepted = header(headers::ACCEPTED) == Some("true");
+                Ok(Reply { payload: message.payload, is_accepted })
+            }
             (code, message) => Err(RequestError::Service {
                 code: code.and_then(|code| code.parse().ok()).unwrap_or(500),
                 message: message.unwrap_or("(no message)").to_owned(),

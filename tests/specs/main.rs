@@ -10,6 +10,7 @@ mod adhoc;
 mod backfill;
 mod bad_input;
 mod bench;
+mod callbacks;
 mod cancelling;
 mod chaining;
 mod chaining_cluster;

@@ -11,12 +11,16 @@
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
+//! | `callback.rs` | runs whose target answers later: what was left for them, and when their time is over |
+//! | `callback_http.rs` | takes such answers in over HTTP |
 //! | `executors/` | http, message, local |
 //! | `verdict.rs` | what an attempt's end means: done, again after a wait, or dead (pure) |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
 pub mod executors;
 
+mod callback;
+mod callback_http;
 mod cancel;
 mod claim;
 mod fetch;
@@ -30,7 +34,7 @@ mod targets;
 mod upstream;
 mod verdict;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::names::{MemberId, QueueName};
 use streams::{ReadError, Streams};
@@ -60,6 +64,10 @@ pub struct WorkerSettings {
     pub local: LocalSettings,
     /// Where it finds the secrets that targets' headers name.
     pub secrets: SecretsFolder,
+    /// Where it takes in, over HTTP, what targets answer later.
+    pub callback_listen: Option<SocketAddr>,
+    /// The URL at which targets reach that, or the same of another worker.
+    pub callback_url: Option<String>,
 }
 
 /// How a worker is told to stop, in two steps.
@@ -80,6 +88,14 @@ pub enum WorkerError {
     /// Something it needs cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The address for callbacks cannot be listened on.
+    #[error("--callback-listen {address}: {source}; choose an address of this machine and a free port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// It was told to serve nothing.
     #[error("no queue is named; name at least one with --queue")]
     NoQueue,
@@ -107,7 +123,12 @@ impl Worker {
         if settings.queues.is_empty() {
             return Err(WorkerError::NoQueue);
         }
-        let executors = Executors::new(&streams, settings.local.clone(), settings.secrets.clone())?;
+        let executors = Executors::new(
+            &streams,
+            settings.local.clone(),
+            settings.secrets.clone(),
+            settings.callback_url.as_deref(),
+        )?;
         let id = MemberId::new("worker", &settings.host);
         let status = Arc::new(Status::new(id, &settings, streams.clock().now()));
         Ok(Self { status, settings, streams, executors })
@@ -133,6 +154,11 @@ impl Worker {
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), closing.clone()));
+        helpers.spawn(callback::follow(self.streams.clone(), closing.clone()));
+        if let Some(address) = self.settings.callback_listen {
+            let listener = callback_http::listen(address).await?;
+            helpers.spawn(callback_http::serve(listener, self.streams.clone(), closing.clone()));
+        }
         helpers.spawn(member::beat(
             self.streams.clone(),
             Arc::clone(&self.status),

@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
 use shared::{
     names::QueueName,
     run::RunId,
@@ -27,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cancel,
     claim::{Claim, Claimer},
-    executors::{Attempt, Executors, Failure},
+    executors::{Attempt, Done, Executors, Failure},
     hold,
     identify::{Identified, Parts, Unreadable, identify},
     member::Status,
@@ -118,9 +117,10 @@ struct UnderWay<'a> {
     span: AttemptSpan,
 }
 
-fn ended(result: Result<Value, Failure>) -> Ending {
+fn ended(result: Result<Done, Failure>) -> Ending {
     match result {
-        Ok(output) => Ending::Output(output),
+        Ok(Done::Output(output)) => Ending::Output(output),
+        Ok(Done::TakenOn(awaited)) => Ending::TakenOn(awaited),
         Err(failure) => Ending::Failed(failure),
     }
 }
@@ -223,7 +223,7 @@ impl Inner {
             () = clock.sleep(STOP_WAIT_MAX) => None,
         };
         // It may have come to a good end just then; only if the hold is lost that no longer counts.
-        Some(last.map_or(cut_short?, Ending::Output))
+        Some(last.map_or(cut_short?, |done| ended(Ok(done))))
     }
 
     async fn execute(
@@ -231,7 +231,7 @@ impl Inner {
         under_way: &UnderWay<'_>,
         stop: &CancellationToken,
         begun: &CancellationToken,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Done, Failure> {
         let task = &under_way.run.task;
         let record = &under_way.claimed.value;
         let (target, places) = match task.target() {
@@ -260,6 +260,7 @@ impl Inner {
             task: Arc::clone(task),
             target,
             traceparent: Some(under_way.span.traceparent()),
+            offer: None,
         };
         self.executors.check(&attempt, stop).await?;
         // From here on the target may act. Not a moment earlier: what was stopped before has done nothing. A worker that

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use shared::{
     Timestamp,
+    callback::Awaited,
     human_duration::HumanDuration,
     limits::BACKOFF_MAX,
     run_record::{ErrorKind, Reason, RunError, RunRecord, bounded_output},
@@ -31,6 +32,8 @@ pub(crate) enum Ending {
         /// Whether anything was sent: before that nothing can have been done.
         begun: bool,
     },
+    /// The target has taken it on, and will say later how it ended.
+    TakenOn(Awaited),
     /// Somebody asked for its end, and it was stopped.
     Cancelled(CancelRequest),
 }
@@ -57,6 +60,11 @@ pub(crate) fn verdict(
         Ending::Output(output) => {
             let done = record.apply(RunEvent::Succeeded, now)?;
             return Ok((RunRecord { output: Some(bounded_output(output)), ..done }, Answer::Ack));
+        }
+        Ending::TakenOn(awaited) => {
+            let waits = record.apply(RunEvent::Accepted, now)?;
+            // Nobody holds it from here on. It is looked at at once: an answer may have come before this was written.
+            return Ok((RunRecord { callback: Some(awaited), ..waits }, Answer::HandBack(Duration::ZERO)));
         }
         Ending::Cancelled(request) => return Ok((request.end(record, now)?, Answer::Ack)),
         // It may have acted already, and may not act twice.

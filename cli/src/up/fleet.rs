@@ -139,6 +139,8 @@ fn serve(
             drain: limits::DRAIN_DEFAULT,
             local: settings.local.clone(),
             secrets: SecretsFolder::default(),
+            callback_listen: None,
+            callback_url: None,
         };
         let worker = Worker::new(settings, streams.clone());
         // Its own tokens: a worker that gives up cancels them, and the others must not stop with it.

@@ -19,6 +19,8 @@ const TASKS_BYTES_MAX: i64 = 512 * MIB;
 /// Four million submissions of 300 bytes.
 const DELAYED_BYTES_MAX: i64 = 2048 * MIB;
 const DEAD_BYTES_MAX: i64 = 256 * MIB;
+/// What targets leave that answer later: half a million small answers.
+const CALLBACKS_BYTES_MAX: i64 = 256 * MIB;
 const CONTROL_BYTES_MAX: i64 = 64 * MIB;
 /// About seven million runs; `doctor` warns long before it is full.
 const RUNS_BYTES_MAX: i64 = 8192 * MIB;
@@ -117,6 +119,17 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
             discard: DiscardPolicy::Old,
             max_age: limits::RUN_RETENTION,
             ..base(names.dead_stream(), vec![names.dead_all()], DEAD_BYTES_MAX, replicas)
+        },
+        Config {
+            // The newest answer, the newest sign of life. A full stream refuses, and the target tries again.
+            max_messages_per_subject: 1,
+            max_age: limits::CALLBACK_KEPT,
+            ..base(
+                names.callbacks_stream(),
+                vec![names.callbacks(), names.callbacks_progress()],
+                CALLBACKS_BYTES_MAX,
+                replicas,
+            )
         },
         Config {
             max_age: AUDIT_RETENTION,

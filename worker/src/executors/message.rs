@@ -15,11 +15,15 @@ use shared::{
     run_record::ErrorKind,
     target::{Address, Target},
 };
-use streams::{Streams, headers::Headers, requests::RequestError};
+use streams::{
+    Streams,
+    headers::Headers,
+    requests::{Reply as SentReply, RequestError},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attempt, Failure,
+    Attempt, Done, Failure,
     answer::{output_of, quoted, refused, stopped, too_large},
     endpoints::Endpoints,
     retry_after,
@@ -52,7 +56,7 @@ impl MessageExecutor {
         attempt: &Attempt,
         target: &Target,
         stop: &CancellationToken,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Done, Failure> {
         let action = attempt.task.action();
         tokio::select! {
             biased;
@@ -61,7 +65,7 @@ impl MessageExecutor {
         }
     }
 
-    async fn exchange(&self, attempt: &Attempt, target: &Target) -> Result<Value, Failure> {
+    async fn exchange(&self, attempt: &Attempt, target: &Target) -> Result<Done, Failure> {
         let action = attempt.task.action();
         let place = match &target.address {
             Address::Service(name) => self.endpoints.of(name, action).await?,
@@ -86,14 +90,20 @@ impl MessageExecutor {
                 .streams
                 .tell(&place, headers_of(attempt), payload, &attempt.run)
                 .await
-                .map(|()| Bytes::new()),
+                .map(|()| SentReply { payload: Bytes::new(), is_accepted: true }),
         };
         if let (Address::Service(name), Err(RequestError::NoResponders(_))) = (&target.address, &answer) {
             // It has moved, or is gone: the next attempt looks again.
             self.endpoints.forget(name, action);
         }
         let now = self.streams.clock().now();
-        Judged { place: &place, shape, bytes_max: target.max_response_bytes, now }.output(answer)
+        if let (Some(offer), Ok(SentReply { is_accepted: true, .. })) = (&attempt.offer, &answer) {
+            return Ok(offer.taken_on(now));
+        }
+        let answer = answer.map(|reply| reply.payload);
+        Judged { place: &place, shape, bytes_max: target.max_response_bytes, now }
+            .output(answer)
+            .map(Done::Output)
     }
 }
 
@@ -101,6 +111,7 @@ fn headers_of(attempt: &Attempt) -> Headers {
     attempt
         .headers()
         .into_iter()
+        .chain(attempt.offer.iter().flat_map(super::Offer::headers))
         // Only a broken trace context can be left out here, and tracing never stands in the way of a run.
         .fold(Headers::new(), |headers, (name, value)| headers.with_if_legal(name, &value))
         .with_if_legal("Content-Type", "application/json")

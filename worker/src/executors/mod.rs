@@ -13,11 +13,12 @@ mod secrets;
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, TimeDelta};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::{
     Timestamp,
+    callback::{Awaited, CallbackError, CallbackToken},
     names::{ActionName, Name, TargetName},
     run::RunId,
     run_record::{ErrorKind, RunError},
@@ -53,6 +54,55 @@ pub struct Attempt {
     pub target: Option<Target>,
     /// W3C trace context to hand on.
     pub traceparent: Option<String>,
+    /// Where the target may leave its answer later; none if it has to answer at once.
+    pub offer: Option<Offer>,
+}
+
+/// Where one attempt's target, and nobody else, may leave its answer later.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The subject it may publish it to.
+    pub subject: String,
+    /// The URL it may post it to, if there is one.
+    pub url: Option<String>,
+    /// What the record will say, if it takes the run on.
+    pub awaited: Awaited,
+}
+
+impl Offer {
+    /// What the target is told. To be sent to it alone.
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            (headers::CALLBACK_SUBJECT, self.subject.clone()),
+            (headers::CALLBACK_DEADLINE, written(self.awaited.deadline)),
+        ];
+        headers.extend(self.url.clone().map(|url| (headers::CALLBACK, url)));
+        headers
+    }
+
+    /// What is awaited of a target that took the run on now.
+    fn taken_on(&self, now: Timestamp) -> Done {
+        Done::TakenOn(Awaited { accepted_at: now, ..self.awaited.clone() })
+    }
+}
+
+/// What came of an attempt that did not go wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// It is done, and this is its output.
+    Output(Value),
+    /// The target has taken the run on, and will say later how it ended.
+    TakenOn(Awaited),
+}
+
+impl Done {
+    /// The output, if it is done.
+    pub fn output(self) -> Option<Value> {
+        match self {
+            Done::Output(output) => Some(output),
+            Done::TakenOn(_) => None,
+        }
+    }
 }
 
 /// The end of a run, as a run that follows it is told.
@@ -185,6 +235,8 @@ pub struct Executors {
     message: message::MessageExecutor,
     local: local::LocalExecutor,
     health: health::HealthChecks,
+    streams: Streams,
+    callback_url: Option<Arc<str>>,
 }
 
 impl Executors {
@@ -193,12 +245,15 @@ impl Executors {
         streams: &Streams,
         local: local::LocalSettings,
         secrets: SecretsFolder,
+        callback_url: Option<&str>,
     ) -> Result<Self, http::HttpSetupError> {
         let http = http::HttpExecutor::new(streams.clock().clone())?.with_secrets(secrets);
         Ok(Self {
             health: health::HealthChecks::new(http.clone(), streams.clock().clone()),
             http,
             message: message::MessageExecutor::new(streams.clone()),
+            streams: streams.clone(),
+            callback_url: callback_url.map(|url| url.trim_end_matches('/').into()),
             local: local::LocalExecutor::new(local, streams.clock().clone()),
         })
     }
@@ -233,12 +288,32 @@ impl Executors {
         self.health.check(name, target).await
     }
 
+    /// Where the target may leave its answer later, if its declaration says that it may.
+    fn offer(&self, attempt: &Attempt, target: &Target) -> Option<Offer> {
+        let later = target.shape_of(attempt.task.action()).later()?;
+        let (token, now) = (CallbackToken::new(), self.streams.clock().now());
+        let deadline =
+            TimeDelta::from_std(later.deadline.0).ok().and_then(|wait| now.checked_add_signed(wait))?;
+        let awaited =
+            Awaited { accepted_at: now, deadline, heartbeat: later.heartbeat, token_hash: token.hash() };
+        let run = &attempt.run;
+        let url = self
+            .callback_url
+            .as_ref()
+            .map(|url| format!("{url}/callbacks/{}/{}/{}", run.name, run.key, token.text()));
+        Some(Offer { subject: self.streams.names().callback(run, &token.text()), url, awaited })
+    }
+
     /// Makes one attempt, after its check. The caller bounds its time and cancels `stop`.
-    pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
+    pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Done, Failure> {
         match &attempt.task.work {
-            Work::Command { .. } => self.local.execute(attempt, stop).await,
+            Work::Command { .. } => self.local.execute(attempt, stop).await.map(Done::Output),
             Work::Service { target: name, .. } => {
                 let target = declared(attempt, name)?;
+                let offered = self
+                    .offer(attempt, target)
+                    .map(|offer| Attempt { offer: Some(offer), ..attempt.clone() });
+                let attempt = offered.as_ref().unwrap_or(attempt);
                 match &target.address {
                     Address::Http(_) => self.http.execute(attempt, target, stop).await,
                     Address::Message(_) | Address::Service(_) => {
@@ -248,6 +323,22 @@ impl Executors {
             }
         }
     }
+}
+
+/// The failure of a run whose target took it on and said later that it went wrong.
+pub(crate) fn callback_failure(error: CallbackError, now: Timestamp) -> Failure {
+    let words = answer::quoted(error.message.as_bytes());
+    let words = if words.is_empty() {
+        "the target said later that it failed, without words".to_owned()
+    } else {
+        words
+    };
+    let permanent = error.retryable == Some(false);
+    let asked = error.retry_after.filter(|_| !permanent).and_then(|asked| match asked {
+        Value::String(text) => retry_after::parse(&text, now),
+        other => retry_after::parse(&other.to_string(), now),
+    });
+    Failure { permanent, retry_after: asked, ..Failure::retryable(ErrorKind::Target, words) }
 }
 
 fn declared<'a>(attempt: &'a Attempt, name: &TargetName) -> Result<&'a Target, Failure> {

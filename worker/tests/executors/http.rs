@@ -18,12 +18,12 @@ use worker::executors::{Attempt, Failure, http::HttpExecutor};
 
 use crate::{
     support::{body, upstream, wait_for},
-    target::{Service, archive},
+    target::{Service, archive, output},
 };
 
 async fn execute(service: &Service, attempt: &Attempt) -> Result<Value, Failure> {
     let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
-    executor.execute(attempt, &service.target(), &CancellationToken::new()).await
+    executor.execute(attempt, &service.target(), &CancellationToken::new()).await.map(output)
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use shared::{clock::SystemClock, run_record::ErrorKind};
 use tokio_util::sync::CancellationToken;
 use worker::executors::{Failure, http::HttpExecutor};
 
-use crate::target::{Service, archive, target_with};
+use crate::target::{Service, archive, output, target_with};
 
 /// Answers `/go/<status>?<place>` with a redirect, and everything else with what it was asked.
 async fn signpost() -> Service {
@@ -39,7 +39,7 @@ async fn ask(base: &str, status: u16, to: &str, redirects: u8) -> Result<Value, 
         "path": format!("/go/{status}"), "query": {"to": to}, "redirects": redirects, "headers": {"X-Key": "canary"},
     });
     let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
-    executor.execute(&archive(), &target_with(base, fields), &CancellationToken::new()).await
+    executor.execute(&archive(), &target_with(base, fields), &CancellationToken::new()).await.map(output)
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use worker::executors::{Attempt, Failure, http::HttpExecutor};
 
 use crate::{
     support::attempt,
-    target::{Service, archive, target_with},
+    target::{Service, archive, output, target_with},
 };
 
 async fn execute(base: &str, fields: Value, attempt: &Attempt) -> Result<Value, Failure> {
@@ -35,7 +35,7 @@ async fn execute_with(
     fields: Value,
     attempt: &Attempt,
 ) -> Result<Value, Failure> {
-    executor.execute(attempt, &target_with(base, fields), &CancellationToken::new()).await
+    executor.execute(attempt, &target_with(base, fields), &CancellationToken::new()).await.map(output)
 }
 
 /// A service that answers with what it was asked.

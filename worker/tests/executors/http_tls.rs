@@ -21,7 +21,7 @@ use tokio_rustls::{
 use tokio_util::sync::CancellationToken;
 use worker::executors::{Failure, http::HttpExecutor};
 
-use crate::target::{archive, target_with};
+use crate::target::{archive, output, target_with};
 
 /// An authority, and files with its certificate and one that it gave a client.
 struct Authority {
@@ -102,7 +102,7 @@ impl Authority {
 async fn ask(base: &str, tls: Value) -> Result<Value, Failure> {
     let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
     let fields = json!({"tls": tls, "method": "GET"});
-    executor.execute(&archive(), &target_with(base, fields), &CancellationToken::new()).await
+    executor.execute(&archive(), &target_with(base, fields), &CancellationToken::new()).await.map(output)
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use axum::Router;
 use serde_json::json;
 use shared::target::Target;
 use tokio::{net::TcpListener, task::JoinHandle};
-use worker::executors::Attempt;
+use worker::executors::{Attempt, Done};
 
 use crate::support::attempt;
 
@@ -61,4 +61,9 @@ pub(crate) fn archive() -> Attempt {
 pub(crate) async fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+/// The output of an attempt that is done.
+pub(crate) fn output(done: Done) -> serde_json::Value {
+    done.output().expect("an output")
 }

@@ -31,6 +31,7 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         task: task.into(),
         target: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        offer: None,
     }
 }
 

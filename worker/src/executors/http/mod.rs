@@ -14,7 +14,7 @@ mod outgoing;
 
 use std::time::Duration;
 
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use shared::{
     clock::SharedClock, human_duration::HumanDuration, request::Shape, run_record::ErrorKind, target::Target,
@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 use self::{
     clients::Clients,
     incoming::{beginning_of_body, next_place, redirected, retry_after_of, unreachable, whole_body},
-    outgoing::{Outgoing, declared_headers, unfit, url_of},
+    outgoing::{Outgoing, declared_headers, header_map, unfit, url_of},
 };
 use super::{
-    Attempt, Failure,
+    Attempt, Done, Failure,
     answer::{output_of, quoted, refused, stopped, with_causes},
     secrets::{Secrets, SecretsFolder},
 };
@@ -63,7 +63,7 @@ impl HttpExecutor {
         attempt: &Attempt,
         target: &Target,
         stop: &CancellationToken,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Done, Failure> {
         let shape = target.shape_of(attempt.task.action());
         let place = target.place_of(&attempt.template_values()).map_err(|error| unfit(&error))?;
         let out_of_time = async {
@@ -101,8 +101,9 @@ impl HttpExecutor {
         target: &Target,
         shape: &Shape<'_>,
         place: &str,
-    ) -> Result<Value, Failure> {
-        let (headers, secrets) = declared_headers(target, &self.secrets).await?;
+    ) -> Result<Done, Failure> {
+        let (mut headers, secrets) = declared_headers(target, &self.secrets).await?;
+        headers.extend(attempt.offer.as_ref().map(|offer| header_map(offer.headers())).unwrap_or_default());
         let mut request = Outgoing::of(attempt, target, shape, place, headers)?;
         let (mut client, url) = self.clients.of(target, request.url.clone()).await?;
         request.url = url;
@@ -111,8 +112,11 @@ impl HttpExecutor {
             let response = send(&request, &client, place).await?;
             let status = response.status();
             let rest = Answered { response, place, shape, target, secrets: &secrets };
+            if let Some(offer) = attempt.offer.as_ref().filter(|_| status == StatusCode::ACCEPTED) {
+                return Ok(offer.taken_on(self.clock.now()));
+            }
             if shape.is_success(status.as_u16()) {
-                return rest.output().await;
+                return rest.output().await.map(Done::Output);
             }
             if !status.is_redirection() || shape.is_permanent(status.as_u16()).is_some() {
                 return Err(rest.failure(&self.clock).await);

@@ -71,7 +71,7 @@ impl Outgoing {
         let query =
             shape.query().into_iter().map(|(name, value)| Ok((name.to_owned(), value.fill(&values)?)));
         let query = query.collect::<Result<Vec<_>, _>>().map_err(|error| unfit(&error))?;
-        let (url, mut identity) = (url_of(place, &query)?, identity_of(attempt));
+        let (url, mut identity) = (url_of(place, &query)?, header_map(attempt.headers()));
         let body = match shape.body() {
             BodyKind::Task => attempt.body().into(),
             BodyKind::Parameters => serde_json::to_vec(&attempt.task.parameters).unwrap_or_default().into(),
@@ -115,9 +115,10 @@ impl Outgoing {
     }
 }
 
-fn identity_of(attempt: &Attempt) -> HeaderMap {
+/// Headers of our own, as a request has them.
+pub(super) fn header_map(headers: Vec<(&'static str, String)>) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for (name, value) in attempt.headers() {
+    for (name, value) in headers {
         // Only a broken trace context can fail here, and tracing never stands in the way of a run.
         if let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(&value))
