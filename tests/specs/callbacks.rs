@@ -29,8 +29,10 @@ async fn fleet(settings: &str) -> Fleet {
 
 /// Waits until the record says that the run's target has it, in this attempt; the subject that its target was told.
 async fn awaited(fleet: &Fleet, run: &str, attempt: u32) -> String {
-    within(Duration::from_secs(60), &format!("attempt {attempt} of {run} to be taken on"), async || {
-        match fleet.record(run).await {
+    within(
+        Duration::from_mins(1),
+        &format!("attempt {attempt} of {run} to be taken on"),
+        async || match fleet.record(run).await {
             Some(record) if record.attempt == attempt && record.reason == Some(Reason::AwaitsCallback) => {
                 Ok(())
             }
@@ -38,8 +40,8 @@ async fn awaited(fleet: &Fleet, run: &str, attempt: u32) -> String {
                 "{:?}",
                 seen.map(|record| (record.status, record.attempt, record.reason, record.error))
             )),
-        }
-    })
+        },
+    )
     .await;
     told(fleet, run, attempt, "cronfleet-callback-subject")
 }
@@ -117,13 +119,12 @@ async fn an_answer_to_a_run_whose_worker_was_killed_and_that_nobody_heard_is_fou
     worker.kill();
     leave(&fleet, &subject, &json!({"output": "kept"})).await;
     let _next = fleet.worker(&[]);
-    let record = within(Duration::from_secs(60), "the end of the run", async || {
-        match fleet.record("orphan.1").await {
+    let record =
+        within(Duration::from_mins(1), "the end of the run", async || match fleet.record("orphan.1").await {
             Some(record) if record.status.is_final() => Ok(record),
             seen => Err(format!("{:?}", seen.map(|record| record.status))),
-        }
-    })
-    .await;
+        })
+        .await;
     assert_eq!(ends(&record), (RunState::Success, 1, Some(&json!("kept"))));
     assert_eq!(fleet.target.calls_of("orphan.1").len(), 1, "it was asked once");
 }
@@ -147,14 +148,14 @@ async fn a_run_whose_deadline_passes_is_tried_again_and_an_answer_to_the_first_a
     let fleet = fleet("{deadline: 1s}").await;
     let _worker = fleet.worker(&[]);
     let stale = begun(&fleet, "slow.1").await;
-    within(Duration::from_secs(60), "the second attempt", async || {
+    within(Duration::from_mins(1), "the second attempt", async || {
         if fleet.target.calls_of("slow.1").len() > 1 { Ok(()) } else { Err("one call".to_owned()) }
     })
     .await;
     fleet.apply("targets: {target: {http: TARGET, actions: {later: {async: {deadline: 1h}}}}}");
     leave(&fleet, &stale, &json!({"output": "stale"})).await;
-    let record = within(Duration::from_secs(60), "an attempt with time", async || {
-        match fleet.record("slow.1").await {
+    let record =
+        within(Duration::from_mins(1), "an attempt with time", async || match fleet.record("slow.1").await {
             Some(record)
                 if record
                     .callback
@@ -164,9 +165,8 @@ async fn a_run_whose_deadline_passes_is_tried_again_and_an_answer_to_the_first_a
                 Ok(record)
             }
             seen => Err(format!("{:?}", seen.map(|record| (record.status, record.attempt)))),
-        }
-    })
-    .await;
+        })
+        .await;
     let fresh = awaited(&fleet, "slow.1", record.attempt).await;
     leave(&fleet, &stale, &json!({"output": "stale"})).await;
     leave(&fleet, &fresh, &json!({"output": "fresh"})).await;
@@ -182,7 +182,7 @@ async fn signs_of_life_keep_a_run_waiting_and_silence_ends_it() {
     let subject = begun(&fleet, "alive.1").await;
     let accepted_at =
         fleet.record("alive.1").await.and_then(|record| record.callback).expect("awaited").accepted_at;
-    within(Duration::from_secs(60), "more than two silences to pass", async || {
+    within(Duration::from_mins(1), "more than two silences to pass", async || {
         leave(&fleet, &format!("{subject}.progress"), &json!({"status": "progress"})).await;
         let waited = (fleet.now() - accepted_at).num_seconds();
         if waited > 9 { Ok(()) } else { Err(format!("{waited} s")) }
@@ -190,7 +190,7 @@ async fn signs_of_life_keep_a_run_waiting_and_silence_ends_it() {
     .await;
     let record = fleet.record("alive.1").await.expect("a record");
     assert_eq!((record.attempt, record.reason), (1, Some(Reason::AwaitsCallback)), "{record:?}");
-    let silent = within(Duration::from_secs(60), "the silence to be noticed", async || {
+    let silent = within(Duration::from_mins(1), "the silence to be noticed", async || {
         let history = fleet.streams.ledger().history(&"alive.1".parse().expect("a run")).await;
         let history = history.map_err(|error| error.to_string())?;
         history

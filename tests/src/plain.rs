@@ -91,7 +91,8 @@ impl PlainClient {
 
     /// Answers a message, with these headers and nothing else.
     pub async fn answer(&mut self, message: &PlainMessage, headers: &[(&str, &str)]) {
-        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let lines = lines.concat();
         let (headers, reply) =
             (format!("NATS/1.0\r\n{lines}\r\n"), message.reply.as_deref().expect("a reply subject"));
         let length = headers.len();

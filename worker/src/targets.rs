@@ -91,7 +91,7 @@ impl Targets {
         let mut changes = streams.catalog().watch().await?;
         while let Some(change) = changes.next().await {
             if let CatalogChange::Target(name, target) = change? {
-                self.note(name, target);
+                self.note(name, target.map(|target| *target));
             }
         }
         Ok(())

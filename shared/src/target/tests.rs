@@ -44,7 +44,7 @@ fn a_target_that_cannot_be_reached_is_refused_with_the_repair() {
         (r#"{"http":"file:///etc/passwd"}"#, "scheme and host"),
         (r#"{"http":"http://user:secret@host"}"#, "scheme and host"),
         (r#"{"http":"http://"}"#, "scheme and host"),
-        (r#"{"message":"$JS.API"}"#, "not targets"),
+        (r#"{"message":"$SYS.REQ"}"#, "not targets"),
         (r#"{"message":"a..b"}"#, "empty token"),
         (r#"{"message":"a.>"}"#, "wildcard"),
         (r#"{"message":"a","health":"/healthz"}"#, "leave it out"),

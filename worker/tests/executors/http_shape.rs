@@ -56,7 +56,9 @@ async fn mirror() -> Service {
 }
 
 fn parametrised(parameters: Value) -> Attempt {
-    attempt(json!({"target_service": "storage", "action": "archive", "parameters": parameters}))
+    let mut task = json!({"target_service": "storage", "action": "archive"});
+    task["parameters"] = parameters;
+    attempt(task)
 }
 
 #[tokio::test]

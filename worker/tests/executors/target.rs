@@ -43,8 +43,10 @@ pub(crate) fn target(base: &str) -> Target {
 /// A target at this base URL, with more fields.
 pub(crate) fn target_with(base: &str, fields: serde_json::Value) -> Target {
     let mut written = json!({ "http": base });
-    for (name, value) in fields.as_object().into_iter().flatten() {
-        written[name] = value.clone();
+    if let serde_json::Value::Object(fields) = fields {
+        for (name, value) in fields {
+            written[name] = value;
+        }
     }
     serde_json::from_value(written).expect("a target")
 }

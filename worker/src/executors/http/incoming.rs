@@ -162,16 +162,11 @@ mod tests {
         ] {
             let from: Url = from.parse().expect("a URL");
             let found = next_place(&from, 302, &pointing_to(location));
-            match next {
-                Some(next) => assert_eq!(
-                    found.map(|url| url.map(String::from)),
-                    Ok(Some(next.to_owned())),
-                    "{location}"
-                ),
-                None => {
-                    let failure = found.expect_err(location);
-                    assert!(failure.permanent && !failure.error.message.contains("secret"), "{failure:?}");
-                }
+            if let Some(next) = next {
+                assert_eq!(found.map(|url| url.map(String::from)), Ok(Some(next.to_owned())), "{location}");
+            } else {
+                let failure = found.expect_err(location);
+                assert!(failure.permanent && !failure.error.message.contains("secret"), "{failure:?}");
             }
         }
         let from: Url = "http://a/x".parse().expect("a URL");
