@@ -170,7 +170,14 @@ impl Callback {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        serde_json::from_slice(bytes).map_err(|error| {
+        // A list would be read as the fields in their order.
+        let is_object = bytes.trim_ascii_start().starts_with(b"{");
+        let read = if is_object {
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())
+        } else {
+            Err("it is no JSON object".to_owned())
+        };
+        read.map_err(|error| {
             format!(
                 "{error}; write {{\"status\": \"success\", \"output\": …}}, {{\"error\": {{\"message\": …}}}} or {{\"status\": \"progress\"}}"
             )
