@@ -3,13 +3,17 @@
 //!
 //! Nothing here waits or writes, except the clock. What is parsed here is valid everywhere else.
 
+pub mod address;
 pub mod after;
 pub mod backfill;
+mod bounded;
 pub mod bounds;
 pub mod calendar;
+pub mod callback;
 pub mod clock;
 pub mod clock_check;
 pub mod closed_day;
+pub mod connection;
 pub mod cron;
 pub mod definition;
 pub mod definitions;
@@ -25,6 +29,7 @@ pub mod names;
 pub mod past_attempts;
 pub mod pause;
 pub mod queue;
+pub mod request;
 pub mod retried;
 pub mod retry;
 pub mod run;
@@ -34,9 +39,11 @@ pub mod run_state;
 pub mod schedule;
 pub mod shard;
 pub mod slot;
+pub mod statuses;
 pub mod suggest;
 pub mod target;
 pub mod task;
+pub mod template;
 pub mod time_limits;
 pub mod timing;
 pub mod trace;

@@ -26,6 +26,26 @@ pub const NOTE_BYTES_MAX: usize = 4 * 1024;
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a target's response that are read at all, after decompression.
 pub const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a request's body, at most.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a text with places, such as a path.
+pub const TEMPLATE_BYTES_MAX: usize = 2 * 1024;
+/// Bytes of a URL with all its places filled, at most: what common servers take.
+pub const URL_BYTES_MAX: usize = 8 * 1024;
+/// Parameters in a query, at most.
+pub const QUERY_PARAMETERS_MAX: usize = 32;
+/// Headers that a target may ask for, at most.
+pub const HEADERS_MAX: usize = 32;
+/// Bytes of a header's value, at most.
+pub const HEADER_BYTES_MAX: usize = 4 * 1024;
+/// What the names of variables begin with that a worker puts into headers.
+pub const SECRET_VARIABLE_PREFIX: &str = "CRONFLEET_SECRET_";
+/// Bytes of a PEM file for TLS, at most.
+pub const PEM_BYTES_MAX: usize = 1024 * 1024;
+/// Redirects that a target may be allowed, at most.
+pub const REDIRECTS_MAX: u8 = 10;
+/// Actions of a target that are asked for in ways of their own, at most.
+pub const ACTIONS_MAX: usize = 256;
 /// Bytes of a NATS message, as `nats-server` allows by default.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Arguments of a local command, at most.
@@ -34,6 +54,55 @@ pub const COMMAND_ARGUMENTS_MAX: usize = 128;
 pub const CRON_LINES_MAX: usize = 16;
 /// Queues in one fleet, at most: each is a subject pair and a consumer.
 pub const QUEUES_MAX: usize = 256;
+
+/// How long a connection to a target may take to come about, when the target does not say.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// How long a connection to a target may take to come about, at most.
+pub const CONNECT_TIMEOUT_MAX: Duration = Duration::from_mins(1);
+/// HTTP clients a worker keeps: one for each way to connect (TLS, time-out) that targets ask for.
+pub const HTTP_CLIENTS_MAX: usize = 64;
+/// How long such a client is kept; then it reads its certificates anew.
+pub const HTTP_CLIENT_KEPT: Duration = Duration::from_mins(10);
+
+/// How long a target has to answer its health check.
+pub const HEALTH_ANSWER_WAIT: Duration = Duration::from_secs(3);
+/// How long a good answer to a health check counts.
+pub const HEALTH_GOOD_FOR: Duration = Duration::from_secs(5);
+/// How long a first bad answer counts: briefly, so that a target that came back is not kept waiting. It doubles with each
+/// further one, up to the bound below.
+pub const HEALTH_BAD_FOR: Duration = Duration::from_secs(1);
+/// How long a bad answer counts, at most.
+pub const HEALTH_BAD_FOR_MAX: Duration = Duration::from_secs(8);
+/// Health checks that one worker makes at once.
+pub const HEALTH_CHECKS_AT_ONCE_MAX: usize = 64;
+/// Targets whose health a worker remembers. More make some be asked again sooner.
+pub const HEALTH_REMEMBERED_MAX: usize = 1_000;
+
+/// How long after the request a target's end may come that answers later, when the target does not say.
+pub const ASYNC_DEADLINE_DEFAULT: Duration = Duration::from_hours(1);
+/// How long after the request it may come, at most.
+pub const ASYNC_DEADLINE_MAX: Duration = Duration::from_hours(168);
+/// Shortest silence that a target may be allowed.
+pub const ASYNC_HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+/// How often a run that waits for its target is looked at although nothing was heard.
+pub const ASYNC_LOOK: Duration = Duration::from_secs(15);
+/// How long what targets leave is kept.
+pub const CALLBACK_KEPT: Duration = Duration::from_hours(192);
+/// Bytes of what a target leaves over HTTP, at most.
+pub const CALLBACK_BYTES_MAX: usize = 512 * 1024;
+/// Messages of one run that are looked through for the right one.
+pub const CALLBACKS_READ_MAX: usize = 256;
+/// Callbacks that one worker deals with at once.
+pub const CALLBACKS_AT_ONCE_MAX: usize = 32;
+
+/// How long the instances of a NATS micro service have to say which endpoints they have.
+pub const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
+/// Instances of a NATS micro service that are listened to.
+pub const DISCOVERY_ANSWERS_MAX: usize = 64;
+/// How long an endpoint that was found is used before it is looked for again.
+pub const DISCOVERY_KEPT: Duration = Duration::from_secs(30);
+/// Endpoints a worker remembers.
+pub const DISCOVERY_REMEMBERED_MAX: usize = 1_000;
 
 /// Attempts of one run, at most.
 pub const ATTEMPTS_MAX: u32 = 100;
@@ -324,6 +393,16 @@ const _: () = assert!(MEMBER_GONE.as_millis() < PERMIT_GRACE.as_millis());
 const _: () = assert!(2 * LIMIT_LOOK.as_millis() < PERMIT_GRACE.as_millis());
 // A deletion is remembered for longer than a compare-and-set over it takes.
 const _: () = assert!(LIMIT_FORGOTTEN.as_millis() > 1_000);
+// A target that hangs is not asked by one run after another without a pause.
+const _: () = assert!(HEALTH_BAD_FOR.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
+const _: () = assert!(HEALTH_ANSWER_WAIT.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
+// What a target leaves is there for as long as its run may wait.
+const _: () = assert!(ASYNC_DEADLINE_MAX.as_millis() < CALLBACK_KEPT.as_millis());
+const _: () = assert!(CALLBACK_BYTES_MAX < MESSAGE_BYTES_MAX && OUTPUT_BYTES_MAX < CALLBACK_BYTES_MAX);
+// A task and its upstream's output, as a body, fit a request.
+const _: () = assert!(2 * (TASK_BYTES_MAX + OUTPUT_BYTES_MAX) <= REQUEST_BYTES_MAX);
+// A path with its places filled may be as long as it was written, with room for the query.
+const _: () = assert!(2 * TEMPLATE_BYTES_MAX < URL_BYTES_MAX);
 // A task and the record around it fit into one message; so do an output and an error.
 const _: () = assert!(2 * TASK_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(4 * (OUTPUT_BYTES_MAX + ERROR_BYTES_MAX) < MESSAGE_BYTES_MAX);

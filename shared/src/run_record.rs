@@ -7,9 +7,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::bounded::{bounded_output, is_deeper_than};
 use crate::{
     Timestamp,
     after::{Upstream, run_after_retries},
+    callback::Awaited,
     limits,
     names::{ActionName, BackfillId, MemberId, Name, QueueName, TargetName},
     retried::Retried,
@@ -41,7 +43,7 @@ pub enum Reason {
     Malformed,
     /// There is no such schedule, target or command.
     Unknown,
-    /// The target's health check failed before the attempt.
+    /// The target was disabled, or its health check failed, before the attempt.
     Precheck,
     /// All attempts were used up.
     AttemptsExhausted,
@@ -65,6 +67,8 @@ pub enum Reason {
     ByOperator,
     /// One of its shards failed, or was cancelled.
     Shards,
+    /// Its target has taken it on, and will say later how it ended. No worker is at it.
+    AwaitsCallback,
     /// A reason of a newer version, which this one has no word for: the rest of the record still counts.
     #[serde(other)]
     Other,
@@ -78,8 +82,10 @@ pub enum ErrorKind {
     Malformed,
     /// The target is not known to the fleet, or not of the execution the task asks for.
     UnknownTarget,
-    /// The target's health check failed.
+    /// The target is disabled, or its health check failed.
     Precheck,
+    /// The request could not be made out of the task, or with what the worker has: nothing was sent.
+    Request,
     /// The target could not be reached.
     Unreachable,
     /// The target answered with an error.
@@ -160,6 +166,9 @@ pub struct RunRecord {
     /// Which part of a sharded run it is; absent if it is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shard: Option<Shard>,
+    /// What it waits for while its target, which has taken it on, is at work; stays when it has ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub callback: Option<Awaited>,
     /// How far its parts are; absent unless its schedule has `shards`. No worker has such a run: its parts are runs themselves.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shards: Option<Shards>,
@@ -226,6 +235,7 @@ impl RunRecord {
             not_before: None,
             upstream: None,
             shard: None,
+            callback: None,
             shards: None,
             late: false,
             attempt: 0,
@@ -289,9 +299,14 @@ impl RunRecord {
             next.error = None;
             next.output = None;
             next.fence = None;
+            next.callback = None;
         } else if self.status == RunState::Running {
             next.duration_ms =
                 self.started_at.map(|started| (at - started).num_milliseconds().max(0).unsigned_abs());
+        }
+        if event == RunEvent::Accepted {
+            next.reason = Some(Reason::AwaitsCallback);
+            next.duration_ms = None;
         }
         if event == RunEvent::Interrupted {
             next.attempt = next.attempt.saturating_sub(1);
@@ -309,6 +324,11 @@ impl RunRecord {
             next.finished_at = Some(at);
         }
         Ok(next)
+    }
+
+    /// What it waits for, if its target has it and no worker is at it.
+    pub fn awaits(&self) -> Option<&Awaited> {
+        self.callback.as_ref().filter(|_| self.status == RunState::Running)
     }
 
     /// The same record with a reason.
@@ -351,28 +371,7 @@ impl RunRecord {
     }
 }
 
-/// Whether a value has more levels of lists and objects within each other.
-pub fn is_deeper_than(value: &serde_json::Value, levels: usize) -> bool {
-    let Some(below) = levels.checked_sub(1) else { return value.is_array() || value.is_object() };
-    match value {
-        serde_json::Value::Array(items) => items.iter().any(|item| is_deeper_than(item, below)),
-        serde_json::Value::Object(fields) => fields.values().any(|field| is_deeper_than(field, below)),
-        _ => false,
-    }
-}
-
-/// An output as a record keeps it: whole if it fits, otherwise its beginning as text, marked as cut. One that is nested too
-/// deeply is such a text too: nobody could read the record around it.
-pub fn bounded_output(output: serde_json::Value) -> serde_json::Value {
-    let text = output.to_string();
-    if text.len() <= limits::OUTPUT_BYTES_MAX && !is_deeper_than(&output, limits::JSON_DEPTH_MAX) {
-        return output;
-    }
-    let bytes = text.len();
-    serde_json::json!({ "truncated": true, "bytes": bytes, "beginning": cut(text, limits::OUTPUT_BYTES_MAX / 2) })
-}
-
-fn cut(mut text: String, bytes_max: usize) -> String {
+pub(crate) fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
         let end = text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8()));
         text.truncate(end);

@@ -32,6 +32,8 @@ pub enum RunEvent {
     Buffered,
     /// A worker claimed it: a new attempt begins.
     Started,
+    /// The target has taken it on and will say later how it ended; until then no worker is at it.
+    Accepted,
     /// The attempt went well.
     Succeeded,
     /// The attempt went wrong, and there will be another.
@@ -44,7 +46,7 @@ pub enum RunEvent {
     LostForGood,
     /// The attempt's worker is stopping: the run is handed back, the attempt is not spent.
     Interrupted,
-    /// It will not be run: overlap, missed, paused, calendar.
+    /// It will not be run: overlap, missed, paused, calendar; or its target was found wanting before the attempt.
     Skipped,
     /// Its task cannot be understood.
     Rejected,
@@ -88,7 +90,7 @@ impl RunState {
         use RunEvent as On;
         use RunState::{Cancelled, Failed, Pending, Retry, Running, Success};
         match (self, event) {
-            (Pending | Retry, On::Started) => Ok(Running),
+            (Pending | Retry, On::Started) | (Running, On::Accepted) => Ok(Running),
             (Running, On::Succeeded) => Ok(Success),
             (Running, On::FailedWithRetry | On::Lost) | (Retry, On::Limited) => Ok(Retry),
             (Running, On::FailedForGood | On::LostForGood) | (Pending, On::Rejected | On::RetryWithdrawn) => {
@@ -101,7 +103,7 @@ impl RunState {
             | (Pending, On::Buffered | On::Limited)
             | (Cancelled, On::Backfilled)
             | (Failed, On::Retried) => Ok(Pending),
-            (Pending, On::Skipped)
+            (Pending | Running, On::Skipped)
             | (Pending | Retry, On::Expired)
             | (Pending | Retry | Running, On::Cancelled) => Ok(Cancelled),
             (from, event) => Err(IllegalTransition { from, event }),
@@ -140,9 +142,10 @@ impl fmt::Display for RunState {
 
 impl RunEvent {
     /// All events, in the order of a run's life.
-    pub const ALL: [RunEvent; 16] = [
+    pub const ALL: [RunEvent; 17] = [
         RunEvent::Buffered,
         RunEvent::Started,
+        RunEvent::Accepted,
         RunEvent::Succeeded,
         RunEvent::FailedWithRetry,
         RunEvent::FailedForGood,
@@ -164,13 +167,16 @@ impl RunEvent {
         match self {
             RunEvent::Buffered => "the run waits until its schedule's previous one has ended",
             RunEvent::Started => "a worker claimed the run; a new attempt begins",
+            RunEvent::Accepted => "the target has taken the run on and will say later how it ended",
             RunEvent::Succeeded => "the attempt went well",
             RunEvent::FailedWithRetry => "the attempt went wrong; another follows after the backoff",
             RunEvent::FailedForGood => "the attempt went wrong and no other follows",
             RunEvent::Lost => "the attempt's worker is gone; the attempt is spent, another follows",
             RunEvent::LostForGood => "the attempt's worker is gone and no other attempt follows",
             RunEvent::Interrupted => "the attempt's worker is stopping; the attempt is not spent",
-            RunEvent::Skipped => "the slot is not run: overlap, missed, calendar, paused",
+            RunEvent::Skipped => {
+                "the slot is not run: overlap, missed, calendar, paused; or, before an attempt, the target was found wanting"
+            }
             RunEvent::Rejected => "the task cannot be understood",
             RunEvent::Expired => "the run waited longer than it may",
             RunEvent::Cancelled => "somebody stopped the run",

@@ -1,22 +1,36 @@
 //! A target: a service that tasks act on.
 
-use std::num::NonZeroU32;
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::address::Address;
 use crate::{
+    address::address_of,
+    callback::AsyncSettings,
+    connection::{ConnectionError, HeaderText, TlsSettings, check_headers},
+    human_duration::HumanDuration,
     limit::{KeyLimit, Rate},
+    limits::{
+        ACTIONS_MAX, CONNECT_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_MAX, PAUSE_REASON_CHARS_MAX, REDIRECTS_MAX,
+        REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX,
+    },
     names::ActionName,
+    request::{BodyKind, Method, Reply, RequestError, RequestSettings, Shape, check_path},
+    statuses::Statuses,
+    template::{Template, TemplateError, TemplateValues},
 };
 
-/// How a target is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// Over HTTP, at this base URL without a trailing slash.
-    Http(String),
-    /// Over NATS, under this subject prefix.
-    Message(String),
+/// What becomes of a run whose target is found wanting before an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precheck {
+    /// The attempt is spent, and the run tried again as its retry policy says.
+    #[default]
+    Retry,
+    /// The run ends CANCELLED with reason `precheck`.
+    Skip,
 }
 
 /// A service that tasks act on.
@@ -25,10 +39,30 @@ pub enum Address {
 pub struct Target {
     /// How it is reached.
     pub address: Address,
-    /// Where an action is found below an HTTP address; `{action}` stands for its name.
-    pub path: Option<String>,
+    /// How its actions are asked for.
+    pub request: RequestSettings,
+    /// The actions that are asked for in another way.
+    pub actions: BTreeMap<ActionName, RequestSettings>,
+    /// What every request over HTTP carries.
+    pub headers: BTreeMap<String, HeaderText>,
+    /// How TLS is spoken with it.
+    pub tls: TlsSettings,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// Redirects that are followed, at most.
+    pub redirects: u8,
+    /// Bytes of a request's body, at most.
+    pub max_request_bytes: usize,
+    /// Bytes of an answer that are read, at most.
+    pub max_response_bytes: usize,
     /// Path of the health check below an HTTP address; asked before an attempt.
     pub health: Option<String>,
+    /// Whether it may be asked at all.
+    pub enabled: bool,
+    /// Why it may not.
+    pub reason: Option<String>,
+    /// What becomes of a run when it is found wanting, if the task does not say.
+    pub precheck: Option<Precheck>,
     /// Attempts at this target at once, over all workers.
     pub max_concurrent: Option<NonZeroU32>,
     /// Attempts at this target in a time, over all workers.
@@ -38,24 +72,94 @@ pub struct Target {
 }
 
 /// A target as it is written in a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Target")]
 pub struct TargetFields {
     /// Base URL; the action is appended as `/actions/<action>` unless `path` says else.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
     /// Subject prefix; a request goes to `<prefix>.<action>`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Path of an action below the base URL; `{action}` stands for its name. Default `/actions/{action}`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub path: Option<String>,
+    /// Name of a NATS micro service. A request goes to its endpoint of the action's name, or to the one whose subject ends
+    /// with the action or a `*`; where that is, its instances say themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The method of a request; POST by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// Path of an action below the base URL. Default `/actions/{action}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<Template>,
+    /// The query: names and their values. What is put in is escaped.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub query: BTreeMap<String, Template>,
+    /// What a request's body holds; by default the task, and nothing with GET and HEAD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyKind>,
+    /// The statuses that mean success; all 2xx by default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub success: Vec<Statuses>,
+    /// The statuses after which no other attempt is made, beside those that are permanent by default (4xx but 408, 425 and 429).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub permanent: Vec<Statuses>,
+    /// The statuses that another attempt may mend, beside those of which that is believed by default (5xx, 408, 425, 429).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retryable: Vec<Statuses>,
+    /// How long the target has to answer, if that is less than the task's own timeout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HumanDuration>,
+    /// The target may answer 202 and say later how the run ended, to the place that the request's headers name: how long
+    /// that may take.
+    #[serde(rename = "async", skip_serializing_if = "Option::is_none")]
+    pub later: Option<AsyncSettings>,
+    /// For `message` and `service`: whether an answer is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
+    /// The actions that are asked for in another way: by name, what is different.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256))]
+    pub actions: BTreeMap<ActionName, RequestSettings>,
+    /// Headers of every request: a text, or `{env: CRONFLEET_SECRET_NAME}` or `{file: NAME}`, which the worker reads.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub headers: BTreeMap<String, HeaderText>,
+    /// How TLS is spoken with a target whose URL begins with https.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+    /// How long a connection may take to come about: up to 1m, default 5s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<HumanDuration>,
+    /// Redirects that are followed, at most: 0 to 10, default 0. Never from https to http; the headers above go to no other
+    /// place than the target's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 10))]
+    pub redirects: Option<u8>,
+    /// Bytes of a request's body, at most: up to 1048576, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_request_bytes: Option<usize>,
+    /// Bytes of an answer that are read, after decompression: up to 1048576, which is the default. A longer one is an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_response_bytes: Option<usize>,
     /// Path of the health check below the base URL; it must answer 2xx before an attempt is made.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
+    /// Whether it may be asked at all; true by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Why it may not, for the records of the runs that find it disabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub reason: Option<String>,
+    /// What becomes of a run whose target is unhealthy or disabled, if its task does not say. Default retry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precheck: Option<Precheck>,
     /// Attempts at this target at once, over all workers. Default: no limit but the workers' places.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent: Option<NonZeroU32>,
     /// Attempts at this target in a time, over all workers, evenly spread: `10/s`, or `{max: 10, per: 1s}`. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -68,8 +172,10 @@ pub struct TargetFields {
 /// A target that cannot be reached as written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// None or both of the two ways.
-    #[error("a target has either `http` (a base URL) or `message` (a subject prefix); this one has {0}")]
+    /// None of the three ways, or several.
+    #[error(
+        "a target has either `http` (a base URL), `message` (a subject prefix) or `service` (the name of a NATS micro service); this one has {0}"
+    )]
     Ways(&'static str),
     /// Not a URL that requests can be sent to.
     #[error(
@@ -84,43 +190,87 @@ pub enum TargetError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Not a path.
-    #[error("{field} is {text:?}; it must begin with / and hold no blanks, ? or #")]
-    Path {
-        /// Which of the two.
+    /// Not the name of a service.
+    #[error("service is {0:?}; write the name of a NATS micro service: 1 to 64 of A-Z a-z 0-9 _ -")]
+    Service(String),
+    /// A field that only makes sense for HTTP.
+    #[error("{0} is for targets with `http`; this one is reached by messages: leave it out")]
+    OnlyHttp(&'static str),
+    /// How its actions are asked for.
+    #[error("{place}{source}")]
+    Request {
+        /// Which action's settings, or nothing.
+        place: String,
+        /// What is wrong with them.
+        source: RequestError,
+    },
+    /// What its connections and headers are like.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// More of something than there may be.
+    #[error("{field} is {value}; it is {rule}")]
+    Range {
+        /// Which field.
         field: &'static str,
         /// What was given.
-        text: String,
+        value: String,
+        /// What it may be.
+        rule: String,
     },
-    /// A field that only makes sense for HTTP.
-    #[error("{0} is for targets with `http`; this one has `message`: leave it out")]
-    OnlyHttp(&'static str),
+    /// A reason for nothing.
+    #[error(
+        "reason says why a target is disabled, and this one is not: write `enabled: false`, or leave it out"
+    )]
+    Reason,
 }
 
 impl TryFrom<TargetFields> for Target {
     type Error = TargetError;
     fn try_from(fields: TargetFields) -> Result<Self, TargetError> {
-        let address = match (fields.http, fields.message) {
-            (Some(url), None) => Address::Http(check_url(&url)?),
-            (None, Some(prefix)) => Address::Message(check_subject(prefix)?),
-            (Some(_), Some(_)) => return Err(TargetError::Ways("both")),
-            (None, None) => return Err(TargetError::Ways("neither")),
+        let address = address_of(&fields)?;
+        let is_http = matches!(address, Address::Http(_));
+        if let Some(field) = fields.only_for_http().filter(|_| !is_http) {
+            return Err(TargetError::OnlyHttp(field));
+        }
+        fields.check_ranges()?;
+        check_headers(&fields.headers)?;
+        fields.tls.iter().try_for_each(TlsSettings::check)?;
+        let in_request = |place: String| move |source| TargetError::Request { place, source };
+        fields
+            .health
+            .iter()
+            .try_for_each(|path| check_path("health", path))
+            .map_err(in_request(String::new()))?;
+        let request = RequestSettings {
+            method: fields.method,
+            path: fields.path,
+            query: fields.query,
+            body: fields.body,
+            success: fields.success,
+            permanent: fields.permanent,
+            retryable: fields.retryable,
+            timeout: fields.timeout,
+            later: fields.later,
+            reply: fields.reply,
         };
-        for (field, value) in [("path", &fields.path), ("health", &fields.health)] {
-            let Some(text) = value else { continue };
-            if matches!(address, Address::Message(_)) {
-                return Err(TargetError::OnlyHttp(field));
-            }
-            if !text.starts_with('/')
-                || text.contains(|c: char| c.is_whitespace() || c.is_control() || "?#".contains(c))
-            {
-                return Err(TargetError::Path { field, text: text.clone() });
-            }
+        request.check(is_http).map_err(in_request(String::new()))?;
+        for (action, settings) in &fields.actions {
+            settings.check(is_http).map_err(in_request(format!("actions.{action}: ")))?;
         }
         Ok(Self {
             address,
-            path: fields.path,
+            request,
+            actions: fields.actions,
+            headers: fields.headers,
+            tls: fields.tls.unwrap_or_default(),
+            connect_timeout: fields.connect_timeout.map_or(CONNECT_TIMEOUT_DEFAULT, Duration::from),
+            redirects: fields.redirects.unwrap_or(0),
+            max_request_bytes: fields.max_request_bytes.unwrap_or(REQUEST_BYTES_MAX),
+            max_response_bytes: fields.max_response_bytes.unwrap_or(RESPONSE_BYTES_MAX),
             health: fields.health,
+            enabled: fields.enabled.unwrap_or(true),
+            reason: fields.reason,
+            precheck: fields.precheck,
             max_concurrent: fields.max_concurrent,
             rate: fields.rate,
             limit: fields.limit,
@@ -130,15 +280,39 @@ impl TryFrom<TargetFields> for Target {
 
 impl From<Target> for TargetFields {
     fn from(target: Target) -> Self {
-        let (http, message) = match target.address {
-            Address::Http(url) => (Some(url), None),
-            Address::Message(prefix) => (None, Some(prefix)),
-        };
+        let (mut http, mut message, mut service) = (None, None, None);
+        match target.address {
+            Address::Http(url) => http = Some(url),
+            Address::Message(prefix) => message = Some(prefix),
+            Address::Service(name) => service = Some(name),
+        }
+        let request = target.request;
         Self {
             http,
             message,
-            path: target.path,
+            service,
+            method: request.method,
+            path: request.path,
+            query: request.query,
+            body: request.body,
+            success: request.success,
+            permanent: request.permanent,
+            retryable: request.retryable,
+            timeout: request.timeout,
+            later: request.later,
+            reply: request.reply,
+            actions: target.actions,
+            headers: target.headers,
+            tls: unless_usual(target.tls, &TlsSettings::default()),
+            connect_timeout: unless_usual(target.connect_timeout, &CONNECT_TIMEOUT_DEFAULT)
+                .map(HumanDuration),
+            redirects: unless_usual(target.redirects, &0),
+            max_request_bytes: unless_usual(target.max_request_bytes, &REQUEST_BYTES_MAX),
+            max_response_bytes: unless_usual(target.max_response_bytes, &RESPONSE_BYTES_MAX),
             health: target.health,
+            enabled: unless_usual(target.enabled, &true),
+            reason: target.reason,
+            precheck: target.precheck,
             max_concurrent: target.max_concurrent,
             rate: target.rate,
             limit: target.limit,
@@ -146,53 +320,80 @@ impl From<Target> for TargetFields {
     }
 }
 
-fn check_url(url: &str) -> Result<String, TargetError> {
-    let trimmed = url.trim_end_matches('/');
-    let host = trimmed.strip_prefix("http://").or_else(|| trimmed.strip_prefix("https://"));
-    // A user or password in a URL would end up in records and logs; a query would swallow the action's path.
-    let bad = |c: char| c.is_whitespace() || c.is_control() || "?#@\\".contains(c);
-    match host {
-        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) && !trimmed.contains(bad) => {
-            Ok(trimmed.to_owned())
+/// A value that is worth writing.
+fn unless_usual<T: PartialEq>(value: T, usual: &T) -> Option<T> {
+    (value != *usual).then_some(value)
+}
+
+impl TargetFields {
+    fn only_for_http(&self) -> Option<&'static str> {
+        let given = [
+            ("headers", !self.headers.is_empty()),
+            ("tls", self.tls.is_some()),
+            ("connect_timeout", self.connect_timeout.is_some()),
+            ("redirects", self.redirects.is_some()),
+            ("health", self.health.is_some()),
+        ];
+        given.into_iter().find_map(|(field, is_given)| is_given.then_some(field))
+    }
+
+    fn check_ranges(&self) -> Result<(), TargetError> {
+        let range = |field, value: String, rule: String| Err(TargetError::Range { field, value, rule });
+        for (field, value, max) in [
+            ("max_request_bytes", self.max_request_bytes, REQUEST_BYTES_MAX),
+            ("max_response_bytes", self.max_response_bytes, RESPONSE_BYTES_MAX),
+        ] {
+            if let Some(bytes) = value.filter(|bytes| !(1..=max).contains(bytes)) {
+                return range(field, bytes.to_string(), format!("1 to {max}"));
+            }
         }
-        _ => Err(TargetError::Url(without_secrets(url))),
+        if let Some(redirects) = self.redirects.filter(|redirects| *redirects > REDIRECTS_MAX) {
+            return range(
+                "redirects",
+                redirects.to_string(),
+                format!("0 (none is followed) to {REDIRECTS_MAX}"),
+            );
+        }
+        let is_bad = |wait: &HumanDuration| wait.0.is_zero() || wait.0 > CONNECT_TIMEOUT_MAX;
+        if let Some(wait) = self.connect_timeout.filter(is_bad) {
+            let rule = format!("more than 0s and at most {}", HumanDuration(CONNECT_TIMEOUT_MAX));
+            return range("connect_timeout", wait.to_string(), rule);
+        }
+        if self.actions.len() > ACTIONS_MAX {
+            return range(
+                "actions",
+                format!("{} of them", self.actions.len()),
+                format!("at most {ACTIONS_MAX}"),
+            );
+        }
+        match &self.reason {
+            Some(_) if self.enabled != Some(false) => Err(TargetError::Reason),
+            Some(reason) if reason.chars().count() > PAUSE_REASON_CHARS_MAX => {
+                let rule = format!("at most {PAUSE_REASON_CHARS_MAX}");
+                range("reason", format!("{} characters long", reason.chars().count()), rule)
+            }
+            _ => Ok(()),
+        }
     }
-}
-
-/// A URL as it may be said in errors: without the user and password it must not have, and without its query.
-fn without_secrets(url: &str) -> String {
-    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?***"));
-    let start = url.find("://").map_or(0, |at| at + 3);
-    match url[start..].rfind('@') {
-        Some(at) => format!("{}***{}{query}", &url[..start], &url[start + at..]),
-        None => format!("{url}{query}"),
-    }
-}
-
-fn check_subject(text: String) -> Result<String, TargetError> {
-    let reason = if text.is_empty() || text.split('.').any(str::is_empty) {
-        "it has an empty token"
-    } else if text.contains(|c: char| c.is_whitespace() || c.is_control() || "*>".contains(c)) {
-        "it has a wildcard or a blank"
-    } else if text.starts_with('$') || text.starts_with("_INBOX") {
-        // Whatever a schedule says, it must not speak to the server's own API.
-        "subjects of the server are not targets"
-    } else {
-        return Ok(text);
-    };
-    Err(TargetError::Subject { text, reason })
 }
 
 impl Target {
-    /// Where an action of this target is: a URL, or a subject.
-    pub fn place_of(&self, action: &ActionName) -> String {
-        match &self.address {
-            Address::Http(base) => {
-                let path = self.path.as_deref().unwrap_or("/actions/{action}");
-                format!("{base}{}", path.replace("{action}", action.as_str()))
-            }
+    /// How an action is asked for.
+    pub fn shape_of(&self, action: &ActionName) -> Shape<'_> {
+        Shape::of(self.actions.get(action), &self.request)
+    }
+
+    /// Where this run's action is: a URL without its query, a subject, or the name of a service and its endpoint.
+    pub fn place_of(&self, values: &TemplateValues<'_>) -> Result<String, TemplateError> {
+        let action = values.action;
+        Ok(match &self.address {
+            Address::Http(base) => match self.shape_of(action).path() {
+                Some(path) => format!("{base}{}", path.fill_path(values)?),
+                None => format!("{base}/actions/{action}"),
+            },
             Address::Message(prefix) => format!("{prefix}.{action}"),
-        }
+            Address::Service(name) => format!("service {name}, {action}"),
+        })
     }
 
     /// The URL of the health check, if one is declared.
@@ -214,58 +415,4 @@ impl JsonSchema for Target {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(json: &str) -> Result<Target, String> {
-        serde_json::from_str(json).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn an_action_is_found_below_its_target() {
-        let action: ActionName = "archive_hot_data".parse().expect("action");
-        for (json, place) in [
-            (r#"{"http":"http://127.0.0.1:9101/"}"#, "http://127.0.0.1:9101/actions/archive_hot_data"),
-            (
-                r#"{"http":"https://h/base","path":"/do/{action}/now"}"#,
-                "https://h/base/do/archive_hot_data/now",
-            ),
-            (r#"{"message":"svc.storage"}"#, "svc.storage.archive_hot_data"),
-        ] {
-            assert_eq!(target(json).expect(json).place_of(&action), place);
-        }
-    }
-
-    #[test]
-    fn a_password_or_a_token_in_an_address_is_refused_without_being_repeated() {
-        for url in [
-            "http://user:s3cret@host/a",
-            "http://host/?token=s3cret",
-            "user:s3cret@host",
-            "http://u:a/s3cret@h",
-        ] {
-            let message = target(&format!(r#"{{"http":"{url}"}}"#)).expect_err(url);
-            assert!(!message.contains("s3cret") && message.contains("***"), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_target_that_cannot_be_reached_is_refused_with_the_repair() {
-        for (json, part) in [
-            ("{}", "neither"),
-            (r#"{"http":"http://a","message":"b"}"#, "both"),
-            (r#"{"http":"file:///etc/passwd"}"#, "scheme and host"),
-            (r#"{"http":"http://user:secret@host"}"#, "scheme and host"),
-            (r#"{"http":"http://"}"#, "scheme and host"),
-            (r#"{"message":"$JS.API"}"#, "not targets"),
-            (r#"{"message":"a..b"}"#, "empty token"),
-            (r#"{"message":"a.>"}"#, "wildcard"),
-            (r#"{"message":"a","health":"/healthz"}"#, "leave it out"),
-            (r#"{"http":"http://a","health":"healthz"}"#, "begin with /"),
-            (r#"{"http":"http://a","max_concurrent":0}"#, "nonzero"),
-        ] {
-            let message = target(json).expect_err(json);
-            assert!(message.contains(part), "{json}: {message}");
-        }
-    }
-}
+mod tests;

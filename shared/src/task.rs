@@ -16,7 +16,7 @@ use crate::{
     retry::{RetryError, RetryPolicy},
     run_record::is_deeper_than,
     suggest::explain_unknown,
-    target::{Address, Target},
+    target::{Address, Precheck, Target},
     time_limits::{TimeLimitError, TimeLimits},
 };
 
@@ -92,6 +92,8 @@ pub struct Task {
     pub delivery: Delivery,
     /// Attempts at once for one value of a key, over all workers.
     pub limit: Option<KeyLimit>,
+    /// What becomes of its run when the target is found wanting, if it is not as the target says.
+    pub precheck: Option<Precheck>,
 }
 
 /// A task as it is written, in a file or in an ad-hoc message.
@@ -139,6 +141,9 @@ pub struct TaskFields {
     /// of the same target (or command) that are limited by the same key; beside the target's own, the stricter counts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<KeyLimit>,
+    /// What becomes of its run when the target is unhealthy, disabled or unknown. Default: as the target says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub precheck: Option<Precheck>,
 }
 
 /// A task that cannot be executed.
@@ -205,6 +210,7 @@ impl TryFrom<TaskFields> for Task {
             retry: fields.retry,
             delivery: fields.delivery,
             limit: fields.limit,
+            precheck: fields.precheck,
         };
         task.check_size()?;
         Ok(task)
@@ -266,6 +272,7 @@ impl From<Task> for TaskFields {
             retry: task.retry,
             delivery: task.delivery,
             limit: task.limit,
+            precheck: task.precheck,
             ..Self::default()
         };
         match task.work {
@@ -335,9 +342,9 @@ impl Task {
     pub fn check_target(&self, target: &Target) -> Result<(), TaskError> {
         let Work::Service { execution: Some(execution), .. } = &self.work else { return Ok(()) };
         match (execution, &target.address) {
-            (Execution::Http, Address::Message(_)) => Err(TaskError::Execution {
+            (Execution::Http, Address::Message(_) | Address::Service(_)) => Err(TaskError::Execution {
                 execution: *execution,
-                with: "a target with `message`",
+                with: "a target that is reached by messages",
                 repair: "write message, or leave it out",
             }),
             (Execution::Message, Address::Http(_)) => Err(TaskError::Execution {

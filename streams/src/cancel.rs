@@ -173,7 +173,8 @@ impl Streams {
                 }
                 continue;
             };
-            if stored.value.status == RunState::Running {
+            // At what waits for its target's answer no worker is: it ends here, over its revision.
+            if stored.value.status == RunState::Running && stored.value.awaits().is_none() {
                 return Ok(Cancelling::Asked(Box::new(stored.value)));
             }
             let Ok(cancelled) = request.end(&stored.value, self.clock().now()) else { continue };

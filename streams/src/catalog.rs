@@ -30,7 +30,7 @@ pub struct Catalog {
 #[derive(Debug, Clone, PartialEq)]
 pub enum CatalogChange {
     /// A target.
-    Target(TargetName, Option<Target>),
+    Target(TargetName, Option<Box<Target>>),
     /// A queue.
     Queue(QueueName, Option<QueueSettings>),
     /// A calendar.
@@ -71,7 +71,7 @@ impl Catalog {
         for change in self.bucket.list(">").await? {
             match change_of(&change) {
                 Some(CatalogChange::Target(name, Some(target))) => {
-                    found.targets.insert(name, target);
+                    found.targets.insert(name, *target);
                 }
                 Some(CatalogChange::Queue(name, Some(queue))) => {
                     found.queues.insert(name, queue);

@@ -38,6 +38,18 @@ pub const NOT_BEFORE: &str = "Cronfleet-Not-Before";
 pub const SUBJECT: &str = "Cronfleet-Subject";
 /// The place in the task stream of the message it came by.
 pub const SEQUENCE: &str = "Cronfleet-Sequence";
+/// Where a target may leave its answer later, over HTTP. It alone is told.
+pub const CALLBACK: &str = "Cronfleet-Callback";
+/// Where it may leave its answer over NATS. It alone is told.
+pub const CALLBACK_SUBJECT: &str = "Cronfleet-Callback-Subject";
+/// When its answer must have come, RFC 3339.
+pub const CALLBACK_DEADLINE: &str = "Cronfleet-Callback-Deadline";
+/// In an answer over NATS: the run is taken on, and how it ends comes later. `true`.
+pub const ACCEPTED: &str = "Cronfleet-Accepted";
+/// In an answer with an error: how long the service wants to be left alone, in seconds or as an HTTP date.
+pub const RETRY_AFTER: &str = "Cronfleet-Retry-After";
+/// In an answer with an error: whether another attempt would mend it, `true` or `false`.
+pub const RETRYABLE: &str = "Cronfleet-Retryable";
 /// Who asked for something, in the audit.
 pub const BY: &str = "Cronfleet-By";
 

@@ -10,6 +10,7 @@
 
 pub mod backfills;
 pub mod bucket;
+pub mod callbacks;
 pub mod cancel;
 pub mod catalog;
 pub mod chain;
@@ -40,6 +41,7 @@ pub mod requests;
 pub mod responder;
 pub mod results;
 pub mod schedules;
+pub mod services;
 mod silence;
 pub mod tasks;
 pub mod topology;

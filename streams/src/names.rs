@@ -16,6 +16,8 @@
 //! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
 //! | | | `<ns>.control.drain.<worker>` | operators | that worker |
+//! | `<ns>_CALLBACKS` | stream | `<ns>.callback.<name>.<key>.<token>` | targets that answer later | workers |
+//! | | | `<ns>.callback.<name>.<key>.<token>.progress` | the same | workers |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
 //! | `<ns>_CONTROL/backfill` | durable pull consumer | `<ns>.control.backfill.>` | `init` | planners |
 //! | `<ns>_RAW` | stream, made and deleted by `bench` | `<ns>.raw.<n>` | `bench` | nobody |
@@ -28,6 +30,8 @@
 //! | `<ns>_planner` | bucket | `seat.<number>` `lease.<partition>` `cursor.<partition>` `line.<partition>.<name>` `chain.<partition>` `shards.<partition>.<name>` | planners | planners |
 //! | `<ns>_members` | bucket, aged out | `planner.<id>` `worker.<id>` | each of itself | everybody |
 //!
+//! Of a target that is a NATS micro service `$SRV.INFO.<service>` is asked; its endpoints' subjects are its own.
+//!
 //! A bucket `b` is the stream `KV_b` on the subjects `$KV.b.>`. A key of `_` in a `due` subject is a schedule's lock:
 //! the server refuses a second message there until the first is acknowledged.
 //!
@@ -39,6 +43,7 @@
 //! A submission that waits is stored under its partition, which the server computes from name and key: a planner then
 //! reads only its own share. `Names::delayed_partition` computes the same.
 
+mod callbacks;
 pub(crate) mod limits;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
@@ -386,6 +391,11 @@ pub(crate) const CONTROL_CONSUMER: &str = "planner";
 
 /// The durable consumer through which planners share backfills: beside the other, which a long one must not hold up.
 pub(crate) const BACKFILL_CONSUMER: &str = "backfill";
+
+/// Where all instances of a NATS micro service say what they are.
+pub(crate) fn service_info(service: &TargetName) -> String {
+    format!("$SRV.INFO.{service}")
+}
 
 /// The stream behind a bucket.
 pub(crate) fn bucket_stream(bucket: &str) -> String {

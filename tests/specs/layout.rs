@@ -76,6 +76,7 @@ fn no_other_crate_spells_a_subject() {
             "cronfleet.delayed",
             "cronfleet.results",
             "cronfleet.control",
+            "cronfleet.callback",
             "$KV.",
             "$JS.",
         ] {

@@ -1,6 +1,6 @@
 //! Targets that answer badly, or not at all; commands; services on NATS.
 
-use harness::Fleet;
+use harness::{Fleet, eventually};
 use serde_json::{Value, json};
 use shared::{
     run_record::{ErrorKind, Reason},
@@ -59,6 +59,80 @@ async fn a_target_that_is_declared_sick_is_not_asked() {
     let record = fleet.end_of("sick.1").await;
     assert_eq!((record.status, record.reason), (RunState::Failed, Some(Reason::Precheck)));
     assert!(fleet.target.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_target_that_is_disabled_is_not_asked_and_its_runs_wait_or_are_skipped_as_is_declared() {
+    let fleet = Fleet::start().await;
+    fleet.apply(
+        "targets:
+           target: {http: TARGET, enabled: false, reason: disk is being replaced}
+           sick: {http: TARGET, health: /no-such-page, precheck: skip}",
+    );
+    let _worker = fleet.worker(&[]);
+    let skip = task("ok", &json!({"precheck": "skip"}));
+    let sick = |more: &Value| {
+        let mut task = task("ok", more);
+        task["target_service"] = "sick".into();
+        task
+    };
+    for (run, task) in [("off.skip", skip), ("off.sick", sick(&json!({})))] {
+        fleet.submit(run, &task).await.expect("submitted");
+        let record = fleet.end_of(run).await;
+        assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::Precheck)), "{run}");
+        assert_eq!(record.error.expect("why").kind, ErrorKind::Precheck, "{run}");
+    }
+    fleet.submit("off.retry", &sick(&json!({"precheck": "retry"}))).await.expect("submitted");
+    assert_eq!(fleet.end_of("off.retry").await.status, RunState::Failed, "the task's word counts");
+    let patient = json!({"retry": {"attempts": 100, "backoff": "100ms", "max_backoff": "200ms"}});
+    fleet.submit("off.wait", &task("ok", &patient)).await.expect("submitted");
+    let why = eventually("the run to say why it waits", async || match fleet.record("off.wait").await {
+        Some(record) if record.status == RunState::Retry => Ok(record.error.expect("why").message),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await;
+    assert!(why.contains("target target is disabled: disk is being replaced"), "{why}");
+    assert!(fleet.target.calls().is_empty());
+    assert!(fleet.cronfleet(&["get", "targets"]).contains("disabled: disk is being replaced"));
+    fleet.apply("targets: {target: {http: TARGET}}");
+    assert_eq!(fleet.end_of("off.wait").await.status, RunState::Success);
+}
+
+#[tokio::test]
+async fn a_secret_of_the_worker_reaches_the_target_and_nothing_that_is_kept() {
+    let fleet = Fleet::start().await;
+    fleet.apply(
+        "targets:
+           target:
+             http: TARGET
+             headers: {Authorization: {env: CRONFLEET_SECRET_STORAGE, prefix: 'Bearer '}, X-Key: {file: key}}",
+    );
+    std::fs::write(fleet.folder().join("key"), "file-canary\n").expect("written");
+    let secrets = [
+        ("CRONFLEET_SECRET_STORAGE", "env-canary".to_owned()),
+        ("CRONFLEET_SECRETS", fleet.folder().display().to_string()),
+    ];
+    let worker = fleet.spawn_with("worker", &["worker"], &secrets);
+    for action in ["echo", "fail"] {
+        fleet.submit(&format!("secret.{action}"), &task(action, &json!({}))).await.expect("submitted");
+        fleet.end_of(&format!("secret.{action}")).await;
+    }
+    let call = fleet.target.calls_of("secret.echo").remove(0);
+    assert_eq!(call.headers["authorization"], "Bearer env-canary");
+    assert_eq!(call.headers["x-key"], "file-canary");
+    let kept = [
+        worker.said(),
+        format!("{:?}", fleet.records().await),
+        fleet.cronfleet(&["get", "targets", "-o", "json"]),
+        fleet.cronfleet(&["describe", "run", "secret.fail"]),
+    ];
+    for text in kept {
+        assert!(!text.contains("canary"), "{text}");
+    }
+    let refused =
+        fleet.try_apply("targets: {target: {http: TARGET, headers: {X-Key: {env: NATS_PASSWORD}}}}");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("CRONFLEET_SECRET_"), "{words}");
 }
 
 #[tokio::test]

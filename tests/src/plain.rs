@@ -23,6 +23,8 @@ pub struct PlainClient {
 pub struct PlainMessage {
     /// Its subject.
     pub subject: String,
+    /// Where an answer is expected; none if none is.
+    pub reply: Option<String>,
     /// Its headers, as they stand on the wire; the first line may hold a status.
     pub headers: String,
     /// Its body.
@@ -87,6 +89,16 @@ impl PlainClient {
         answer
     }
 
+    /// Answers a message, with these headers and nothing else.
+    pub async fn answer(&mut self, message: &PlainMessage, headers: &[(&str, &str)]) {
+        let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let lines = lines.concat();
+        let (headers, reply) =
+            (format!("NATS/1.0\r\n{lines}\r\n"), message.reply.as_deref().expect("a reply subject"));
+        let length = headers.len();
+        self.send(&format!("HPUB {reply} {length} {length}\r\n{headers}\r\n")).await;
+    }
+
     /// The next message.
     pub async fn next(&mut self) -> PlainMessage {
         tokio::select! {
@@ -111,13 +123,16 @@ impl PlainClient {
                 _ => continue,
             };
             let subject = words[1].to_owned();
+            // The subject, its subscription, perhaps a reply subject, and one or two lengths.
+            let lengths_count = if words[0] == "HMSG" { 2 } else { 1 };
+            let reply = (words.len() == 4 + lengths_count).then(|| words[3].to_owned());
             let length: usize = lengths.1.parse().expect("a length");
             let mut bytes = vec![0; length + 2];
             self.reader.read_exact(&mut bytes).await.expect("a message");
             bytes.truncate(length);
             let payload = bytes.split_off(lengths.0);
             let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-            return PlainMessage { subject, headers: text(bytes), payload: text(payload) };
+            return PlainMessage { subject, reply, headers: text(bytes), payload: text(payload) };
         }
     }
 }

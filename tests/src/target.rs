@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use shared::clock::{Clock, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-/// What an action does. The action's name says it: `ok`, `echo`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`.
+/// What an action does. The action's name says it: `ok`, `echo`, `later`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The action.
@@ -191,6 +191,7 @@ async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
     let milliseconds = || Duration::from_millis(body["parameters"]["ms"].as_u64().unwrap_or(1_000));
     match action {
         "echo" => Json(body.clone()).into_response(),
+        "later" => (StatusCode::ACCEPTED, "at work").into_response(),
         "fail" => (StatusCode::INTERNAL_SERVER_ERROR, "it broke").into_response(),
         "refuse" => (StatusCode::UNPROCESSABLE_ENTITY, "not like this").into_response(),
         "flaky" if calls_before == 0 => (StatusCode::SERVICE_UNAVAILABLE, "not yet").into_response(),

@@ -17,7 +17,7 @@ use streams::{
     ReadError, Streams, WriteError, bucket::Stored, delivery::Delivery, ledger::Update, lookups::Lookups,
 };
 
-use crate::{identify::Identified, member::Status, running::Running, unclaimed::is_untouched};
+use crate::{callback, identify::Identified, member::Status, running::Running, unclaimed::is_untouched};
 
 /// A retry that comes this much early is not worth handing back.
 const EARLY_BY_MAX: TimeDelta = TimeDelta::milliseconds(100);
@@ -50,6 +50,8 @@ enum Finding {
     Start,
     Ended,
     NotNow(Duration),
+    /// Its target has it, and nobody is at it here.
+    Awaits,
     /// Somebody was at it: whether they still are decides.
     Owned(Option<MemberId>),
     Superfluous,
@@ -63,6 +65,7 @@ fn judge(found: &RunRecord, wanted: &RunRecord, now: Timestamp) -> Finding {
         return Finding::Superfluous;
     }
     match found.status {
+        RunState::Running if found.callback.is_some() => Finding::Awaits,
         RunState::Running => Finding::Owned(found.worker.clone()),
         RunState::Retry => match found.next_attempt_at.map(|at| at - now) {
             Some(early) if early > EARLY_BY_MAX => Finding::NotNow(early.to_std().unwrap_or_default()),
@@ -197,6 +200,13 @@ impl Claimer<'_> {
             Finding::Ended => Ok(Next::Say(Claim::Ended(Box::new(found.value)))),
             Finding::Superfluous => Ok(Next::Say(Claim::Superfluous)),
             Finding::NotNow(wait) => Ok(Next::Say(Claim::NotNow(wait))),
+            Finding::Awaits => match self.end_if_cancelled(&found, now).await? {
+                Some(next) => Ok(next),
+                None => Ok(match callback::look(self.streams, &found, &run.task, now).await? {
+                    Some(claim) => Next::Say(claim),
+                    None => Next::LookAgain,
+                }),
+            },
             Finding::Owned(owner) if owner.as_ref() == Some(self.status.id()) => {
                 if self.running.adopt(&run.record.id, delivery) {
                     return Ok(Next::Say(Claim::UnderWayHere));

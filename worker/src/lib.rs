@@ -16,6 +16,8 @@
 //! | `late.rs` | the claim of such a run that takes longer, and its end |
 //! | `hold.rs` | the heartbeat of one run; stops the attempt when it cannot be renewed |
 //! | `cancel.rs` | hears that a run is to be stopped, and looks for what was not heard |
+//! | `callback.rs` | runs whose target answers later: what was left for them, and when their time is over |
+//! | `callback_http.rs` | takes such answers in over HTTP |
 //! | `executors/` | http, message, local, and handlers in this process |
 //! | `run_log.rs`, `progress.rs` | what a run says while it runs, and how far it is |
 //! | `drain.rs` | hears that somebody wants the worker to stop |
@@ -26,6 +28,8 @@
 
 pub mod executors;
 
+mod callback;
+mod callback_http;
 mod cancel;
 mod claim;
 mod credit;
@@ -50,7 +54,7 @@ mod unclaimed;
 mod upstream;
 mod verdict;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{names::MemberId, queue::QueueShare};
 use streams::{ReadError, Streams};
@@ -58,7 +62,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    executors::{Executors, http::HttpSetupError, in_process::InProcess, local::LocalSettings},
+    executors::{
+        Executors, SecretsFolder, http::HttpSetupError, in_process::InProcess, local::LocalSettings,
+    },
     limits::Limits,
     member::Status,
     running::Running,
@@ -79,6 +85,12 @@ pub struct WorkerSettings {
     pub drain: Duration,
     /// The commands it may run.
     pub local: LocalSettings,
+    /// Where it finds the secrets that targets' headers name.
+    pub secrets: SecretsFolder,
+    /// Where it takes in, over HTTP, what targets answer later.
+    pub callback_listen: Option<SocketAddr>,
+    /// The URL at which targets reach that, or the same of another worker.
+    pub callback_url: Option<String>,
 }
 
 /// How a worker is told to stop, in two steps.
@@ -99,6 +111,14 @@ pub enum WorkerError {
     /// Something it needs cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The address for callbacks cannot be listened on.
+    #[error("--callback-listen {address}: {source}; choose an address of this machine and a free port")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// It was told to serve nothing.
     #[error("no queue is named; name at least one with --queue")]
     NoQueue,
@@ -126,7 +146,12 @@ impl Worker {
         if settings.queues.is_empty() {
             return Err(WorkerError::NoQueue);
         }
-        let executors = Executors::new(&streams, settings.local.clone())?;
+        let executors = Executors::new(
+            &streams,
+            settings.local.clone(),
+            settings.secrets.clone(),
+            settings.callback_url.as_deref(),
+        )?;
         let id = MemberId::new("worker", &settings.host);
         let status = Arc::new(Status::new(id, &settings, streams.clock().now()));
         Ok(Self { status, settings, streams, executors })
@@ -169,6 +194,11 @@ impl Worker {
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), requests, closing.clone()));
         let status = Arc::clone(&self.status);
         helpers.spawn(drain::follow(self.streams.clone(), status, stop.clone(), closing.clone()));
+        helpers.spawn(callback::follow(self.streams.clone(), closing.clone()));
+        if let Some(address) = self.settings.callback_listen {
+            let listener = callback_http::listen(address).await?;
+            helpers.spawn(callback_http::serve(listener, self.streams.clone(), closing.clone()));
+        }
         helpers.spawn(member::beat(
             self.streams.clone(),
             Arc::clone(&self.status),

@@ -7,7 +7,6 @@ mod intake;
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
 use shared::{
     limits,
     names::QueueName,
@@ -32,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cancel,
     claim::{Claim, Claimer},
-    executors::{Attempt, Executors, Failure},
+    executors::{Attempt, Done, Executors, Failure},
     hold,
     identify::{Identified, Unreadable},
     late::Basis,
@@ -149,9 +148,10 @@ struct UnderWay<'a> {
     span: AttemptSpan,
 }
 
-fn ended(result: Result<Value, Failure>) -> Ending {
+fn ended(result: Result<Done, Failure>) -> Ending {
     match result {
-        Ok(output) => Ending::Output(output),
+        Ok(Done::Output(output)) => Ending::Output(output),
+        Ok(Done::TakenOn(awaited)) => Ending::TakenOn(awaited),
         Err(failure) => Ending::Failed(failure),
     }
 }
@@ -187,9 +187,9 @@ impl Inner {
         abort: &CancellationToken,
         passed: &Passed,
     ) -> Served {
-        let claimer =
-            Claimer { is_limited: passed.is_limited(), ..self.claimer(&run.record.queue, ack_wait) };
-        match claimer.claim(run, delivery).await? {
+        let is_limited = passed.is_limited();
+        let ledger = Claimer { is_limited, ..self.claimer(&run.record.queue, ack_wait) };
+        match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
                 let now = self.streams.clock().elapsed();
@@ -313,7 +313,7 @@ impl Inner {
             () = clock.sleep(STOP_WAIT_MAX) => None,
         };
         // It may have come to a good end just then; only if the hold is lost that no longer counts.
-        Some(last.map_or(cut_short?, Ending::Output))
+        Some(last.map_or(cut_short?, |done| ended(Ok(done))))
     }
 
     async fn execute(
@@ -321,7 +321,7 @@ impl Inner {
         under_way: &UnderWay<'_>,
         stop: &CancellationToken,
         begun: &CancellationToken,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Done, Failure> {
         let task = &under_way.run.task;
         let record = &under_way.claimed.value;
         let target = match task.target() {
@@ -352,6 +352,7 @@ impl Inner {
                 (record.attempt, under_way.claimed.revision),
                 record.worker.clone(),
             ),
+            offer: None,
         };
         self.executors.check(&attempt, stop).await?;
         self.limits.ready(under_way.passed, under_way.run, under_way.ack_wait, stop).await?;

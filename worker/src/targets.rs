@@ -85,7 +85,7 @@ impl Targets {
         let mut changes = streams.catalog().watch().await?;
         while let Some(change) = changes.next().await {
             match change? {
-                CatalogChange::Target(name, target) => self.note(name, target),
+                CatalogChange::Target(name, target) => self.note(name, target.map(|target| *target)),
                 CatalogChange::Queue(name, settings) => self.queues.note(name, settings),
                 CatalogChange::Calendar(..) => {}
             }

@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use serde_json::Value;
 use shared::{
     Timestamp,
+    callback::Awaited,
     limits::BACKOFF_MAX,
     run_record::{ErrorKind, Reason, RunError, RunRecord, bounded_output},
     run_state::{IllegalTransition, RunEvent},
@@ -30,6 +31,8 @@ pub(crate) enum Ending {
         /// Whether anything was sent: before that nothing can have been done.
         begun: bool,
     },
+    /// The target has taken it on, and will say later how it ended.
+    TakenOn(Awaited),
     /// Somebody asked for its end, and it was stopped.
     Cancelled(CancelRequest),
 }
@@ -57,6 +60,11 @@ pub(crate) fn verdict(
             let done = record.apply(RunEvent::Succeeded, now)?;
             return Ok((RunRecord { output: Some(bounded_output(output)), ..done }, Answer::Ack));
         }
+        Ending::TakenOn(awaited) => {
+            let waits = record.apply(RunEvent::Accepted, now)?;
+            // Nobody holds it from here on. It is looked at at once: an answer may have come before this was written.
+            return Ok((RunRecord { callback: Some(awaited), ..waits }, Answer::HandBack(Duration::ZERO)));
+        }
         Ending::Cancelled(request) => return Ok((request.end(record, now)?, Answer::Ack)),
         // It may have acted already, and may not act twice.
         Ending::Interrupted { begun: true } if task.delivery == Delivery::AtMostOnce => {
@@ -70,6 +78,10 @@ pub(crate) fn verdict(
         Ending::TimedOut => Failure::retryable(ErrorKind::Timeout, task.out_of_time(record, now).message),
         Ending::Failed(failure) => failure,
     };
+    if failure.skips {
+        let skipped = record.apply(RunEvent::Skipped, now)?.because(Reason::Precheck);
+        return Ok((skipped.with_error(failure.error), Answer::Ack));
+    }
     let reason = reason_of(&failure);
     let permanent = failure.permanent || (task.delivery == Delivery::AtMostOnce && may_have_acted(&failure));
     if permanent || !task.retry.allows_after(record.attempt_of_policy()) {
@@ -99,7 +111,7 @@ fn wait_before_next(record: &RunRecord, task: &Task, retry_after: Option<Duratio
 fn may_have_acted(failure: &Failure) -> bool {
     !matches!(
         failure.error.kind,
-        ErrorKind::Precheck | ErrorKind::UnknownTarget | ErrorKind::CommandNotAllowed
+        ErrorKind::Precheck | ErrorKind::UnknownTarget | ErrorKind::Request | ErrorKind::CommandNotAllowed
     )
 }
 
@@ -168,6 +180,17 @@ mod tests {
         assert_eq!(
             (record.status, record.reason, answer),
             (RunState::Failed, Some(Reason::Permanent), Answer::Bury)
+        );
+    }
+
+    #[test]
+    fn a_run_whose_target_is_found_wanting_is_skipped_if_it_is_so_declared() {
+        let failure = Failure { skips: true, ..Failure::retryable(ErrorKind::Precheck, "disabled") };
+        let (record, answer) = end(1, Ending::Failed(failure));
+        assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::Precheck)));
+        assert_eq!(
+            (record.error.map(|error| error.message).as_deref(), answer),
+            (Some("disabled"), Answer::Ack)
         );
     }
 

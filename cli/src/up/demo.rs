@@ -213,7 +213,7 @@ fn next_target(wanted: &Target, found: Option<&Target>, written_before: Option<&
 
 fn place(target: &Target) -> &str {
     match &target.address {
-        Address::Http(place) | Address::Message(place) => place,
+        Address::Http(place) | Address::Message(place) | Address::Service(place) => place,
     }
 }
 

@@ -8,7 +8,10 @@ use shared::{clock::SharedClock, limits, names::QueueName, queue::QueueShare};
 use streams::Streams;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use worker::{Stop, Worker, WorkerSettings, executors::local::LocalSettings};
+use worker::{
+    Stop, Worker, WorkerSettings,
+    executors::{SecretsFolder, local::LocalSettings},
+};
 
 use super::{supervise::supervise, talk::Talk};
 
@@ -135,6 +138,9 @@ fn serve(
             places: settings.places,
             drain: limits::DRAIN_DEFAULT,
             local: settings.local.clone(),
+            secrets: SecretsFolder::default(),
+            callback_listen: None,
+            callback_url: None,
         };
         let worker = Worker::new(settings, streams.clone());
         // Its own tokens: a worker that gives up cancels them, and the others must not stop with it.

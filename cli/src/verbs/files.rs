@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(storage.health_url().as_deref(), Some("http://b:2/healthz"));
         for (target_url, part) in [
             ("storge=http://b", "did you mean \"storage\""),
-            ("feed=http://b", "both"),
+            ("feed=http://b", "several"),
             ("storage=b", "base URL"),
         ] {
             let error = args(&[&targets], &[target_url]).read().expect_err(target_url);

@@ -65,7 +65,7 @@ mod tests {
             progress: vec![(id, Progress::new(0.4, Some("half")))],
             draining: false,
             drained_by: None,
-            weights: Default::default(),
+            weights: std::collections::BTreeMap::default(),
         });
         let running = RunRecord { status: RunState::Running, worker: Some(worker), ..pending.clone() };
         let of_another = RunRecord { worker: None, ..running.clone() };

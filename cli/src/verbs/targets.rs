@@ -101,13 +101,19 @@ fn row(name: &TargetName, target: &Target, full: &Fullness) -> Vec<Cell> {
     let reached_by = match &target.address {
         Address::Http(url) => url.clone(),
         Address::Message(prefix) => format!("messages to {prefix}"),
+        Address::Service(name) => format!("service {name}"),
+    };
+    let health = match &target.reason {
+        _ if target.enabled => target.health_url(),
+        Some(reason) => Some(format!("disabled: {reason}")),
+        None => Some("disabled".to_owned()),
     };
     let per_key = target.limit.as_ref().map(|limit| format!("{} of {}", limit.max, limit.key));
     let is_limited = target.max_concurrent.is_some() || !full.holders.is_empty();
     vec![
         name.as_str().into(),
         reached_by.into(),
-        Cell::optional(target.health_url()),
+        Cell::optional(health),
         Cell::optional(target.max_concurrent),
         Cell::optional(target.rate),
         Cell::optional(per_key),

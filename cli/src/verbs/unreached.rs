@@ -69,9 +69,12 @@ fn is_out_of_reach(kind: ErrorKind) -> bool {
 }
 
 impl Unreached {
-    /// Whether it still matters: a target that was declared meanwhile is no longer unknown, and one that only a submission
-    /// named was mistyped by whoever submitted it, who is told by the run's end.
+    /// Whether it still matters: a target that was declared meanwhile is no longer unknown, one that only a submission
+    /// named was mistyped by whoever submitted it, who is told by the run's end, and one that is disabled is meant to be.
     pub fn still_matters(&self, target: &TargetName, fleet: &Definitions) -> bool {
+        if fleet.targets.get(target).is_some_and(|target| !target.enabled) {
+            return false;
+        }
         let is_named = || fleet.schedules.values().any(|schedule| schedule.task.target() == Some(target));
         self.kind != ErrorKind::UnknownTarget || (!fleet.targets.contains_key(target) && is_named())
     }

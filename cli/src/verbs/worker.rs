@@ -1,6 +1,6 @@
 //! `worker`: the process that executes what was dispatched.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
@@ -59,6 +59,25 @@ pub struct WorkerArgs {
     /// The file with the commands that local tasks may run here [default: none may]
     #[arg(long, value_name = "FILE", env = "CRONFLEET_COMMANDS", hide_env_values = true)]
     pub commands: Option<PathBuf>,
+
+    /// The folder with the files that targets' headers may name (`{file: NAME}`)
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/secrets",
+        env = "CRONFLEET_SECRETS",
+        hide_env_values = true
+    )]
+    pub secrets: PathBuf,
+
+    /// Where to take in, over HTTP, what targets answer later (`async`), such as 127.0.0.1:8650. Whoever knows an attempt's token
+    /// is let in, and nobody else [default: answers come over NATS only]
+    #[arg(long, value_name = "ADDRESS", env = "CRONFLEET_CALLBACK_LISTEN", hide_env_values = true)]
+    pub callback_listen: Option<SocketAddr>,
+
+    /// The URL that targets are told for it, if that is not the address itself. It may lead to any worker of the fleet
+    #[arg(long, value_name = "URL", env = "CRONFLEET_CALLBACK_URL", hide_env_values = true)]
+    pub callback_url: Option<String>,
 }
 
 /// Works until it is asked to stop.
@@ -100,7 +119,20 @@ pub async fn run_with(
         version = env!("CARGO_PKG_VERSION"),
         "Serving {names}, {places} runs at once"
     );
-    let settings = WorkerSettings { host: host(), queues, places, drain: args.drain.0, local };
+    let secrets = args.secrets.into();
+    let callback_listen = args.callback_listen;
+    let at_address = || callback_listen.map(|address| format!("http://{address}"));
+    let callback_url = args.callback_url.or_else(at_address);
+    let settings = WorkerSettings {
+        host: host(),
+        queues,
+        places,
+        drain: args.drain.0,
+        local,
+        secrets,
+        callback_listen,
+        callback_url,
+    };
     let worker = Worker::new(settings, streams.clone())?.with_handlers(handlers);
     // On the pool, not on this thread.
     tokio::spawn(worker.run(Stop { drain: stages.drain, abort: stages.abort })).await??;

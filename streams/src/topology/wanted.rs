@@ -21,6 +21,8 @@ const DELAYED_BYTES_MAX: i64 = 2048 * MIB;
 const DEAD_BYTES_MAX: i64 = 256 * MIB;
 /// A thousand attempts that say as much as they may; mostly logs go by age.
 const LOG_BYTES_MAX: i64 = 1024 * MIB;
+/// What targets leave that answer later: half a million small answers.
+const CALLBACKS_BYTES_MAX: i64 = 256 * MIB;
 const CONTROL_BYTES_MAX: i64 = 64 * MIB;
 /// About seven million runs; `doctor` warns long before it is full.
 const RUNS_BYTES_MAX: i64 = 8192 * MIB;
@@ -153,6 +155,17 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
             max_age: limits::LOG_RETENTION,
             allow_direct: true,
             ..base(names.log_stream(), vec![names.log_all()], LOG_BYTES_MAX, replicas)
+        },
+        Config {
+            // The newest answer, the newest sign of life. A full stream refuses, and the target tries again.
+            max_messages_per_subject: 1,
+            max_age: limits::CALLBACK_KEPT,
+            ..base(
+                names.callbacks_stream(),
+                vec![names.callbacks(), names.callbacks_progress()],
+                CALLBACKS_BYTES_MAX,
+                replicas,
+            )
         },
         Config {
             max_age: AUDIT_RETENTION,

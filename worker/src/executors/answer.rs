@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use shared::{limits, run_record::ErrorKind};
+use shared::run_record::ErrorKind;
 
 use super::Failure;
 
@@ -51,27 +51,30 @@ pub(super) fn is_permanent(code: u16) -> bool {
     matches!(code, 400..=499) && !matches!(code, 408 | 425 | 429)
 }
 
-/// The failure of an attempt whose target answered with an error.
-pub(super) fn refused(place: &str, code: u16, words: &str) -> Failure {
+/// The failure of an attempt whose target answered with an error. What its declaration says of this code comes before what the
+/// code itself says.
+pub(super) fn refused(place: &str, code: u16, words: &str, declared: Option<bool>) -> Failure {
     let mut message = format!("{place} answered {code}");
     if !words.is_empty() {
         // Writing to a String does not fail.
         let _ = write!(message, ": {words}");
     }
-    if is_permanent(code) {
-        message.push_str("; not tried again: the request itself has to be mended");
+    if declared.unwrap_or_else(|| is_permanent(code)) {
+        message.push_str(match declared {
+            Some(_) => "; not tried again: the target's `permanent` has this code",
+            None => "; not tried again: the request itself has to be mended",
+        });
         return Failure::permanent(ErrorKind::Target, message);
     }
     Failure::retryable(ErrorKind::Target, message)
 }
 
 /// The failure of an attempt whose answer was larger than is read.
-pub(super) fn too_large(place: &str) -> Failure {
+pub(super) fn too_large(place: &str, bytes_max: usize) -> Failure {
     Failure::permanent(
         ErrorKind::ResponseTooLarge,
         format!(
-            "{place} answered with more than {} bytes; let it answer with a reference to the data instead",
-            limits::RESPONSE_BYTES_MAX
+            "{place} answered with more than {bytes_max} bytes, unpacked; let it answer with a reference to the data instead"
         ),
     )
 }
@@ -139,7 +142,10 @@ mod tests {
             (0, false),
             (101, false),
         ] {
-            assert_eq!(refused("there", code, "no").permanent, permanent, "{code}");
+            assert_eq!(refused("there", code, "no", None).permanent, permanent, "{code}");
+            for declared in [true, false] {
+                assert_eq!(refused("there", code, "no", Some(declared)).permanent, declared, "{code}");
+            }
         }
     }
 }

@@ -8,26 +8,31 @@ pub mod local;
 pub mod message;
 
 mod answer;
+mod endpoints;
 mod retry_after;
+mod secrets;
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, TimeDelta};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::{
     Timestamp,
+    callback::{Awaited, CallbackError, CallbackToken},
     names::{ActionName, Name, TargetName},
     run::RunId,
     run_record::{ErrorKind, RunError},
     run_state::RunState,
     shard::Shard,
-    target::{Address, Target},
+    target::{Address, Precheck, Target},
     task::{Task, Work},
+    template::TemplateValues,
 };
 use streams::{Streams, headers};
 use tokio_util::sync::CancellationToken;
 
+pub use self::secrets::SecretsFolder;
 use crate::run_log::RunLog;
 
 /// One try at a run: everything an executor needs to know.
@@ -57,6 +62,55 @@ pub struct Attempt {
     pub silence: Duration,
     /// Where it says what it is at.
     pub log: RunLog,
+    /// Where the target may leave its answer later; none if it has to answer at once.
+    pub offer: Option<Offer>,
+}
+
+/// Where one attempt's target, and nobody else, may leave its answer later.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The subject it may publish it to.
+    pub subject: String,
+    /// The URL it may post it to, if there is one.
+    pub url: Option<String>,
+    /// What the record will say, if it takes the run on.
+    pub awaited: Awaited,
+}
+
+impl Offer {
+    /// What the target is told. To be sent to it alone.
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            (headers::CALLBACK_SUBJECT, self.subject.clone()),
+            (headers::CALLBACK_DEADLINE, written(self.awaited.deadline)),
+        ];
+        headers.extend(self.url.clone().map(|url| (headers::CALLBACK, url)));
+        headers
+    }
+
+    /// What is awaited of a target that took the run on now.
+    fn taken_on(&self, now: Timestamp) -> Done {
+        Done::TakenOn(Awaited { accepted_at: now, ..self.awaited.clone() })
+    }
+}
+
+/// What came of an attempt that did not go wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// It is done, and this is its output.
+    Output(Value),
+    /// The target has taken the run on, and will say later how it ended.
+    TakenOn(Awaited),
+}
+
+impl Done {
+    /// The output, if it is done.
+    pub fn output(self) -> Option<Value> {
+        match self {
+            Done::Output(output) => Some(output),
+            Done::TakenOn(_) => None,
+        }
+    }
 }
 
 /// The end of a run, as a run that follows it is told.
@@ -83,12 +137,14 @@ pub struct Failure {
     pub permanent: bool,
     /// The target asked to be left alone for this long; the caller bounds it.
     pub retry_after: Option<Duration>,
+    /// The run is not to be tried again but skipped: nothing was sent, and that is so declared.
+    pub skips: bool,
 }
 
 impl Failure {
     /// A failure that another attempt may mend.
     pub fn retryable(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { error: RunError::new(kind, message), permanent: false, retry_after: None }
+        Self { error: RunError::new(kind, message), permanent: false, retry_after: None, skips: false }
     }
 
     /// A failure that another attempt would not mend.
@@ -120,6 +176,18 @@ impl Attempt {
     /// What the target is told its task is called.
     pub fn task_name(&self) -> &Name {
         self.task.task_name.as_ref().unwrap_or(&self.run.name)
+    }
+
+    /// What fills the places in a target's templates.
+    fn template_values(&self) -> TemplateValues<'_> {
+        TemplateValues {
+            action: self.task.action(),
+            task_name: self.task_name(),
+            run: &self.run,
+            attempt: self.number,
+            slot: self.slot,
+            parameters: &self.task.parameters,
+        }
     }
 
     /// The body of a request as JSON: the origin's dictionary, and which attempt of which run this is.
@@ -176,16 +244,25 @@ pub struct Executors {
     local: local::LocalExecutor,
     health: health::HealthChecks,
     in_process: in_process::InProcess,
+    streams: Streams,
+    callback_url: Option<Arc<str>>,
 }
 
 impl Executors {
-    /// Executors that share one HTTP client and one NATS connection.
-    pub fn new(streams: &Streams, local: local::LocalSettings) -> Result<Self, http::HttpSetupError> {
-        let http = http::HttpExecutor::new(streams.clock().clone())?;
+    /// Executors that share their HTTP connections and one NATS connection.
+    pub fn new(
+        streams: &Streams,
+        local: local::LocalSettings,
+        secrets: SecretsFolder,
+        callback_url: Option<&str>,
+    ) -> Result<Self, http::HttpSetupError> {
+        let http = http::HttpExecutor::new(streams.clock().clone())?.with_secrets(secrets);
         Ok(Self {
-            health: health::HealthChecks::new(http.client().clone(), streams.clock().clone()),
+            health: health::HealthChecks::new(http.clone(), streams.clock().clone()),
             http,
             message: message::MessageExecutor::new(streams.clone()),
+            streams: streams.clone(),
+            callback_url: callback_url.map(|url| url.trim_end_matches('/').into()),
             local: local::LocalExecutor::new(local, streams.clock().clone()),
             in_process: in_process::InProcess::default(),
         })
@@ -208,40 +285,94 @@ impl Executors {
         if self.is_in_process(&attempt.task) {
             return Ok(());
         }
+        let by_target = attempt.target.as_ref().and_then(|target| target.precheck);
+        let policy = attempt.task.precheck.or(by_target).unwrap_or_default();
+        let checked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(answer::stopped("the check of the target")),
+            checked = self.find_fit(attempt, name) => checked,
+        };
+        checked
+            .map_err(|failure| Failure { skips: policy == Precheck::Skip && !failure.permanent, ..failure })
+    }
+
+    /// Whether the target is known, enabled and well.
+    async fn find_fit(&self, attempt: &Attempt, name: &TargetName) -> Result<(), Failure> {
         let target = declared(attempt, name)?;
         if let Err(error) = attempt.task.check_target(target) {
             return Err(Failure::permanent(ErrorKind::UnknownTarget, error.to_string()));
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(answer::stopped("the check of the target")),
-            checked = self.health.check(name, target) => checked,
+        if !target.enabled {
+            let reason = target.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            let words = format!(
+                "target {name} is disabled{reason}; take `enabled: false` from it and apply when it may be asked again"
+            );
+            return Err(Failure::retryable(ErrorKind::Precheck, words));
         }
+        self.health.check(name, target).await
+    }
+
+    /// Where the target may leave its answer later, if its declaration says that it may.
+    fn offer(&self, attempt: &Attempt, target: &Target) -> Option<Offer> {
+        let later = target.shape_of(attempt.task.action()).later()?;
+        let (token, now) = (CallbackToken::new(), self.streams.clock().now());
+        let deadline =
+            TimeDelta::from_std(later.deadline.0).ok().and_then(|wait| now.checked_add_signed(wait))?;
+        let awaited =
+            Awaited { accepted_at: now, deadline, heartbeat: later.heartbeat, token_hash: token.hash() };
+        let run = &attempt.run;
+        let url = self
+            .callback_url
+            .as_ref()
+            .map(|url| format!("{url}/callbacks/{}/{}/{}", run.name, run.key, token.text()));
+        Some(Offer { subject: self.streams.names().callback(run, &token.text()), url, awaited })
     }
 
     /// Makes one attempt, after its check, and has stored what it said. The caller bounds its time and cancels `stop`.
-    pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
+    pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Done, Failure> {
         let result = self.act(attempt, stop).await;
         // Before the end is recorded: whoever sees that finds the log whole.
         attempt.log.end().await;
         result
     }
 
-    async fn act(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
+    async fn act(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Done, Failure> {
         if let Some(handler) = self.in_process.handler_of(&attempt.task) {
-            return handler(attempt.clone(), stop.clone()).await;
+            return handler(attempt.clone(), stop.clone()).await.map(Done::Output);
         }
         match &attempt.task.work {
-            Work::Command { .. } => self.local.execute(attempt, stop).await,
+            Work::Command { .. } => self.local.execute(attempt, stop).await.map(Done::Output),
             Work::Service { target: name, .. } => {
                 let target = declared(attempt, name)?;
+                let offered = self
+                    .offer(attempt, target)
+                    .map(|offer| Attempt { offer: Some(offer), ..attempt.clone() });
+                let attempt = offered.as_ref().unwrap_or(attempt);
                 match &target.address {
                     Address::Http(_) => self.http.execute(attempt, target, stop).await,
-                    Address::Message(_) => self.message.execute(attempt, target, stop).await,
+                    Address::Message(_) | Address::Service(_) => {
+                        self.message.execute(attempt, target, stop).await
+                    }
                 }
             }
         }
     }
+}
+
+/// The failure of a run whose target took it on and said later that it went wrong.
+pub(crate) fn callback_failure(error: CallbackError, now: Timestamp) -> Failure {
+    let words = answer::quoted(error.message.as_bytes());
+    let words = if words.is_empty() {
+        "the target said later that it failed, without words".to_owned()
+    } else {
+        words
+    };
+    let permanent = error.retryable == Some(false);
+    let asked = error.retry_after.filter(|_| !permanent).and_then(|asked| match asked {
+        Value::String(text) => retry_after::parse(&text, now),
+        other => retry_after::parse(&other.to_string(), now),
+    });
+    Failure { permanent, retry_after: asked, ..Failure::retryable(ErrorKind::Target, words) }
 }
 
 fn declared<'a>(attempt: &'a Attempt, name: &TargetName) -> Result<&'a Target, Failure> {

@@ -417,6 +417,8 @@ fn stands(record: &RunRecord, run: &Identified, now: Timestamp) -> Noted {
         return Noted::Ended;
     }
     match record.status {
+        // Its target has it. Whether that has answered its record says, and no gate keeps from looking.
+        RunState::Running if record.callback.is_some() => Noted::Ended,
         RunState::Running => Noted::NotNow(HANDED_BACK_MAX),
         RunState::Retry => match record.next_attempt_at.and_then(|next| (next - now).to_std().ok()) {
             Some(early) if !early.is_zero() => Noted::NotNow(early),

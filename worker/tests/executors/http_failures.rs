@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use worker::executors::{Failure, http::HttpExecutor};
 
-use crate::target::{Service, archive, nobody, target};
+use crate::target::{Service, archive, nobody, output, target};
 
 async fn failure_at(base: &str) -> Failure {
     let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
@@ -138,8 +138,11 @@ async fn an_answer_that_announces_too_much_is_not_read_and_one_at_the_bound_is()
     let full = || async { "1".repeat(limits::RESPONSE_BYTES_MAX) };
     let service = Service::with(Router::new().route("/actions/archive", post(full))).await;
     let executor = HttpExecutor::new(SystemClock::shared()).expect("a client");
-    let output =
-        executor.execute(&archive(), &service.target(), &CancellationToken::new()).await.expect("a success");
+    let output = executor
+        .execute(&archive(), &service.target(), &CancellationToken::new())
+        .await
+        .map(output)
+        .expect("a success");
     assert_eq!(output["text"].as_str().map(str::len), Some(limits::RESPONSE_BYTES_MAX));
 }
 

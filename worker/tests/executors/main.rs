@@ -5,6 +5,9 @@
 mod health;
 mod http;
 mod http_failures;
+mod http_redirects;
+mod http_shape;
+mod http_tls;
 mod local;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,7 +4,7 @@ use axum::Router;
 use serde_json::json;
 use shared::target::Target;
 use tokio::{net::TcpListener, task::JoinHandle};
-use worker::executors::Attempt;
+use worker::executors::{Attempt, Done};
 
 use crate::support::attempt;
 
@@ -40,6 +40,17 @@ pub(crate) fn target(base: &str) -> Target {
     serde_json::from_value(json!({ "http": base, "health": "/healthz" })).expect("a target")
 }
 
+/// A target at this base URL, with more fields.
+pub(crate) fn target_with(base: &str, fields: serde_json::Value) -> Target {
+    let mut written = json!({ "http": base });
+    if let serde_json::Value::Object(fields) = fields {
+        for (name, value) in fields {
+            written[name] = value;
+        }
+    }
+    serde_json::from_value(written).expect("a target")
+}
+
 /// An attempt at the action `archive`.
 pub(crate) fn archive() -> Attempt {
     attempt(json!({
@@ -52,4 +63,9 @@ pub(crate) fn archive() -> Attempt {
 pub(crate) async fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     format!("http://{}", listener.local_addr().expect("an address"))
+}
+
+/// The output of an attempt that is done.
+pub(crate) fn output(done: Done) -> serde_json::Value {
+    done.output().expect("an output")
 }

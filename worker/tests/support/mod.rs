@@ -35,6 +35,7 @@ pub(crate) fn attempt(task: Value) -> Attempt {
         grace: Duration::from_secs(5),
         silence: Duration::from_secs(15),
         log: RunLog::silent(),
+        offer: None,
     }
 }
 
