@@ -72,9 +72,10 @@ impl CancelRequest {
 }
 
 /// Whether a worker may have begun a run although its record does not say so. What is replaced lies under its schedule's lock,
-/// and like the parts of a whole it is never begun without a claim.
+/// and like a whole and its parts it is never begun without a claim.
 fn may_be_begun(record: &RunRecord, reason: Reason) -> bool {
-    record.status == RunState::Pending && record.shard.is_none() && reason != Reason::Replaced
+    let is_of_many = record.shard.is_some() || record.shards.is_some();
+    record.status == RunState::Pending && !is_of_many && reason != Reason::Replaced
 }
 
 fn words(reason: Reason) -> &'static str {
