@@ -274,6 +274,10 @@ async fn a_run_is_kept_for_longer_than_the_acknowledge_wait(kind: Kind) {
     let record = fleet.end_of("long.1").await;
     assert_eq!((record.status, record.attempt), (Success, 1));
     assert_eq!(fleet.life("long.1").await, [Running, Success]);
+    let mut client = PlainClient::connect(&fleet.nats.url()).await;
+    let info = client.request("$JS.API.CONSUMER.INFO.cronfleet_TASKS.default", b"").await.payload;
+    let info: Value = serde_json::from_str(&info).expect("JSON");
+    assert_eq!(info["delivered"]["consumer_seq"], 1, "it was handed out once: {info}");
 }
 
 async fn a_run_is_taken_over_from_a_worker_that_died(kind: Kind) {
@@ -380,4 +384,27 @@ async fn what_was_not_begun_in_time_is_not_begun(kind: Kind) {
     assert_eq!((record.status, record.reason), (Cancelled, Some(Reason::Expired)));
     assert_eq!(fleet.end_of("early.1").await.status, Success);
     its_queue_is_empty(&fleet).await;
+}
+
+#[tokio::test]
+async fn workers_of_both_kinds_share_a_queue_of_short_runs() {
+    if !Kind::Python.can_run() {
+        return;
+    }
+    // Here ours may begin runs without a claim.
+    let fleet = Fleet::start().await;
+    fleet.apply("targets: {target: {http: TARGET}}\nqueues: {default: {ack_wait: 3s}}");
+    let (_ours, _other) = (Kind::Ours.start(&fleet), Kind::Python.start(&fleet));
+    fleet.members("worker", 2).await;
+    for number in 0..200 {
+        fleet.submit(&format!("short.{number}"), &task("echo", 3)).await.expect("submitted");
+    }
+    let mut workers = std::collections::BTreeSet::new();
+    for number in 0..200 {
+        let record = fleet.end_of(&format!("short.{number}")).await;
+        assert_eq!((record.status, record.attempt), (Success, 1), "{record:?}");
+        workers.extend(record.worker);
+    }
+    its_queue_is_empty(&fleet).await;
+    assert_eq!(workers.len(), 2, "both had some");
 }
