@@ -47,7 +47,7 @@ class Claims(Fleet):
             task = read_task(msg.data)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as why:
             raise Malformed(run, f"the task cannot be understood: {why}") from why
-        named = {field: task[field] for field in ("target_service", "action") if field in task}
+        named: Record = {field: task[field] for field in ("target_service", "action") if field in task}
         return {"id": run, "queue": self.queue, "status": "PENDING", "created_at": at, **named}, 0, task
 
     async def reject(self, msg: Msg, run: str | None, why: str) -> None:
@@ -63,7 +63,8 @@ class Claims(Fleet):
             elif (found and not is_planned) or not await self.write(record, over):
                 continue  # a run of that name was there: this message gets a name of its own
             await self.bury(record, msg, raw=msg.data[:65536].decode(errors="replace"))
-            return await self.answer(msg, "+TERM malformed")
+            await self.answer(msg, "+TERM malformed")
+            return
         await self.answer(msg, "-NAK", 2)
 
     async def is_alive(self, found: Record) -> bool:
@@ -72,30 +73,36 @@ class Claims(Fleet):
         if not member:  # after an outage everybody is silent: then that means nothing until we were heard for a while
             return not self.heard_since or time.monotonic() - self.heard_since < 9
         is_young = time.time() - instant(found["started_at"]) < 4
-        return is_young or [found["id"], found["attempt"]] in member["running"]
+        return is_young or [found["id"], found["attempt"]] in member.get("running", [])
 
     async def claim(self, msg: Msg, record: Record, revision: int, task: dict[str, Any]) -> Record | None:
         """The record of an attempt that is now ours; none if there is none, and then the delivery has its answer."""
         known = (record, revision) if revision and msg.metadata.num_delivered == 1 else None
         for _ in range(5):
             found, over = known or await self.last(f"KV_{NS}_runs", f"$KV.{NS}_runs.{record['id']}")
-            is_first, known, found = known is not None, None, found or record
+            found = found if isinstance(found, dict) and "status" in found else record  # no record: written over
+            is_first, known = known is not None, None
             status, asked = found["status"], None
             if status in FINAL:
                 if found.get("reason") == "malformed" and found["queue"] != self.queue:
                     raise Malformed(None, f"run {found['id']} has ended already, by what came under its key elsewhere")
                 if status == "FAILED":
                     await self.bury(found, msg, task=task)
-                return await self.answer(msg, "+ACK")
+                await self.answer(msg, "+ACK")
+                return None
             if found["queue"] != self.queue:
-                return await self.answer(msg, "+ACK")
-            if status == "RUNNING" and found["id"] in self.running:  # ours: this delivery counts now
-                return self.running[found["id"]][1].append(msg)
+                await self.answer(msg, "+ACK")
+                return None
+            if status == "RUNNING" and found["id"] in self.running and found.get("worker") == self.id:  # it counts now
+                self.running[found["id"]][1].append(msg)
+                return None
             early = instant(found["next_attempt_at"]) - time.time() if "next_attempt_at" in found else 0
             if status == "RETRY" and early > 0.1:
-                return await self.answer(msg, "-NAK", early)
+                await self.answer(msg, "-NAK", early)
+                return None
             if status == "RUNNING" and ("callback" in found or await self.is_alive(found)):
-                return await self.answer(msg, "-NAK", min(7, self.ack_wait))
+                await self.answer(msg, "-NAK", min(7, self.ack_wait))
+                return None
             if not is_first and over and (asked := await self.cancel_of(found)):
                 note = f"cancelled by {asked['by']}"
                 await self.write(changed(found, "CANCELLED", reason=asked["reason"], note=note), over)
@@ -113,7 +120,8 @@ class Claims(Fleet):
                 if fence := await self.write(begun, over):
                     return {**begun, "fence": fence}
             # Whoever wrote, the next look says what is to be done.
-        return await self.answer(msg, "-NAK", 2)
+        await self.answer(msg, "-NAK", 2)
+        return None
 
     def stop(self, run: str, why: Any) -> None:
         if run in self.running and not self.running[run][2].done():
@@ -125,7 +133,7 @@ class Claims(Fleet):
             self.stop(run, request)
 
     async def hold(self, record: Record, came: float) -> None:
-        """Renews our hold, and stops the attempt a third of the wait before somebody else may begin."""
+        """Renews our hold; ends when it is lost, a third of the wait before somebody else may begin."""
         _, deliveries, _ = self.running[record["id"]]
         confirmed = came
         while True:
@@ -140,4 +148,4 @@ class Claims(Fleet):
                 except NOT_NOW:
                     await asyncio.sleep(0.1)
             else:
-                return self.stop(record["id"], "lost")
+                return

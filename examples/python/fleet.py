@@ -34,9 +34,9 @@ class Fleet:
         except NotFoundError:
             return None, 0
         try:
-            return json.loads(found.data or ""), found.seq
+            return json.loads(found.data or ""), found.seq or 0
         except ValueError:
-            return None, found.seq  # a mark of a deletion, or what nobody can read: it is written over
+            return None, found.seq or 0  # a mark of a deletion, or what nobody can read: it is written over
 
     async def write(self, record: Record, over: int) -> int:
         """Compare-and-set in the ledger: the new revision, or 0 if somebody else wrote first."""
@@ -59,8 +59,11 @@ class Fleet:
         """Who asked for the end of this run, and not of one before it under the same key."""
         request, _ = await self.last(f"{NS}_CONTROL", f"{NS}.control.cancel.{record['id']}")
         before = record.get("retried", {}).get("cancel_before")
-        is_about = request and request["at"] != before and instant(request["at"]) + 60 >= instant(record["created_at"])
-        return request if is_about else None
+        try:
+            _, _, at = request["reason"], request["by"], request["at"]
+            return request if at != before and instant(at) + 60 >= instant(record["created_at"]) else None
+        except (TypeError, KeyError, ValueError):
+            return None  # nobody asked, or in words that nobody can read
 
     async def bury(self, record: Record, msg: Msg, **what: Any) -> None:
         """Stores the dead letter of a run that failed, if it has none: what lies there may be of another submission."""

@@ -20,7 +20,10 @@ Record = dict[str, Any]
 
 def instant(text: str) -> float:
     """Seconds since 1970. Records have up to nine digits of a second, which not every Python reads."""
-    head, fraction, zone = re.fullmatch(r"(.{19})(\.\d+)?(Z|[+-]\d\d:\d\d)", text).groups()
+    found = re.fullmatch(r"(.{19})(\.\d+)?(Z|[+-]\d\d:\d\d)", text)
+    if not found:
+        raise ValueError(f"{text!r} is no instant")
+    head, fraction, zone = found.groups()
     return datetime.fromisoformat(head + zone.replace("Z", "+00:00")).timestamp() + float(fraction or 0)
 
 
@@ -46,12 +49,13 @@ def refuse(word: str) -> None:
 
 
 def read_task(data: bytes) -> dict[str, Any]:
-    """A task with its defaults. Every worker must refuse the same ones, so it is read as strictly as ours does."""
+    """A task with its defaults. All workers must refuse the same ones; `limit` and `precheck` are not looked into."""
     if len(data) > 256 * 1024:
         raise ValueError("it has more than 256 KiB: pass a reference instead of the data")
     task = json.loads(data, object_pairs_hook=distinct, parse_constant=refuse)
     if not isinstance(task, dict) or not isinstance(task.get("parameters", {}), dict):
         raise ValueError("a task is an object, and so are its parameters")
+    task = {name: value for name, value in task.items() if value is not None}
     retry = {**RETRY, **task.get("retry", {})}
     if unknown := set(task) - FIELDS | set(retry) - {*RETRY, "max_age"}:
         raise ValueError(f"unknown fields: {unknown}")
@@ -59,6 +63,8 @@ def read_task(data: bytes) -> dict[str, Any]:
     is_service = all(isinstance(name, str) and NAME.fullmatch(name) for name in names) and "command" not in task
     if not is_service and not (names == [None, None] and task.get("command")):
         raise ValueError("a task has either `target_service` and `action`, or `command`")
+    if task.get("delivery", "at_least_once") not in ("at_least_once", "at_most_once"):
+        raise ValueError("delivery is at_least_once or at_most_once")
     if not isinstance(retry["attempts"], int) or not 1 <= retry["attempts"] <= 100:
         raise ValueError("retry.attempts is 1 to 100")
     seconds(task.get("timeout", "5m"), 86400)
@@ -96,7 +102,8 @@ def too_late(record: Record, task: dict[str, Any], at: float) -> str | None:
         return "expired"
     if "deadline" in task and age >= seconds(task["deadline"]):
         return "deadline"
-    return "max_age" if "max_age" in task["retry"] and is_begun and age > seconds(task["retry"]["max_age"]) else None
+    has_failed = record["status"] in ("RETRY", "RUNNING") and "max_age" in task["retry"]
+    return "max_age" if has_failed and age > seconds(task["retry"]["max_age"]) else None
 
 
 def attempts_left(record: Record, task: dict[str, Any]) -> bool:

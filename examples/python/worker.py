@@ -88,6 +88,7 @@ class Worker(Claims):
         self.running[run] = (record, deliveries, why)
         work = asyncio.create_task(self.act(record, task))
         hold = asyncio.create_task(self.hold(record, came))
+        hold.add_done_callback(lambda _: self.stop(run, "lost"))
         try:
             await self.settle(record, task, work, why, deliveries)
         finally:
@@ -113,8 +114,8 @@ class Worker(Claims):
         elif asked == "drained" and task["delivery"] == "at_least_once":
             end = handed_back(record)
         elif asked == "drained":
-            error = {"kind": "lost", "message": "the worker was stopping, and it is not begun a second time"}
-            end = changed(record, "FAILED", reason="lost", error=error)
+            lost = {"kind": "lost", "message": "the worker was stopping, and it is not begun a second time"}
+            end = changed(record, "FAILED", reason="lost", error=lost)
         elif asked:
             end = changed(record, "CANCELLED", reason=asked["reason"], note=f"cancelled by {asked['by']}")
         else:
@@ -136,9 +137,8 @@ class Worker(Claims):
 
 
 async def main() -> None:
-    queue, actions, *places = sys.argv[1:]
+    (queue, actions, *places), url = sys.argv[1:], os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     known = {name: value for name, value in runpy.run_path(actions).items() if asyncio.iscoroutinefunction(value)}
-    url = os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     nc = await nats.connect(url, max_reconnect_attempts=-1, name="worker.py")
     await Worker(nc, queue, known).run(int(places[0]) if places else 4)
     await nc.close()

@@ -218,7 +218,7 @@ async fn what_nobody_can_read_ends_in_a_dead_letter_and_the_queue_goes_on(kind: 
     let fleet = fleet().await;
     let _worker = kind.start(&fleet);
     let mut client = PlainClient::connect(&fleet.nats.url()).await;
-    let garbage: [&[u8]; 8] = [
+    let garbage: [&[u8]; 9] = [
         b"",
         b"{\"target_service\":",
         b"[]",
@@ -227,6 +227,7 @@ async fn what_nobody_can_read_ends_in_a_dead_letter_and_the_queue_goes_on(kind: 
         b"{\"target_service\":\"target\",\"action\":\"echo\",\"timeout\":\"soon\"}",
         b"{\"target_service\":\"target\",\"action\":\"echo\",\"retry\":{\"attempts\":0}}",
         b"{\"target_service\":\"target\"}",
+        b"{\"target_service\":\"target\",\"action\":\"echo\",\"delivery\":\"twice\"}",
     ];
     for (number, payload) in garbage.iter().enumerate() {
         client.request(&format!("cronfleet.tasks.default.garbage.{number}"), payload).await;
@@ -407,4 +408,18 @@ async fn workers_of_both_kinds_share_a_queue_of_short_runs() {
     }
     its_queue_is_empty(&fleet).await;
     assert_eq!(workers.len(), 2, "both had some");
+}
+
+#[tokio::test]
+async fn the_actions_of_the_example_in_python_are_served() {
+    let Some(python) = python() else { return };
+    let fleet = fleet().await;
+    let _worker = fleet.python_worker(&python, "examples/python/actions.py");
+    let mut task = task("optimize_tables", 3);
+    for (run, tables, end) in [("good.1", json!(["trade_history"]), Success), ("bad.1", json!([]), Failed)] {
+        task["parameters"] = json!({"tables": tables});
+        fleet.submit(run, &task).await.expect("submitted");
+        let record = fleet.end_of(run).await;
+        assert_eq!((record.status, record.attempt), (end, 1), "{record:?}");
+    }
 }
