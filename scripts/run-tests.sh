@@ -10,6 +10,14 @@ CRONFLEET_NATS_SERVER=$(scripts/nats-server.sh)
 export CRONFLEET_NATS_SERVER
 say "nats-server: $CRONFLEET_NATS_SERVER"
 
+# The worker in examples/python has to pass the specs of ours, where there is a Python for it.
+if python=$(scripts/python-worker.sh); then
+    export CRONFLEET_PYTHON=$python
+    say "python: $CRONFLEET_PYTHON"
+else
+    say "the worker in examples/python is NOT tested: what is missing is said above"
+fi
+
 # nextest does not run the examples in the documentation.
 say "examples in the documentation (cargo test --doc)"
 cargo test --quiet --doc "$@"

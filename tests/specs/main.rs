@@ -7,6 +7,7 @@
 )]
 
 mod adhoc;
+mod any_worker;
 mod backfill;
 mod bad_input;
 mod bench;

@@ -16,6 +16,7 @@ pub mod nats;
 pub mod plain;
 pub mod process;
 pub mod proxy;
+mod python;
 pub mod scripts;
 pub mod target;
 pub mod wait;
@@ -25,6 +26,7 @@ pub use nats::{Cluster, Nats};
 pub use plain::PlainClient;
 pub use process::Process;
 pub use proxy::Proxy;
+pub use python::python;
 pub use target::TargetService;
 pub use wait::{eventually, within};
 

@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use shared::clock::{Clock, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-/// What an action does. The action's name says it: `ok`, `echo`, `later`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`.
+/// What an action does. The action's name says it: `ok`, `echo`, `later`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`,
+/// `third_time`.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The action.
@@ -195,6 +196,9 @@ async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
         "fail" => (StatusCode::INTERNAL_SERVER_ERROR, "it broke").into_response(),
         "refuse" => (StatusCode::UNPROCESSABLE_ENTITY, "not like this").into_response(),
         "flaky" if calls_before == 0 => (StatusCode::SERVICE_UNAVAILABLE, "not yet").into_response(),
+        "third_time" if body["attempt"].as_u64() < Some(3) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "not yet").into_response()
+        }
         "hang" => std::future::pending::<Response>().await,
         "endless" => {
             let piece = || Ok::<_, std::io::Error>(vec![b'x'; 64 * 1024]);
