@@ -167,7 +167,11 @@ async fn a_command_uses_what_it_may_and_more_than_that_ends_it_in_words() {
     let _worker = fleet.worker(&["--commands", &scripts.file()]);
     let output = end_of(&fleet, "ask").await.output.expect("an output");
     let words: Vec<&str> = output["text"].as_str().expect("text").split_whitespace().collect();
-    assert_eq!(words[..3], [(2_048 * 1_024).to_string().as_str(), "64", "7"]);
+    // `nice` adds to how nice its worker is, which whoever runs these tests decides.
+    let ours = std::process::Command::new("nice").output().expect("nice");
+    let ours: i32 = String::from_utf8_lossy(&ours.stdout).trim().parse().expect("a number");
+    let nice = (ours + 7).min(19).to_string();
+    assert_eq!(words[..3], [(2_048 * 1_024).to_string().as_str(), "64", nice.as_str()]);
     assert_eq!(words[3], words[4], "it leads a session of its own");
     for (command, kind, words) in [
         ("hog", ErrorKind::Command, "MiB of memory, and may use 100 (memory_mib)"),

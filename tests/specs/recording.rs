@@ -95,3 +95,41 @@ async fn nobody_waits_for_a_run_that_leaves_no_record_and_a_claim_for_each_attem
     let said = String::from_utf8_lossy(&both.stderr).into_owned();
     assert!(!both.status.success() && said.contains("leave out one of them"), "{said}");
 }
+
+#[tokio::test]
+async fn what_has_a_record_already_is_recorded_to_its_end_in_any_queue() {
+    let fleet = Fleet::start().await;
+    fleet.apply(
+        "targets: {target: {http: TARGET}, narrow: {http: TARGET, max_concurrent: 1}}\n\
+         queues: {default: {record: failures, ack_wait: 5s}}",
+    );
+    let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());
+
+    let once = json!({"target_service": "target", "action": "flaky", "retry": {"attempts": 1}});
+    fleet.submit("by-hand.1", &once).await.expect("submitted");
+    let failed = fleet.end_of("by-hand.1").await;
+    fleet.dead_letter(&failed).await;
+    fleet.cronfleet(&["retry", "by-hand.1"]);
+
+    let patient =
+        json!({"target_service": "target", "action": "flaky", "retry": {"attempts": 2, "backoff": "6s"}});
+    fleet.submit("parked.1", &patient).await.expect("submitted");
+
+    let narrow = json!({"target_service": "narrow", "action": "slow", "parameters": {"ms": 100}});
+    for n in 0..8 {
+        fleet.submit(&format!("narrow.{n}"), &narrow).await.expect("submitted");
+    }
+    its_queue_is_empty(&fleet).await;
+    within(Duration::from_mins(2), "the ends of all that has a record", async || {
+        let records = fleet.streams.ledger().list(">").await.map_err(|error| error.to_string())?;
+        let open = records.iter().find(|stored| stored.value.status != RunState::Success);
+        match open {
+            None if fleet.target.calls().len() == 2 + 2 + 8 => Ok(()),
+            open => Err(format!("{open:?}, {} calls", fleet.target.calls().len())),
+        }
+    })
+    .await;
+    for run in ["by-hand.1", "parked.1"] {
+        assert_eq!(fleet.record(run).await.expect("a record").attempt, 2, "{run}");
+    }
+}

@@ -145,11 +145,24 @@ async fn a_worker_that_dies_between_the_end_and_its_answer_leaves_a_run_that_has
 async fn a_task_that_kills_its_workers_is_counted_from_the_first_and_goes_among_the_dead_letters() {
     let fleet = Fleet::start().await;
     fleet.apply(SOON);
+    poison_ends(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_task_that_kills_its_workers_under_a_limit_is_counted_all_the_same() {
+    let fleet = Fleet::start().await;
+    fleet.apply(&SOON.replace("http: TARGET", "http: TARGET, max_concurrent: 1"));
+    // The permit of each worker that died is in the way of the next attempt for a while.
+    poison_ends(&fleet).await;
+}
+
+/// Two workers die as they begin it, and the third ends it.
+async fn poison_ends(fleet: &Fleet) {
     let poison =
         json!({"target_service": "target", "action": "ok", "retry": {"attempts": 2, "backoff": "100ms"}});
     fleet.submit("poison.1", &poison).await.expect("submitted");
     for _ in 0..2 {
-        doomed(&fleet, "attempt.begins:1").ended().await;
+        doomed(fleet, "attempt.begins:1").ended().await;
     }
     let _last = fleet.worker(&[]);
     let record = fleet.end_of("poison.1").await;
