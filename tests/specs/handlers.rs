@@ -173,9 +173,8 @@ async fn what_a_handler_says_decides_whether_and_when_its_run_is_tried_again() {
             "{how}"
         );
         let history = fleet.streams.ledger().history(&run.parse().expect("id")).await.expect("history");
-        let retry = history.into_iter().map(|stored| stored.value);
-        let retry =
-            retry.filter(|record| record.status == RunState::Retry).last().expect("it was tried again");
+        let mut lives = history.into_iter().map(|stored| stored.value);
+        let retry = lives.rfind(|record| record.status == RunState::Retry).expect("it was tried again");
         assert_eq!(retry.error.expect("an error").message, words);
         if how == "later" {
             let next = retry.next_attempt_at.expect("it waits");
@@ -207,8 +206,8 @@ async fn what_a_handler_says_while_it_runs_is_seen_and_a_cancel_stops_it() {
     fleet.cronfleet(&["cancel", "long.1"]);
     let run = fleet.end_of("long.1").await;
     assert_eq!((run.status, run.reason), (RunState::Cancelled, Some(Reason::ByOperator)));
-    let log = fleet.cronfleet(&["logs", "long.1"]);
-    assert!(log.contains("half the tables") && log.contains("told to stop"), "{log}");
+    let said = fleet.cronfleet(&["logs", "long.1"]);
+    assert!(said.contains("half the tables") && said.contains("told to stop"), "{said}");
     worker.end().await;
 }
 

@@ -288,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_faults_are_said_at_once_and_before_it_connects() {
-        let built = WorkerBuilder::new("nats://user:secret@nowhere.invalid".into())
+        let built = WorkerBuilder::new("nats://user:pa55word@nowhere.invalid".into())
             .handler("archive data", nothing)
             .handler("tidy", nothing)
             .handler("tidy", nothing)
@@ -298,7 +298,7 @@ mod tests {
             .queue("reports", 3)
             .queue("heavy", 0)
             .places(0);
-        assert!(!format!("{built:?}").contains("secret"));
+        assert!(!format!("{built:?}").contains("pa55word"));
         let error = built.build().await.err().expect("refused").to_string();
         for words in [
             "action \"archive data\" has ' ' at position 8",

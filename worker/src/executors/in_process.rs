@@ -169,11 +169,7 @@ mod tests {
         };
         assert_eq!(of(&handlers, "elsewhere"), None);
         let own = of(&handlers, "storage");
-        let heavy = vec![0_u8; 8];
-        assert!(handlers.add(None, archive, move |_, _| {
-            let bytes = heavy.len();
-            Box::pin(std::future::ready(Ok(Value::from(bytes))))
-        }));
+        assert!(handlers.add(None, archive, nothing));
         assert_eq!(of(&handlers, "storage"), own);
         assert!(of(&handlers, "elsewhere").is_some_and(|other| Some(other) != own));
     }
