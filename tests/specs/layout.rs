@@ -25,7 +25,14 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ),
     (
         "cronfleet-specs",
-        &["cronfleet-shared", "cronfleet-streams", "cronfleet-planner", "cronfleet-cli", "marketprism"],
+        &[
+            "cronfleet-shared",
+            "cronfleet-streams",
+            "cronfleet-planner",
+            "cronfleet-worker",
+            "cronfleet-cli",
+            "marketprism",
+        ],
     ),
 ];
 

@@ -31,6 +31,7 @@ mod draining;
 mod example;
 mod fetching;
 mod generated;
+mod handlers;
 mod layout;
 mod limits;
 mod limits_cluster;

@@ -19,6 +19,7 @@
 //! | `callback.rs` | runs whose target answers later: what was left for them, and when their time is over |
 //! | `callback_http.rs` | takes such answers in over HTTP |
 //! | `executors/` | http, message, local, and handlers in this process |
+//! | `handlers/`, `builder.rs` | the way to write a worker in Rust |
 //! | `run_log.rs`, `progress.rs` | what a run says while it runs, and how far it is |
 //! | `drain.rs` | hears that somebody wants the worker to stop |
 //! | `time_limits.rs` | what has waited too long is not begun, what takes too long is stopped |
@@ -26,7 +27,9 @@
 //! | `park.rs` | hands a run back until its next attempt |
 //! | `serve.rs` | the way of one delivery through all of these: record, then ack |
 
+pub mod builder;
 pub mod executors;
+pub mod handlers;
 
 mod callback;
 mod callback_http;
@@ -57,11 +60,21 @@ mod verdict;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{names::MemberId, queue::QueueShare};
-use streams::{ReadError, Streams};
+use streams::ReadError;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+
+pub use shared::{Timestamp, run::RunId, shard::Shard, task::Task};
+pub use streams::{ConnectSettings, Namespace, Streams};
+pub use tokio_util::sync::CancellationToken;
+
+pub use crate::{
+    builder::{BuildError, WorkerBuilder},
+    executors::UpstreamEnd,
+    handlers::{HandlerError, RunContext},
+};
 
 use crate::{
+    builder::Connection,
     executors::{
         Executors, SecretsFolder, http::HttpSetupError, in_process::InProcess, local::LocalSettings,
     },
@@ -138,9 +151,59 @@ pub struct Worker {
     settings: WorkerSettings,
     streams: Streams,
     executors: Executors,
+    /// The connection is its own.
+    closes_connection: bool,
 }
 
 impl Worker {
+    /// A worker in Rust: handlers with typed parameters, executed in this process. It is given how to reach its fleet: an address,
+    /// [`ConnectSettings`], or [`Streams`].
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    /// use serde_json::json;
+    /// use worker::{HandlerError, Stop, Worker};
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Archive {
+    ///     cutoff_days: u32,
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let worker = Worker::builder("nats://127.0.0.1:4222")
+    ///     .queue("archive", 3)
+    ///     .queue("default", 1)
+    ///     .places(8)
+    ///     .handler("archive_hot_data", |ctx, what: Archive| async move {
+    ///         if what.cutoff_days == 0 {
+    ///             return Err(HandlerError::permanent("cutoff_days is 0; give it 1 or more"));
+    ///         }
+    ///         ctx.progress(0.4, "trades");
+    ///         let rows: u64 = std::fs::read_to_string("/tmp/rows")?.trim().parse()?;
+    ///         Ok(json!({ "rows": rows }))
+    ///     });
+    /// # if false {
+    /// let stop = Stop::default(); // cancel `stop.drain` to let its runs finish, `stop.abort` to hand them back
+    /// worker.build().await?.run(stop).await?;
+    /// # }
+    ///
+    /// // What it is told is checked before it connects, all of it.
+    /// let refused = Worker::builder("nats://127.0.0.1:4222")
+    ///     .handler("archive hot data", |_, _: Archive| async { Ok(()) })
+    ///     .places(0)
+    ///     .build()
+    ///     .await;
+    /// let why = refused.err().expect("two faults").to_string();
+    /// assert!(why.contains("try \"archive_hot_data\"") && why.contains("places is 0; it is 1 to 1000"));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    pub fn builder(connection: impl Into<Connection>) -> WorkerBuilder {
+        WorkerBuilder::new(connection.into())
+    }
+
     /// A worker with an id of its own; it does nothing before it is run.
     pub fn new(settings: WorkerSettings, streams: Streams) -> Result<Self, WorkerError> {
         if settings.queues.is_empty() {
@@ -154,7 +217,7 @@ impl Worker {
         )?;
         let id = MemberId::new("worker", &settings.host);
         let status = Arc::new(Status::new(id, &settings, streams.clock().now()));
-        Ok(Self { status, settings, streams, executors })
+        Ok(Self { status, settings, streams, executors, closes_connection: false })
     }
 
     /// The same worker with handlers of its own: what has one is executed in this process.
@@ -241,6 +304,9 @@ impl Worker {
         while fetching.join_next().await.is_some() {}
         closing.cancel();
         while helpers.join_next().await.is_some() {}
+        if self.closes_connection {
+            self.streams.close().await;
+        }
         tracing::info!(worker.id = %self.status.id(), "Worker `{}` has stopped", self.status.id());
         result
     }

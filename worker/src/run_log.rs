@@ -38,7 +38,7 @@ pub(crate) struct Said {
     pub(crate) lossy: bool,
 }
 
-/// Where an attempt says what it is at. Cheap to clone; the log ends with [`RunLog::end`], or when the last clone is dropped.
+/// Where an attempt says what it is at. Cheap to clone; the log ends with `RunLog::end`, or when the last clone is dropped.
 #[derive(Clone)]
 pub struct RunLog {
     /// None: nobody listens.

@@ -338,7 +338,7 @@ impl Executors {
 
     async fn act(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Done, Failure> {
         if let Some(handler) = self.in_process.handler_of(&attempt.task) {
-            return handler(attempt.clone(), stop.clone()).await.map(Done::Output);
+            return handler.execute(attempt, stop, self.streams.clock()).await.map(Done::Output);
         }
         match &attempt.task.work {
             Work::Command { .. } => self.local.execute(attempt, stop).await.map(Done::Output),

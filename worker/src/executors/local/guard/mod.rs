@@ -14,8 +14,8 @@
 //! Failure: a guard that is itself killed by `kill -9` takes nobody along. A bomb that forks faster than it is killed
 //! is fought for a second, then left to the limits of its container (`pids.max`).
 //!
-//! What a command and all it started use together is bounded by looking, again and again ([`watch`]); what each of its
-//! processes may use, by the kernel: a second stage of this program sets its limits and then becomes the command ([`start`]).
+//! What a command and all it started use together is bounded by looking, again and again (`watch`); what each of its
+//! processes may use, by the kernel: a second stage of this program sets its limits and then becomes the command (`start`).
 //!
 //! On the wire: a line with the length of the input in decimal, the input, and then a byte now and then as a sign of life
 //! (none without `--silence`). Standard

@@ -48,7 +48,7 @@ impl GuardSettings {
         }
     }
 
-    /// Reads the arguments after the word `guard`, as [`Self::to_args`] writes them.
+    /// Reads the arguments after the word `guard`, as `to_args` writes them.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut args = args.into_iter();
         let mut settings = Self::of("");
