@@ -12,7 +12,7 @@ pub(crate) const PROBE: Duration = Duration::from_millis(100);
 const STAND_ALONE: Duration = Duration::from_secs(30);
 /// How long credits stand where nothing is, before they are shared anew.
 const STAND: Duration = Duration::from_secs(2);
-/// How long, if there are fewer places than queues, so that some queue has none of them.
+/// How long, if some queue has none of them: there are fewer places than queues, or it is not open yet.
 const STAND_SCARCE: Duration = Duration::from_millis(300);
 /// How long credits stand at a queue that has work, if there are others: another worker may have been faster.
 const FILL: Duration = Duration::from_millis(250);
@@ -222,12 +222,12 @@ impl Credit {
         asks
     }
 
-    /// How long credits stand where nothing is.
+    /// How long credits stand where nothing is. A queue that is being opened must not wait long for those that stand elsewhere.
     fn stand(&self) -> Duration {
-        let open = self.queues.iter().filter(|queue| queue.is_open).count();
-        match open {
-            0 | 1 => STAND_ALONE,
-            queues if queues > self.places => STAND_SCARCE,
+        let are_open = self.queues.iter().all(|queue| queue.is_open);
+        match self.queues.len() {
+            1 => STAND_ALONE,
+            queues if queues > self.places || !are_open => STAND_SCARCE,
             _ => STAND,
         }
     }

@@ -239,3 +239,18 @@ fn many_free_places_are_asked_for_at_once_and_few_are_gathered_while_nothing_is_
     let mut single = Credit::new(1, [1]);
     assert_eq!(single.step(Event::Opened(0), MS).len(), 1);
 }
+
+#[test]
+fn places_do_not_stand_long_at_one_queue_while_another_is_not_open_yet() {
+    let mut credit = Credit::new(4, [3, 1]);
+    let asks = credit.step(Event::Opened(0), Duration::ZERO);
+    assert_eq!(asks, [Ask { queue: 0, runs: 4, stand: Some(STAND_SCARCE) }]);
+    assert_eq!(credit.step(Event::Opened(1), Duration::ZERO), [], "there is no place left for it");
+    let asks = credit.step(Event::Returned(0, 4), STAND_SCARCE);
+    let (heavy, light) = (Some(STAND), Some(STAND));
+    assert_eq!(
+        asks,
+        [Ask { queue: 0, runs: 3, stand: heavy }, Ask { queue: 1, runs: 1, stand: light }],
+        "and soon there is"
+    );
+}
