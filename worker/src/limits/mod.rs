@@ -33,6 +33,7 @@ use std::{
 use chrono::TimeDelta;
 use shared::{
     Timestamp,
+    hash::mixed_64,
     limit::{GateKey, Limit, limits_of},
     limits::{PERMIT_GRACE, RATE_SLACK},
     run_record::{ErrorKind, Reason, RunRecord},
@@ -55,8 +56,9 @@ use self::{
 };
 use crate::{executors::Failure, identify::Identified, member::Status, running::Running, targets::Targets};
 
-/// A run that cannot wait outside its queue, because its message is its schedule's lock, is handed back for this long,
-/// longer each time.
+/// A run that cannot wait outside its queue, because its message is its schedule's lock, is handed back for about this long:
+/// more or less by chance, so that nobody comes again and again in step with those who hold the gate, and not longer each
+/// time, because whoever has waited long must not come less often than those who have just come.
 const HANDED_BACK: Duration = Duration::from_millis(200);
 const HANDED_BACK_MAX: Duration = Duration::from_secs(2);
 /// How often leaving a gate is tried before others find that out.
@@ -396,9 +398,10 @@ impl Inner {
     }
 }
 
+/// Half to one and a half of the usual wait.
 fn handed_back(delivery: &Delivery) -> Duration {
-    let times = u32::try_from(delivery.deliveries).unwrap_or(u32::MAX);
-    HANDED_BACK.saturating_mul(times).min(HANDED_BACK_MAX)
+    let chance = mixed_64(&[&delivery.sequence.to_string(), &delivery.deliveries.to_string()]) % 100;
+    HANDED_BACK / 2 + HANDED_BACK * u32::try_from(chance).unwrap_or_default() / 100
 }
 
 /// What a record says of a run that was refused.
