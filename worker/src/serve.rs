@@ -179,7 +179,7 @@ impl Inner {
     ) -> Served {
         let is_limited = passed.is_limited();
         let ledger = Claimer { is_limited, ..self.claimer(&run.record.queue, ack_wait) };
-        match ledger.claim(run, delivery).await? {
+        let (claimed, basis, place) = match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
                 let now = self.streams.clock().elapsed();
@@ -188,40 +188,15 @@ impl Inner {
                     self.running.adopt(&record.id, delivery);
                     return Ok(());
                 };
-                let (span, basis) = (AttemptSpan::begin(run.trace, record), Basis::claimed(fence));
-                let (claimed, place) = (&claimed, &place);
-                self.attempt(UnderWay {
-                    run,
-                    claimed,
-                    basis,
-                    place,
-                    delivery,
-                    ack_wait,
-                    abort,
-                    passed,
-                    span,
-                })
-                .await;
+                (claimed, Basis::claimed(fence), place)
             }
             Claim::Unclaimed(begun) => {
                 let (record, basis) = (&begun.value, Basis::unclaimed(begun.revision));
-                // Otherwise it is under way here, and has taken this delivery over.
-                if let Some(place) = self.running.enter_unclaimed(&record.id, record.attempt, delivery) {
-                    let span = AttemptSpan::begin(run.trace, record);
-                    let (claimed, place) = (&begun, &place);
-                    self.attempt(UnderWay {
-                        run,
-                        claimed,
-                        basis,
-                        place,
-                        delivery,
-                        ack_wait,
-                        abort,
-                        passed,
-                        span,
-                    })
-                    .await;
-                }
+                let Some(place) = self.running.enter_unclaimed(&record.id, record.attempt, delivery) else {
+                    // It is under way here, and has taken this delivery over.
+                    return Ok(());
+                };
+                (begun, basis, place)
             }
             // Somebody's garbage under the same key has ended this run before it began. This task can be understood and
             // was acknowledged: it is not dropped without a word, it goes among the dead letters with a record of its own.
@@ -234,7 +209,8 @@ impl Inner {
                      this one again under another key",
                     record.queue
                 );
-                Box::pin(self.reject(Unreadable { run: None, why }, delivery, &run.record.queue)).await?;
+                return Box::pin(self.reject(Unreadable { run: None, why }, delivery, &run.record.queue))
+                    .await;
             }
             Claim::Ended(record) => {
                 // Only what is not buried yet: this may be a new submission under the key of a run that failed.
@@ -242,16 +218,22 @@ impl Inner {
                     Box::pin(self.bury(&record, Some(&run.task), delivery)).await?;
                 }
                 let _ = delivery.ack().await;
+                return Ok(());
             }
             Claim::NotNow(wait) => {
                 let _ = Box::pin(self.parker.hand_back_found(delivery, &run.record, wait)).await;
+                return Ok(());
             }
             Claim::Superfluous => {
                 tracing::info!(run.id = %run.record.id, "`{}` travels in another queue too; this copy is dropped", run.record.id);
                 let _ = delivery.ack().await;
+                return Ok(());
             }
-            Claim::UnderWayHere => {}
-        }
+            Claim::UnderWayHere => return Ok(()),
+        };
+        let span = AttemptSpan::begin(run.trace, &claimed.value);
+        let (claimed, place) = (&claimed, &place);
+        self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, passed, span }).await;
         Ok(())
     }
 

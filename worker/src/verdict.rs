@@ -62,6 +62,9 @@ pub(crate) fn verdict(
         }
         Ending::TakenOn(awaited) => {
             let waits = record.apply(RunEvent::Accepted, now)?;
+            // Its target may take as long as it was told, but not longer than the run may as a whole.
+            let deadline = task.deadline_of(record).map_or(awaited.deadline, |end| end.min(awaited.deadline));
+            let awaited = Awaited { deadline, ..awaited };
             // Nobody holds it from here on. It is looked at at once: an answer may have come before this was written.
             return Ok((RunRecord { callback: Some(awaited), ..waits }, Answer::HandBack(Duration::ZERO)));
         }
@@ -253,6 +256,23 @@ mod tests {
         assert_eq!((record.status, record.reason), (RunState::Cancelled, Some(Reason::Replaced)));
         assert_eq!(record.note.as_deref(), Some("replaced by planner-a-1"));
         assert_eq!((record.duration_ms, answer), (Some(5_000), Answer::Ack));
+    }
+
+    #[test]
+    fn a_target_that_answers_later_has_no_longer_than_its_run_has() {
+        for (limits, deadline) in [(r#""timeout":"1m""#, "03:00:00"), (r#""deadline":"10m""#, "02:10:00")] {
+            let json = format!(r#"{{"target_service":"a","action":"b",{limits}}}"#);
+            let task = Task::from_json(json.as_bytes()).expect("task");
+            let awaited = Awaited {
+                accepted_at: at("02:00:05"),
+                deadline: at("03:00:00"),
+                heartbeat: None,
+                token_hash: "of a token".to_owned(),
+            };
+            let (record, _) =
+                verdict(&running(1), &task, Ending::TakenOn(awaited), at("02:00:05")).expect("legal");
+            assert_eq!(record.callback.expect("it waits").deadline, at(deadline), "{limits}");
+        }
     }
 
     #[test]
