@@ -231,6 +231,10 @@ pub const HEARTBEATS_PER_ACK_WAIT: u32 = 4;
 /// A worker that could not renew stops its attempt when only this part of the acknowledge wait is left: a third. With
 /// the default wait that is ten seconds, in which a command gets its grace and is killed.
 pub const HOLD_MARGIN_PART: u32 = 3;
+/// For so long after it was last confirmed a worker may trust its hold on a run of a queue with this acknowledge wait.
+pub fn hold_trusted_for(ack_wait: Duration) -> Duration {
+    ack_wait.saturating_sub(ack_wait / HOLD_MARGIN_PART)
+}
 /// An attempt that was begun without a claim, and is not over after this, is claimed then.
 pub const CLAIM_AFTER: Duration = Duration::from_millis(250);
 /// Who cancels a run that waits in a queue asks the workers first, and looks again after this: one of them may have begun it

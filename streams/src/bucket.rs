@@ -69,7 +69,7 @@ impl Streams {
 }
 
 impl Bucket {
-    fn subject(&self, key: &str) -> String {
+    pub(crate) fn subject(&self, key: &str) -> String {
         format!("{}{key}", bucket_prefix(&self.name))
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Request, Subject, jetstream};
+use async_nats::{Request, Subject};
 use bytes::Bytes;
 use shared::Timestamp;
 
@@ -21,6 +21,8 @@ pub struct NotConfirmed;
 pub struct Delivery {
     streams: Streams,
     reply: Subject,
+    /// Whether it lies on its schedule's lock, and holds it: two runs of such a schedule never go on at once.
+    pub is_on_lock: bool,
     /// Where it comes from, which decides how far its headers are trusted.
     pub origin: Origin,
     /// The subject it came on.
@@ -53,30 +55,25 @@ pub struct Delivery {
 
 impl Delivery {
     pub(crate) fn of(streams: &Streams, message: async_nats::Message) -> Option<Self> {
-        let reply = message.reply.clone()?;
-        let (origin, _, name, key) = streams.names().parse_task(&message.subject)?;
+        let async_nats::Message { subject, reply, payload, headers: said, .. } = message;
+        let (reply, said) = (reply?, said.as_ref());
+        let (origin, _, name, key) = streams.names().parse_task(&subject)?;
         let tokens = (name.to_owned(), key.to_owned());
-        let trusted = |header: &str| {
-            let value = headers::value(message.headers.as_ref(), header)?;
-            (origin == Origin::Due).then(|| value.to_owned())
-        };
+        let trusted =
+            |header: &str| headers::value(said, header).filter(|_| origin == Origin::Due).map(str::to_owned);
         let (run_header, revision) = (trusted(headers::RUN), trusted(headers::REVISION));
-        let traceparent = headers::value(message.headers.as_ref(), headers::TRACEPARENT).map(str::to_owned);
-        let is_put_back = headers::value(message.headers.as_ref(), headers::SEQUENCE).is_some();
+        let traceparent = headers::value(said, headers::TRACEPARENT).map(str::to_owned);
+        let is_put_back = headers::value(said, headers::SEQUENCE).is_some();
         // What waited for its next attempt has a record, too.
-        let is_recorded =
-            is_put_back || headers::value(message.headers.as_ref(), headers::RECORDED).is_some();
-        let subject = message.subject.to_string();
-        let payload = message.payload.clone();
-        let message = jetstream::Message { message, context: streams.jetstream().clone() };
-        let info = message.info().ok()?;
-        let (deliveries, sequence) = (info.delivered.max(1).unsigned_abs(), info.stream_sequence);
-        let published_at = timestamp(info.published.unix_timestamp_nanos());
-        let left = info.pending;
+        let is_recorded = is_put_back || headers::value(said, headers::RECORDED).is_some();
+        let Handed { deliveries, sequence, published_at, left } = Handed::parse(&reply)?;
+        let is_on_lock = streams.names().is_lock(&subject);
+        let subject = subject.into_string();
         Some(Self {
             streams: streams.clone(),
             reply,
             left,
+            is_on_lock,
             origin,
             subject,
             tokens,
@@ -91,11 +88,6 @@ impl Delivery {
             published_at,
             received_at: streams.clock().elapsed(),
         })
-    }
-
-    /// Whether it lies on its schedule's lock, and holds it: two runs of such a schedule never go on at once.
-    pub fn is_on_lock(&self) -> bool {
-        self.streams.names().is_lock(&self.subject)
     }
 
     /// It is done, or need not be done: the server forgets it.
@@ -135,5 +127,56 @@ impl Delivery {
             }
         }
         Err(NotConfirmed)
+    }
+}
+
+/// What the subject of an acknowledgement says of the delivery it is for.
+#[derive(Debug, PartialEq)]
+struct Handed {
+    deliveries: u64,
+    sequence: u64,
+    published_at: Timestamp,
+    left: u64,
+}
+
+/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer sequence>.<time>.<pending>` (ADR-15).
+const ACK_TOKENS: usize = 9;
+/// With the domain and the account before the stream, and more behind what is there.
+const ACK_TOKENS_LONG: usize = 11;
+
+impl Handed {
+    /// Reads it where it lies: async-nats' own way clones a context for each message.
+    fn parse(reply: &str) -> Option<Self> {
+        let skipped = match reply.split('.').count() {
+            ACK_TOKENS => 4,
+            tokens if tokens >= ACK_TOKENS_LONG => 6,
+            _ => return None,
+        };
+        let mut numbers = reply.strip_prefix("$JS.ACK.")?.split('.').skip(skipped - 2);
+        let mut next = || numbers.next()?.parse::<u64>().ok();
+        let (deliveries, sequence, _) = (next()?, next()?, next()?);
+        let published_at = timestamp(next()?.into());
+        Some(Self { deliveries: deliveries.max(1), sequence, published_at, left: next()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_subject_of_an_acknowledgement_says_what_the_delivery_is() {
+        let published_at = "2026-11-24T02:00:00.5Z".parse().expect("instant");
+        let handed = Handed { deliveries: 2, sequence: 71, published_at, left: 40 };
+        for reply in [
+            "$JS.ACK.cronfleet_TASKS.default.2.71.99.1795485600500000000.40",
+            "$JS.ACK.hub.ACCOUNT.cronfleet_TASKS.default.2.71.99.1795485600500000000.40",
+            "$JS.ACK._.ACCOUNT.cronfleet_TASKS.default.2.71.99.1795485600500000000.40.token",
+        ] {
+            assert_eq!(Handed::parse(reply).as_ref(), Some(&handed), "{reply}");
+        }
+        for reply in ["", "_INBOX.x", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.one.2.3.4.5", "a.b.c.d.1.2.3.4.5"] {
+            assert_eq!(Handed::parse(reply), None, "{reply}");
+        }
     }
 }

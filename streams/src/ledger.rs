@@ -18,6 +18,7 @@ use shared::{
 use crate::{
     ReadError, Streams, WriteError,
     bucket::{Bucket, Change, Stored},
+    shared_writes::{Shared, SharedWrites, Write},
 };
 
 /// How often an ambiguous write is read back or repeated before the caller is told.
@@ -48,6 +49,15 @@ pub enum Creation {
 pub enum Update {
     /// It is stored, under this revision.
     Stored(u64),
+    /// Somebody else wrote it since: what we know of the run is stale.
+    Stale,
+}
+
+/// What came of writing over a record where its new revision is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwritten {
+    /// It is stored.
+    Stored,
     /// Somebody else wrote it since: what we know of the run is stale.
     Stale,
 }
@@ -131,8 +141,16 @@ impl Ledger {
     ///
     /// A write whose answer was lost is read back and repeated, a bounded number of times; then it is `Unknown`.
     pub async fn update(&self, record: &RunRecord, revision: u64) -> Result<Update, WriteError> {
+        self.update_again(record, revision, false).await
+    }
+
+    async fn update_again(
+        &self,
+        record: &RunRecord,
+        revision: u64,
+        mut answer_was_lost: bool,
+    ) -> Result<Update, WriteError> {
         let key = record.id.to_string();
-        let mut answer_was_lost = false;
         for attempt in 1..=WRITE_ATTEMPTS_MAX {
             match self.bucket.update(&key, encode(record), revision).await {
                 Ok(stored) => return Ok(Update::Stored(stored)),
@@ -163,6 +181,49 @@ impl Ledger {
             Creation::Exists(found) if found.value == *record => Ok(Update::Stored(found.revision)),
             Creation::Exists(_) => Ok(Update::Stale),
         }
+    }
+
+    /// As [`Ledger::write`], for who writes much at once and need not know the revision: it shares its answer with others.
+    pub async fn write_shared(
+        &self,
+        shared: &SharedWrites,
+        record: &RunRecord,
+        over: u64,
+    ) -> Result<Overwritten, WriteError> {
+        let key = record.id.to_string();
+        let write = Write { subject: self.bucket.subject(&key), value: encode(record), over };
+        // Apart, so that what seldom happens takes no room in what always does.
+        let update = match shared.write(write).await {
+            Shared::Stored => return Ok(Overwritten::Stored),
+            Shared::Alone(_alone) => Box::pin(self.write(record, over)).await?,
+            Shared::Failed(WriteError::Conflict { .. }) if over != 0 => {
+                Box::pin(self.is_it_ours(record, over, false)).await?
+            }
+            // Whatever it is, an ordinary write finds out: what was stored after all is found there, and ours.
+            Shared::Failed(error) => Box::pin(self.write_after(error, record, over)).await?,
+        };
+        Ok(match update {
+            Update::Stored(_) => Overwritten::Stored,
+            Update::Stale => Overwritten::Stale,
+        })
+    }
+
+    /// Goes on after a write that was refused, or whose answer was lost.
+    async fn write_after(
+        &self,
+        error: WriteError,
+        record: &RunRecord,
+        over: u64,
+    ) -> Result<Update, WriteError> {
+        let is_unknown = matches!(error, WriteError::Unknown { .. });
+        if over == 0 {
+            return Ok(match self.create_or_find(&record.id.to_string(), record, error).await? {
+                Creation::Created(revision) => Update::Stored(revision),
+                Creation::Exists(found) if found.value == *record => Update::Stored(found.revision),
+                Creation::Exists(_) => Update::Stale,
+            });
+        }
+        if is_unknown { self.update_again(record, over, true).await } else { Err(error) }
     }
 
     /// Whether the ledger lies on one server, so that what any server says of it is the leader's word.

@@ -42,6 +42,7 @@ pub mod responder;
 pub mod results;
 pub mod schedules;
 pub mod services;
+pub mod shared_writes;
 mod silence;
 pub mod tasks;
 pub mod topology;

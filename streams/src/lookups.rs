@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Records read by one request, at most: their outputs come with them.
-const RECORDS_AT_ONCE_MAX: usize = 64;
+const RECORDS_AT_ONCE_MAX: usize = 256;
 /// Asks that wait for the next read; more wait to be taken in.
 const ASKS_MAX: usize = 1_024;
 /// Between two messages of an answer.
@@ -37,6 +37,7 @@ struct Ask {
 /// Reads records as some server has them, many at once. Cheap to clone; ends with its last clone.
 #[derive(Clone)]
 pub struct Lookups {
+    streams: Streams,
     asks: mpsc::Sender<Ask>,
 }
 
@@ -45,7 +46,7 @@ impl Streams {
     pub fn lookups(&self) -> Lookups {
         let (asks, taken) = mpsc::channel(ASKS_MAX);
         tokio::spawn(Reader { streams: self.clone(), answers: None, asked: 0 }.read(taken));
-        Lookups { asks }
+        Lookups { streams: self.clone(), asks }
     }
 }
 
@@ -53,9 +54,13 @@ impl Lookups {
     /// As [`crate::ledger::Ledger::get_nearby`].
     pub async fn get(&self, run: &RunId) -> Found {
         let (answer, answered) = oneshot::channel();
-        let closed = || ReadError::unavailable(format!("run {run}"), "its reader has ended");
-        self.asks.send(Ask { run: run.clone(), answer }).await.map_err(|_| closed())?;
-        answered.await.map_err(|_| closed())?
+        if self.asks.send(Ask { run: run.clone(), answer }).await.is_ok()
+            && let Ok(found) = answered.await
+        {
+            return found;
+        }
+        // Its reader has come to an end, which must not be the end of all runs.
+        Box::pin(self.streams.ledger().get(run)).await
     }
 }
 

@@ -202,7 +202,7 @@ impl Names {
 
     /// Takes a task subject apart: its origin, and its queue, name and key as they were written.
     pub(crate) fn parse_task<'a>(&self, subject: &'a str) -> Option<(Origin, &'a str, &'a str, &'a str)> {
-        let rest = subject.strip_prefix(&self.ns.to_string())?.strip_prefix('.')?;
+        let rest = subject.strip_prefix(self.ns.0.as_str())?.strip_prefix('.')?;
         let mut tokens = rest.splitn(4, '.');
         let origin = match tokens.next()? {
             "due" => Origin::Due,

@@ -17,6 +17,11 @@ pub fn install(witness: impl Fn(&str) + Send + Sync + 'static) {
     let _ = WITNESS.set(Box::new(witness));
 }
 
+/// Whether anybody wants to hear of it.
+pub(crate) fn is_installed() -> bool {
+    WITNESS.get().is_some()
+}
+
 /// An effect has happened. Costs nothing where nobody wants to hear of it.
 pub(crate) fn saw(point: impl FnOnce() -> String) {
     if let Some(witness) = WITNESS.get() {

@@ -28,12 +28,20 @@ struct Answer {
     error: Option<ApiError>,
 }
 
+/// The server's word for why it refused.
 #[derive(Deserialize)]
-struct ApiError {
+pub(crate) struct ApiError {
     #[serde(default)]
     err_code: u64,
     #[serde(default)]
     description: String,
+}
+
+impl ApiError {
+    /// The code that tells errors apart.
+    pub(crate) fn code(&self) -> u64 {
+        self.err_code
+    }
 }
 
 impl Streams {
@@ -46,7 +54,7 @@ impl Streams {
     ) -> Result<u64, WriteError> {
         let what = || subject.to_owned();
         let bytes = payload.len();
-        let is_creation = headers.is_over_nothing();
+        let is_creation = witness::is_installed() && headers.is_over_nothing();
         let request = Request::new().headers(headers.into_map()).payload(payload).timeout(Some(ANSWER_WAIT));
         let message = self.client().send_request(subject.to_owned(), request).await.map_err(|error| {
             match error.kind() {
@@ -73,7 +81,8 @@ impl Streams {
     }
 }
 
-fn classify(what: String, bytes: usize, error: ApiError) -> WriteError {
+/// What a refusal means to whoever wrote.
+pub(crate) fn classify(what: String, bytes: usize, error: ApiError) -> WriteError {
     let detail = error.description;
     match error.err_code {
         code::WRONG_LAST_SEQUENCE | code::WRONG_LAST_SEQUENCE_CONSTANT => WriteError::Conflict { what },

@@ -51,6 +51,7 @@ mod retry_waits;
 mod server;
 mod services;
 mod shards;
+mod shared_writes;
 mod targets;
 mod time;
 mod time_limits;

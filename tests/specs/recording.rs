@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Fleet, crash::CRASH_AT, eventually, within};
+use harness::{Fleet, PlainClient, crash::CRASH_AT, eventually, within};
 use serde_json::{Value, json};
 use shared::{run_record::Reason, run_state::RunState};
 
@@ -45,6 +45,41 @@ async fn a_success_at_once_leaves_no_record_and_what_is_more_than_that_is_record
     fleet.submit("longer.1", &slow(1_000)).await.expect("submitted");
     fleet.end_of("longer.1").await;
     assert_eq!(fleet.life("longer.1").await, [RunState::Running, RunState::Success]);
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_made_anew_takes_no_run_for_new_that_was_begun() {
+    let fleet = Fleet::start().await;
+    fleet.apply(FLOOD);
+    let _worker = fleet.worker(&[]);
+    let waits = |ms: u32| {
+        json!({"target_service": "target", "action": "flaky",
+            "retry": {"attempts": 2, "backoff": format!("{ms}ms")}})
+    };
+    for n in 0..5 {
+        fleet.submit(&format!("waits.{n}"), &waits(1_500)).await.expect("submitted");
+    }
+    for n in 0..5 {
+        eventually("a run that waits for its second attempt", async || {
+            let record = fleet.record(&format!("waits.{n}")).await;
+            if record.as_ref().is_some_and(|record| record.status == RunState::Retry) {
+                return Ok(());
+            }
+            Err(format!("{record:?}"))
+        })
+        .await;
+    }
+    let mut client = PlainClient::connect(&fleet.nats.url()).await;
+    client.request("$JS.API.CONSUMER.DELETE.cronfleet_TASKS.default", b"").await;
+    fleet.cronfleet(&["init"]);
+    for n in 0..5 {
+        let run = format!("waits.{n}");
+        let ended = fleet.end_of(&run).await;
+        assert_eq!((ended.status, ended.attempt), (RunState::Success, 2), "{ended:?}");
+        let attempts: Vec<_> = fleet.target.calls_of(&run).iter().map(|call| call.attempt).collect();
+        assert_eq!(attempts, [1, 2], "{run}");
+    }
+    its_queue_is_empty(&fleet).await;
 }
 
 #[tokio::test]

@@ -98,13 +98,13 @@ impl Claimer<'_> {
     ) -> Result<Claim, ClaimError> {
         let mut known = match run.revision {
             _ if delivery.deliveries != 1 => None,
-            _ if self.may_be_unclaimed(run, delivery) => match self.exclusive(run, delivery).await? {
+            _ if self.may_be_unclaimed(run, delivery) => match self.exclusive(run).await? {
                 Some((record, revision)) => return Ok(self.unclaimed(&record, revision)),
                 None => None,
             },
             // A first delivery of a planner's message: the record is known, and one write is enough.
             Some(revision) => Some((Cow::Borrowed(&run.record), revision)),
-            None => self.waiting(run).await,
+            None => Box::pin(self.waiting(run)).await,
         };
         for _ in 0..CLAIMS_MAX {
             let (record, revision) = match known.take() {
@@ -116,7 +116,7 @@ impl Claimer<'_> {
                     Next::LookAgain => continue,
                 },
             };
-            if let Some(claimed) = self.start(&record, revision).await? {
+            if let Some(claimed) = Box::pin(self.start(&record, revision)).await? {
                 return Ok(Claim::Ours(Box::new(claimed)));
             }
         }

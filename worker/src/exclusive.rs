@@ -5,10 +5,9 @@ use std::{borrow::Cow, sync::Arc};
 
 use shared::{
     limits::{INTERRUPTION_DOUBTED, MEMBER_HEARTBEAT},
-    queue::Recording,
     run_record::RunRecord,
 };
-use streams::{ReadError, bucket::Stored, delivery::Delivery, ledger::Update, names::Origin};
+use streams::{ReadError, bucket::Stored, delivery::Delivery, ledger::Update};
 
 use crate::{
     claim::{Claim, ClaimError, Claimer, Next},
@@ -21,7 +20,7 @@ impl Claimer<'_> {
         Case {
             task: &run.task,
             record: &run.record,
-            is_on_its_own_subject: !delivery.is_on_lock(),
+            is_on_its_own_subject: !delivery.is_on_lock,
             claiming: self.settings.claim,
             is_limited: self.is_limited,
         }
@@ -36,23 +35,17 @@ impl Claimer<'_> {
 
     /// What the end of a first delivery is written over, if nobody had the run before. It is begun on the strength of this
     /// read, so only the leader's word counts: a planner may have published it twice, or its caller may have sent it again.
+    ///
+    /// Also where successes leave no record: a consumer that was made anew, or a server that was killed, calls a run new that
+    /// was begun before, and only the ledger knows.
     pub(crate) async fn exclusive<'a>(
         &self,
         run: &'a Identified,
-        delivery: &Delivery,
     ) -> Result<Option<(Cow<'a, RunRecord>, u64)>, ReadError> {
-        if self.settings.record == Recording::Failures
-            && delivery.origin == Origin::AdHoc
-            && !delivery.is_recorded
-        {
-            // Keys are not remembered here; if there is a record, the next word of this attempt is refused.
-            return Ok(Some((Cow::Borrowed(&run.record), 0)));
-        }
-        let ledger = self.streams.ledger();
         let id = &run.record.id;
         let found = match self.lookups {
             Some(lookups) => lookups.get(id).await,
-            None => ledger.get(id).await,
+            None => Box::pin(self.streams.ledger().get(id)).await,
         };
         let is_planned_as = |revision| run.revision.is_none_or(|planned| planned == revision);
         match found {
@@ -115,7 +108,7 @@ impl Claimer<'_> {
         if delivery.deliveries != 1 || !self.case(run, delivery).is_begun_unclaimed() {
             return Ok(());
         }
-        if let Some((record, revision)) = self.exclusive(run, delivery).await? {
+        if let Some((record, revision)) = self.exclusive(run).await? {
             // Refused: somebody wrote it since, and so it is not taken for lost.
             self.streams.ledger().write(&unclaimed::handed_back(&record), revision).await?;
         }

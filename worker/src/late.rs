@@ -10,7 +10,13 @@ use std::{
 };
 
 use shared::{limits::CLAIM_AFTER, queue::Recording, run_record::RunRecord, run_state::RunState};
-use streams::{Streams, WriteError, bucket::Stored, ledger::Update, names::Origin};
+use streams::{
+    Streams, WriteError,
+    bucket::Stored,
+    ledger::{Overwritten, Update},
+    names::Origin,
+    shared_writes::SharedWrites,
+};
 
 /// A late claim that could not be made is tried again after this, until the attempt is over or its hold is lost.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
@@ -111,19 +117,48 @@ impl Basis {
     pub(crate) async fn write(
         &self,
         streams: &Streams,
+        shared: &SharedWrites,
         begun: &Stored<RunRecord>,
         end: &RunRecord,
-    ) -> Result<Update, WriteError> {
+    ) -> Result<Recorded, WriteError> {
         let over = self.late.get().copied().unwrap_or(self.begun_over);
-        match streams.ledger().write(end, over).await? {
+        match write_end(streams, shared, end, over).await? {
             // The late claim was sent before, and whether it was taken nobody had waited for.
-            Update::Stale if self.is_claim_sent.load(Ordering::SeqCst) && self.late.get().is_none() => {
+            Recorded::Stale if self.is_claim_sent.load(Ordering::SeqCst) && self.late.get().is_none() => {
                 match Box::pin(self.find(streams, &begun.value)).await? {
-                    Some(revision) => streams.ledger().write(end, revision).await,
-                    None => Ok(Update::Stale),
+                    Some(revision) => write_end(streams, shared, end, revision).await,
+                    None => Ok(Recorded::Stale),
                 }
             }
-            update => Ok(update),
+            recorded => Ok(recorded),
         }
     }
+}
+
+/// What came of writing the end of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// It is stored; under this revision, if the run goes on and so somebody writes over it.
+    Stored(Option<u64>),
+    /// Somebody else wrote: the run is not ours.
+    Stale,
+}
+
+async fn write_end(
+    streams: &Streams,
+    shared: &SharedWrites,
+    end: &RunRecord,
+    over: u64,
+) -> Result<Recorded, WriteError> {
+    let ledger = streams.ledger();
+    if end.status.is_final() {
+        return Ok(match ledger.write_shared(shared, end, over).await? {
+            Overwritten::Stored => Recorded::Stored(None),
+            Overwritten::Stale => Recorded::Stale,
+        });
+    }
+    Ok(match Box::pin(ledger.write(end, over)).await? {
+        Update::Stored(revision) => Recorded::Stored(Some(revision)),
+        Update::Stale => Recorded::Stale,
+    })
 }

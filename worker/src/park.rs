@@ -43,7 +43,23 @@ impl Parker {
         revision: u64,
         wait: Duration,
     ) -> Result<(), NotConfirmed> {
-        if wait > PARK_AFTER && self.park(delivery, record, revision).await {
+        let now = self.streams.clock().now();
+        let is_soon = |at| at - now <= TimeDelta::from_std(PARK_AFTER).unwrap_or(TimeDelta::MAX);
+        if wait > PARK_AFTER && !record.next_attempt_at.is_some_and(is_soon) {
+            return self.hand_back_elsewhere(delivery, record, revision, wait).await;
+        }
+        delivery.hand_back(wait).await
+    }
+
+    /// The same of one whose message somebody else may still remove: it waits outside its queue however short that is.
+    pub(crate) async fn hand_back_elsewhere(
+        &self,
+        delivery: &Delivery,
+        record: &RunRecord,
+        revision: u64,
+        wait: Duration,
+    ) -> Result<(), NotConfirmed> {
+        if self.park(delivery, record, revision).await {
             return delivery.ack().await;
         }
         delivery.hand_back(wait).await
@@ -72,10 +88,8 @@ impl Parker {
         else {
             return false;
         };
-        let now = self.streams.clock().now();
-        let is_soon = next_attempt_at - now <= TimeDelta::from_std(PARK_AFTER).unwrap_or(TimeDelta::MAX);
         // The message on a lock is the lock: while the run waits, no other of its schedule may run.
-        if is_soon || delivery.is_on_lock() || !self.has_planner().await {
+        if delivery.is_on_lock || !self.has_planner().await {
             return false;
         }
         let delayed = self.streams.delayed();

@@ -6,7 +6,7 @@
 mod intake;
 mod settle;
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use shared::{
     limits,
@@ -14,7 +14,9 @@ use shared::{
     run_record::{ErrorKind, Reason, RunRecord},
     run_state::RunState,
 };
-use streams::{Streams, bucket::Stored, delivery::Delivery, lookups::Lookups, witness};
+use streams::{
+    Streams, bucket::Stored, delivery::Delivery, lookups::Lookups, shared_writes::SharedWrites, witness,
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +32,7 @@ use crate::{
     park::Parker,
     run_log::RunLog,
     running::{Place, Running},
-    spans::AttemptSpan,
+    spans::{AttemptSpan, Spans},
     targets::Targets,
     time_limits, upstream,
     verdict::Ending,
@@ -64,7 +66,10 @@ struct Inner {
     status: Arc<Status>,
     /// If the ledger lies on one server: reads of it that share their requests.
     lookups: Option<Lookups>,
+    /// Writes that share their answers: of what is over.
+    shared_writes: SharedWrites,
     parker: Parker,
+    spans: Spans,
     limits: Limits,
     /// Places for those that record their end.
     settling: Semaphore,
@@ -85,6 +90,7 @@ impl Server {
         let settling = Semaphore::new(SETTLED_AT_ONCE_MAX);
         let settling_unclaimed = Semaphore::new(UNCLAIMED_SETTLED_AT_ONCE_MAX);
         let parker = Parker::new(streams.clone());
+        let shared_writes = streams.shared_writes();
         let inner = Inner {
             streams,
             executors,
@@ -92,7 +98,9 @@ impl Server {
             running,
             status,
             lookups,
+            shared_writes,
             parker,
+            spans: Spans::default(),
             limits,
             settling,
             settling_unclaimed,
@@ -159,7 +167,8 @@ impl Inner {
             let _ = delivery.ack().await;
             return Ok(());
         }
-        match self.limits.admit(run, delivery, ack_wait).await? {
+        let needs_target = !self.executors.is_in_process(&run.task);
+        match self.limits.admit(run, delivery, ack_wait, needs_target).await? {
             Admission::Passed(passed) => {
                 let served = self.claim(run, delivery, ack_wait, abort, &passed).await;
                 self.limits.leave(passed).await;
@@ -231,7 +240,7 @@ impl Inner {
             }
             Claim::UnderWayHere => return Ok(()),
         };
-        let span = AttemptSpan::begin(run.trace, &claimed.value);
+        let span = self.spans.begin(run.trace, &claimed.value);
         let (claimed, place) = (&claimed, &place);
         self.attempt(UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, passed, span }).await;
         Ok(())
@@ -255,37 +264,46 @@ impl Inner {
 
     /// Executes, and says how it ended; nothing if the hold was lost, because then it is not ours to say.
     async fn ending_of(&self, under_way: &UnderWay<'_>) -> Option<Ending> {
-        let clock = self.streams.clock();
         let (stop, begun) = (CancellationToken::new(), CancellationToken::new());
         let execution = self.execute(under_way, &stop, &begun);
         tokio::pin!(execution);
-        let out_of_time = async {
-            // Waiting for its turn at the target is not the attempt's own time.
-            begun.cancelled().await;
-            clock.sleep(under_way.run.task.timeout).await;
-        };
-        let deadline = time_limits::deadline_passes(clock, &under_way.claimed.value, &under_way.run.task);
+        // What is over at once needs no timers, and no room for them.
+        if let Poll::Ready(result) = futures::poll!(execution.as_mut()) {
+            return Some(ended(result));
+        }
         let cut_short = tokio::select! {
-            // What is over at once needs no timers.
             biased;
             result = &mut execution => return Some(ended(result)),
-            () = out_of_time => Some(Ending::TimedOut),
-            () = deadline => Some(Ending::TimedOut),
-            () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
-            request = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value, under_way.ack_wait) => {
-                Some(Ending::Cancelled(request))
-            }
-            () = under_way.basis.claim_late(&self.streams, &under_way.claimed.value) => None,
-            () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
+            cut_short = Box::pin(self.cut_short(under_way, &begun)) => cut_short,
         };
         // It is told to stop and must have stopped before anybody else may begin.
         stop.cancel();
         let last = tokio::select! {
             result = &mut execution => result.ok(),
-            () = clock.sleep(STOP_WAIT_MAX) => None,
+            () = self.streams.clock().sleep(STOP_WAIT_MAX) => None,
         };
         // It may have come to a good end just then; only if the hold is lost that no longer counts.
         Some(last.map_or(cut_short?, |done| ended(Ok(done))))
+    }
+
+    /// Returns when an execution must stop: how it ends then; nothing if the hold is lost.
+    async fn cut_short(&self, under_way: &UnderWay<'_>, begun: &CancellationToken) -> Option<Ending> {
+        let clock = self.streams.clock();
+        let UnderWay { run, claimed, basis, place, delivery, ack_wait, abort, .. } = under_way;
+        let out_of_time = async {
+            // Waiting for its turn at the target is not the attempt's own time.
+            begun.cancelled().await;
+            clock.sleep(run.task.timeout).await;
+        };
+        tokio::select! {
+            biased;
+            () = out_of_time => Some(Ending::TimedOut),
+            () = time_limits::deadline_passes(clock, &claimed.value, &run.task) => Some(Ending::TimedOut),
+            () = abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
+            request = cancel::asked(&self.streams, place, &claimed.value, *ack_wait) => Some(Ending::Cancelled(request)),
+            () = basis.claim_late(&self.streams, &claimed.value) => None,
+            () = hold::keep(place, clock, delivery.received_at, *ack_wait) => None,
+        }
     }
 
     async fn execute(

@@ -18,7 +18,7 @@ const REWATCH_WAIT: Duration = Duration::from_secs(1);
 /// The targets this worker knows. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Targets {
-    known: Arc<Mutex<HashMap<TargetName, Target>>>,
+    known: Arc<Mutex<HashMap<TargetName, Arc<Target>>>>,
     /// The queues, which the same watch tells of.
     pub(crate) queues: Queues,
 }
@@ -37,30 +37,28 @@ impl Targets {
         Ok(targets)
     }
 
-    /// A target. One this worker has not heard of is looked up, because it may be a moment old.
+    /// A target. One this worker has not heard of is looked up, because it may be a moment old; and not noted, because what the
+    /// watch says of it meanwhile is newer.
     pub(crate) async fn find(
         &self,
         streams: &Streams,
         name: &TargetName,
-    ) -> Result<Option<Target>, ReadError> {
-        if let Some(known) = self.get(name) {
-            return Ok(Some(known));
+    ) -> Result<Option<Arc<Target>>, ReadError> {
+        match self.get(name) {
+            Some(known) => Ok(Some(known)),
+            None => Ok(Box::pin(streams.catalog().target(name)).await?.map(Arc::new)),
         }
-        let found = streams.catalog().target(name).await?;
-        if let Some(target) = &found {
-            self.note(name.clone(), Some(target.clone()));
-        }
-        Ok(found)
     }
 
-    fn get(&self, name: &TargetName) -> Option<Target> {
+    /// A target this worker has heard of.
+    pub(crate) fn get(&self, name: &TargetName) -> Option<Arc<Target>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     fn note(&self, name: TargetName, target: Option<Target>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match target {
-            Some(target) => known.insert(name, target),
+            Some(target) => known.insert(name, Arc::new(target)),
             None => known.remove(&name),
         };
     }

@@ -16,7 +16,7 @@ pub(crate) async fn end_of(
     upstream: Option<&Upstream>,
 ) -> Result<Option<UpstreamEnd>, Failure> {
     let Some(upstream) = upstream else { return Ok(None) };
-    match streams.ledger().get(&upstream.run).await {
+    match Box::pin(streams.ledger().get(&upstream.run)).await {
         Ok(found) => Ok(Some(told(upstream, found.map(|stored| stored.value)))),
         // A stranger's writing in its place: what the record of this run says of it still counts.
         Err(ReadError::Corrupt { .. }) => Ok(Some(told(upstream, None))),

@@ -180,6 +180,7 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
                 destination: names.results(None),
                 headers_only: false,
             }),
+            allow_batch_publish: true,
             ..bucket(&runs, limits::RUN_HISTORY, RUNS_BYTES_MAX, replicas)
         },
         bucket(&names.schedules_bucket(), limits::DEFINITION_HISTORY, SCHEDULES_BYTES_MAX, replicas),

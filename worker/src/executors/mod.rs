@@ -53,7 +53,7 @@ pub struct Attempt {
     /// The end of another run that this one follows; none if it follows none.
     pub upstream: Option<UpstreamEnd>,
     /// The target, for a service task; looked up by the caller.
-    pub target: Option<Target>,
+    pub target: Option<Arc<Target>>,
     /// W3C trace context to hand on.
     pub traceparent: Option<String>,
     /// A command that is told to end is ended after this, at most: the attempt must be over before another may begin.
@@ -290,7 +290,7 @@ impl Executors {
         let checked = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(answer::stopped("the check of the target")),
-            checked = self.find_fit(attempt, name) => checked,
+            checked = Box::pin(self.find_fit(attempt, name)) => checked,
         };
         checked
             .map_err(|failure| Failure { skips: policy == Precheck::Skip && !failure.permanent, ..failure })
@@ -340,6 +340,11 @@ impl Executors {
         if let Some(handler) = self.in_process.handler_of(&attempt.task) {
             return handler.execute(attempt, stop, self.streams.clock()).await.map(Done::Output);
         }
+        // Apart, so that what is over at once has no need of their room: they take much, and each run is as large as its largest.
+        Box::pin(self.act_elsewhere(attempt, stop)).await
+    }
+
+    async fn act_elsewhere(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Done, Failure> {
         match &attempt.task.work {
             Work::Command { .. } => self.local.execute(attempt, stop).await.map(Done::Output),
             Work::Service { target: name, .. } => {
@@ -378,5 +383,5 @@ pub(crate) fn callback_failure(error: CallbackError, now: Timestamp) -> Failure 
 fn declared<'a>(attempt: &'a Attempt, name: &TargetName) -> Result<&'a Target, Failure> {
     // It may be declared in a moment: a retry finds it.
     let words = || format!("target {name} is not declared; add it under `targets:` and apply");
-    attempt.target.as_ref().ok_or_else(|| Failure::retryable(ErrorKind::UnknownTarget, words()))
+    attempt.target.as_deref().ok_or_else(|| Failure::retryable(ErrorKind::UnknownTarget, words()))
 }

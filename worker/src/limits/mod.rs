@@ -143,28 +143,27 @@ impl Limits {
         inner.room.keep(reaper, stop).await;
     }
 
-    /// Whether a run may begin; if not, it waits, and its delivery is answered.
+    /// Whether a run may begin; if not, it waits, and its delivery is answered. `needs_target`: it is not executed in this process.
     pub(crate) async fn admit(
         &self,
         run: &Identified,
         delivery: &Delivery,
         ack_wait: Duration,
+        needs_target: bool,
     ) -> Result<Admission, LimitError> {
         let inner = &self.inner;
         let target = match run.task.target() {
-            Some(name) => inner.targets.find(&inner.streams, name).await?,
+            Some(name) if needs_target => inner.targets.find(&inner.streams, name).await?,
+            // What is executed in this process needs no declaration, so most have none: not worth a question each time.
+            Some(name) => inner.targets.get(name),
             None => None,
         };
-        let limits = limits_of(&run.task, target.as_ref());
+        let limits = limits_of(&run.task, target.as_deref());
         // Its attempt is under way here, and passed when it began.
         if limits.is_empty() || inner.running.has(&run.record.id) {
             return Ok(Admission::Passed(Passed::new(Vec::new())));
         }
-        let passed = Passed::new(limits);
-        match inner.pass(&passed, run, ack_wait).await? {
-            Ok(()) => Ok(Admission::Passed(passed)),
-            Err(refused) => inner.wait(passed, refused, run, delivery).await,
-        }
+        Box::pin(inner.admit(Passed::new(limits), run, delivery, ack_wait)).await
     }
 
     /// Waits for its turn, and makes sure that it still has what it passed with: right before the target is asked.
@@ -179,7 +178,7 @@ impl Limits {
             return Ok(());
         }
         passed.is_claimed.store(true, Ordering::Relaxed);
-        let waiting = self.inner.ready(passed, run, ack_wait);
+        let waiting = Box::pin(self.inner.ready(passed, run, ack_wait));
         tokio::select! {
             ready = waiting => ready,
             () = stop.cancelled() => Err(Failure::retryable(ErrorKind::Internal, "it was stopped before its turn came")),
@@ -188,11 +187,26 @@ impl Limits {
 
     /// The attempt is over, or did not begin: others may pass.
     pub(crate) async fn leave(&self, passed: Passed) {
-        self.inner.leave(&passed, passed.limits.len()).await;
+        if passed.is_limited() {
+            Box::pin(self.inner.leave(&passed, passed.limits.len())).await;
+        }
     }
 }
 
 impl Inner {
+    async fn admit(
+        &self,
+        passed: Passed,
+        run: &Identified,
+        delivery: &Delivery,
+        ack_wait: Duration,
+    ) -> Result<Admission, LimitError> {
+        match self.pass(&passed, run, ack_wait).await? {
+            Ok(()) => Ok(Admission::Passed(passed)),
+            Err(refused) => self.wait(passed, refused, run, delivery).await,
+        }
+    }
+
     /// Passes all gates, or none: who is refused at one leaves those before it.
     async fn pass(
         &self,
@@ -335,7 +349,7 @@ impl Inner {
         let closed = &passed.limits[number];
         self.room.note_refused(&closed.gate);
         // Its message is its schedule's lock, and stays where it is.
-        if delivery.is_on_lock() {
+        if delivery.is_on_lock {
             let wait = handed_back(delivery);
             let _ = delivery.hand_back(turn_in.map_or(wait, |turn| turn.min(HANDED_BACK_MAX))).await;
             return Ok(Admission::Waits);

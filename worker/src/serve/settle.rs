@@ -1,9 +1,11 @@
 //! The end of an attempt: recorded, buried if it failed for good, answered. And what is no run at all.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use shared::{
+    limits::hold_trusted_for,
     names::QueueName,
+    queue::Recording,
     run::RunId,
     run_record::{Reason, RunRecord},
     run_state::RunState,
@@ -12,7 +14,7 @@ use shared::{
 use streams::{
     WriteError,
     dead::DeadLetter,
-    delivery::Delivery,
+    delivery::{Delivery, NotConfirmed},
     ledger::{Creation, Update},
     names::Origin,
 };
@@ -20,6 +22,7 @@ use streams::{
 use super::{Inner, RAW_BYTES_MAX, RECORD_FOR, Served, TRY_AGAIN, UnderWay};
 use crate::{
     identify::Unreadable,
+    late::Recorded,
     verdict::{Answer, Ending, rejected, verdict},
 };
 
@@ -35,23 +38,29 @@ impl Inner {
             }
         };
         let recording = self.targets.queues.settings(&next.queue).record;
-        if under_way.basis.leaves_no_record(&next, under_way.delivery.origin, recording) {
+        if under_way.basis.leaves_no_record(&next, under_way.delivery.origin, recording)
+            && self.is_surely_ours(under_way)
+        {
             under_way.span.end(None);
-            return self.answer(under_way, &next, 0, answer).await;
+            return self.answer(under_way, &next, None, answer).await;
         }
         let next = RunRecord { fence: Some(claim), ..next };
         let settling = if under_way.basis.is_claimed() { &self.settling } else { &self.settling_unclaimed };
         // A worker that is stopping without a server does not wait for others that try in vain.
-        let _permit = tokio::select! {
-            permit = settling.acquire() => permit.ok(),
-            () = under_way.abort.cancelled() => None,
+        let _permit = if let Ok(permit) = settling.try_acquire() {
+            Some(permit)
+        } else {
+            tokio::select! {
+                permit = settling.acquire() => permit.ok(),
+                () = under_way.abort.cancelled() => None,
+            }
         };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
         let recorded = self.record(under_way, &next).await;
         under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
         let revision = match recorded {
-            Ok(Update::Stored(revision)) => revision,
-            Ok(Update::Stale) => {
+            Ok(Recorded::Stored(revision)) => revision,
+            Ok(Recorded::Stale) => {
                 // Somebody took the run over: ours is an orphan. No ack either: it would remove their message.
                 tracing::warn!(
                     run.id = %record.id, attempt = record.attempt, status = %next.status,
@@ -72,11 +81,29 @@ impl Inner {
         self.answer(under_way, &next, revision, answer).await;
     }
 
-    async fn answer(&self, under_way: &UnderWay<'_>, next: &RunRecord, revision: u64, answer: Answer) {
+    /// Whether nobody else can have the run: an end that is written is refused if somebody has, but an ack is taken from
+    /// whoever sends it, and would remove their message.
+    fn is_surely_ours(&self, under_way: &UnderWay<'_>) -> bool {
+        let UnderWay { delivery, ack_wait, .. } = under_way;
+        let held_for = self.streams.clock().elapsed().saturating_sub(delivery.received_at);
+        // What is said while the connection is interrupted waits in it, and may be heard after the hold is over.
+        held_for < hold_trusted_for(*ack_wait) && !self.streams.was_interrupted_within(held_for)
+    }
+
+    /// `revision`: of a record that is written over again.
+    async fn answer(
+        &self,
+        under_way: &UnderWay<'_>,
+        next: &RunRecord,
+        revision: Option<u64>,
+        answer: Answer,
+    ) {
         let delivery = under_way.place.delivery().unwrap_or_else(|| Arc::clone(under_way.delivery));
         let answered = match answer {
             Answer::Ack => delivery.ack_unheard().await,
-            Answer::HandBack(wait) => Box::pin(self.parker.hand_back(&delivery, next, revision, wait)).await,
+            Answer::HandBack(wait) => {
+                Box::pin(self.hand_back(&delivery, next, revision.unwrap_or_default(), wait)).await
+            }
             Answer::Bury => match Box::pin(self.bury(next, Some(&under_way.run.task), &delivery)).await {
                 Ok(()) => delivery.terminate(next.status.as_str()).await,
                 // Left unanswered, it is delivered again, found failed, and buried then.
@@ -91,15 +118,31 @@ impl Inner {
         }
     }
 
+    async fn hand_back(
+        &self,
+        delivery: &Delivery,
+        next: &RunRecord,
+        revision: u64,
+        wait: Duration,
+    ) -> Result<(), NotConfirmed> {
+        // Where successes leave no record an earlier attempt may still acknowledge this message, and be heard late.
+        let keeps_failures = self.targets.queues.settings(&next.queue).record == Recording::Failures;
+        if keeps_failures && delivery.deliveries > 1 {
+            self.parker.hand_back_elsewhere(delivery, next, revision, wait).await
+        } else {
+            self.parker.hand_back(delivery, next, revision, wait).await
+        }
+    }
+
     /// Writes a record over a claim, and goes on trying while the server cannot be reached: the result is kept.
     ///
     /// A worker that is stopping without a server tries once more: the run is then taken over as lost.
-    async fn record(&self, under_way: &UnderWay<'_>, next: &RunRecord) -> Result<Update, WriteError> {
+    async fn record(&self, under_way: &UnderWay<'_>, next: &RunRecord) -> Result<Recorded, WriteError> {
         let UnderWay { claimed, basis, abort, .. } = under_way;
         let clock = self.streams.clock();
         let give_up_at = clock.elapsed() + RECORD_FOR;
         loop {
-            match basis.write(&self.streams, claimed, next).await {
+            match basis.write(&self.streams, &self.shared_writes, claimed, next).await {
                 Err(error)
                     if error.is_temporary() && clock.elapsed() < give_up_at && !abort.is_cancelled() =>
                 {
