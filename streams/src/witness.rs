@@ -2,7 +2,7 @@
 //!
 //! All writes go through the few functions that say so here, so an effect that nobody thought of has its point too. A
 //! point is named by what was written, as the first words of its subject or key say: `runs.create`, `runs.update`, `due`,
-//! `planner.cursor`, `remove.TASKS`, `ack.trigger`.
+//! `planner.cursor`, `remove.TASKS`, `ack.trigger`, `ack.task`.
 
 use std::sync::OnceLock;
 
@@ -40,7 +40,7 @@ pub(crate) fn point_of(names: &Names, subject: &str, is_creation: bool) -> Strin
                 // Their keys begin with a name, which says nothing of the kind of effect.
                 "runs" if is_creation => "runs.create".to_owned(),
                 "runs" => "runs.update".to_owned(),
-                "planner" | "catalog" | "members" => format!("{bucket}.{key}"),
+                "planner" | "catalog" | "members" | "limits" => format!("{bucket}.{key}"),
                 _ => bucket.to_owned(),
             }
         }
@@ -62,6 +62,7 @@ mod tests {
             ("$KV.cronfleet_runs.daily.20261124T020000Z", false, "runs.update"),
             ("$KV.cronfleet_planner.cursor.7", true, "planner.cursor"),
             ("$KV.cronfleet_planner.line.7.daily", false, "planner.line"),
+            ("$KV.cronfleet_limits.gate.t-risk", false, "limits.gate"),
             ("$KV.cronfleet_backfills.daily.1", false, "backfills"),
             ("cronfleet.due.default.daily._", false, "due"),
             ("cronfleet.control.cancel.daily.1", false, "control.cancel"),

@@ -273,6 +273,7 @@ impl Inner {
             () = deadline => Some(Ending::TimedOut),
             () = under_way.abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
             request = cancel::asked(&self.streams, under_way.place, &under_way.claimed.value, under_way.ack_wait) => {
+                witness::passed("cancel.heard");
                 Some(Ending::Cancelled(request))
             }
             () = under_way.basis.claim_late(&self.streams, &under_way.claimed.value) => None,

@@ -1,0 +1,98 @@
+//! Ways of runs that wait for a limit, and of those that are taken over.
+
+use shared::run_state::RunState::Failed;
+
+use super::way::{Kill, PLAIN, Plot, Way, kill};
+
+/// One at a time at its target, and a second comes. Between its record, its place in LIMITED and its ack; and when it is let go,
+/// between its being published again and its being removed there.
+pub(super) const LIMITED: Way = Way {
+    name: "limited",
+    target: "max_concurrent: 1",
+    task: ("slow", r#""parameters": {"ms": 1500}"#),
+    plot: Plot::IsJoined,
+    runs: 2,
+    kills: &[
+        kill("fetched", 1, 2, 2),
+        kill("limits.gate", 1, 2, 2),
+        kill("runs.create", 1, 3, 2),
+        kill("attempt.begins", 1, 3, 2),
+        kill("runs.create", 2, 3, 3),
+        kill("limited", 1, 3, 3),
+        kill("limits.waiting", 1, 3, 3),
+        kill("ack.task", 1, 3, 3),
+        kill("runs.update", 1, 2, 2),
+        kill("ack.said", 1, 2, 2),
+        kill("limits.gate", 2, 2, 2),
+        kill("tasks", 1, 2, 2),
+        kill("remove.LIMITED", 1, 2, 2),
+        kill("fetched", 3, 2, 2),
+        kill("limits.gate", 3, 2, 2),
+        kill("runs.update", 2, 3, 2),
+        kill("attempt.ended", 2, 3, 3),
+        kill("runs.update", 3, 2, 2),
+        kill("ack.said", 2, 2, 2),
+        kill("limits.gate", 4, 2, 2),
+        kill("limits.waiting", 2, 2, 2),
+    ],
+    ..PLAIN
+};
+
+/// One at a time of its kind, and two at its target: two gates to pass, and to leave.
+pub(super) const KEYED: Way = Way {
+    name: "keyed",
+    target: "max_concurrent: 2",
+    task: (
+        "slow",
+        r#""parameters": {"ms": 1500, "symbol": "IBM"}, "limit": {"key": "parameters.symbol", "max": 1}"#,
+    ),
+    kills: KEYED_KILLS,
+    ..LIMITED
+};
+
+const KEYED_KILLS: &[Kill] = &[
+    kill("limits.gate", 1, 2, 2),
+    kill("limits.gate", 2, 2, 2),
+    kill("limited", 1, 3, 3),
+    kill("limits.waiting", 1, 3, 3),
+    kill("ack.task", 1, 3, 3),
+    kill("limits.gate", 3, 2, 2),
+    kill("tasks", 1, 2, 2),
+    kill("limits.gate", 4, 2, 2),
+];
+
+/// Its worker died with its claim; another takes it over, and dies, too.
+pub(super) const TAKEN_OVER: Way = Way {
+    name: "takenover",
+    queue: "claim: each",
+    predecessor: Some("attempt.begins:1"),
+    kills: &[
+        kill("back.task", 1, 2, 1),
+        kill("runs.update", 1, 2, 1),
+        kill("runs.update", 2, 3, 1),
+        kill("attempt.ended", 1, 3, 2),
+        kill("runs.update", 3, 2, 1),
+    ],
+    ..PLAIN
+};
+
+/// The same of a run that was begun without a claim.
+pub(super) const TAKEN_OVER_UNCLAIMED: Way = Way {
+    name: "unclaimed",
+    predecessor: Some("attempt.begins:1"),
+    kills: &[kill("runs.create", 1, 2, 1), kill("runs.update", 1, 3, 1), kill("runs.update", 2, 2, 1)],
+    ..PLAIN
+};
+
+/// The same of a run that must not be begun again.
+pub(super) const TAKEN_OVER_ONCE: Way = Way {
+    name: "takenonce",
+    task: ("ok", r#""delivery": "at_most_once""#),
+    predecessor: Some("attempt.begins:1"),
+    kills: &[
+        kill("runs.update", 1, 1, 0).ends(Failed),
+        kill("dead", 1, 1, 0).ends(Failed),
+        kill("ack.task", 1, 1, 0).ends(Failed),
+    ],
+    ..PLAIN
+};

@@ -1,0 +1,222 @@
+//! Sets ways up in one fleet, has their workers die, and lets another worker finish what they left.
+
+use std::{cell::Cell, time::Duration};
+
+use futures::future::join_all;
+use harness::{
+    Fleet, Process, crash, eventually, nats::free_port, scripts::Scripts, wait::for_a_while, within,
+};
+use shared::run_record::RunRecord;
+
+use super::{
+    check, plot,
+    way::{Place, Plot, Way},
+};
+
+/// How long all of it may take on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A command that says what it is asked, as a target does.
+const NOTES: &str = "echo \"$CRONFLEET_RUN $CRONFLEET_ATTEMPT $CRONFLEET_FENCE\" >> DIR/asked\necho noted\n";
+
+/// What was set up.
+pub(super) struct Stage {
+    pub(super) fleet: Fleet,
+    pub(super) places: Vec<Place>,
+    commands: String,
+}
+
+/// The worker of a place, while it lives.
+pub(super) struct Mortal {
+    /// Where it takes in answers over HTTP.
+    pub(super) door: u16,
+    pub(super) pid: Cell<Option<u32>>,
+}
+
+impl Mortal {
+    pub(super) fn is_dead(&self) -> bool {
+        self.pid.get().is_none()
+    }
+}
+
+impl Stage {
+    async fn set(places: Vec<Place>) -> Self {
+        let fleet = Fleet::start().await;
+        let mut parts = [const { String::new() }; 3];
+        for place in &places {
+            for (part, line) in parts.iter_mut().zip(place.declared()) {
+                part.push_str(&line);
+            }
+        }
+        let [targets, queues, schedules] = parts;
+        let schedules = if schedules.is_empty() { String::new() } else { format!("schedules:\n{schedules}") };
+        fleet.apply(&format!("targets:\n{targets}queues:\n{queues}{schedules}"));
+        let commands = Scripts::of(&fleet).with("notes", NOTES, "").file();
+        Self { fleet, places, commands }
+    }
+
+    /// A worker of these queues.
+    fn worker(&self, name: &str, queues: &str, more: &[&str], variables: &[(&str, String)]) -> Process {
+        let arguments = ["worker", "--commands", &self.commands, "--queue", queues];
+        self.fleet.spawn_with(name, &[&arguments, more].concat(), variables)
+    }
+
+    fn queues(&self, is_meant: impl Fn(&Way) -> bool) -> String {
+        let meant = self.places.iter().filter(|place| is_meant(place.way));
+        meant.map(Place::name).collect::<Vec<_>>().join(",")
+    }
+
+    /// Lets a first life of those runs that are retried by hand fail.
+    async fn fail_first(&self) {
+        let is_retried = |way: &Way| way.plot == Plot::IsRetried;
+        let queues = self.queues(is_retried);
+        if queues.is_empty() {
+            return;
+        }
+        let mut worker = self.worker("first", &queues, &[], &[]);
+        for place in self.places.iter().filter(|place| is_retried(place.way)) {
+            let record = self.fleet.end_of(&place.run(1)).await;
+            self.fleet.dead_letter(&record).await;
+        }
+        assert!(worker.stop().await.success());
+        for place in self.places.iter().filter(|place| is_retried(place.way)) {
+            let run = place.run(1).parse().expect("a run");
+            self.fleet.streams.retry(&run, "spec").await.expect("retried");
+        }
+    }
+
+    /// Lets workers die of which others take over.
+    async fn leave_behind(&self) {
+        let mut dying = Vec::new();
+        for place in &self.places {
+            if let Some(at) = place.way.predecessor {
+                let at = [(crash::CRASH_AT, at.to_owned())];
+                dying.push(self.worker(&format!("predecessor-{}", place.name()), &place.name(), &[], &at));
+            }
+        }
+        join_all(dying.iter_mut().map(died)).await;
+    }
+
+    /// Waits until all runs of a place have ended; their records.
+    pub(super) async fn ended(&self, place: &Place, mortal: &Mortal) -> Vec<RunRecord> {
+        let runs = format!("{}.*", place.name());
+        within(PATIENCE, &format!("the end of {}", place.title()), async || {
+            let found = self.fleet.streams.ledger().list(&runs).await.map_err(|error| error.to_string())?;
+            let found: Vec<RunRecord> = found.into_iter().map(|stored| stored.value).collect();
+            let is_over = found.len() == place.way.runs && found.iter().all(|run| run.status.is_final());
+            if is_over || (found.is_empty() && self.left_no_record(place, mortal).await) {
+                return Ok(found);
+            }
+            let states = found.iter().map(|run| (run.id.to_string(), run.status, run.reason, run.attempt));
+            Err(format!("{:?}", states.collect::<Vec<_>>()))
+        })
+        .await
+    }
+
+    async fn left_no_record(&self, place: &Place, mortal: &Mortal) -> bool {
+        let was_asked = !check::asked(self, place).is_empty();
+        let queue = place.name().parse().expect("a queue");
+        let depth = self.fleet.streams.queue_depth(&queue).await;
+        let is_empty = depth.is_ok_and(|depth| depth.waiting + depth.in_flight == 0);
+        let is_over = mortal.is_dead() || place.kill.is_none();
+        place.may_leave_no_record() && is_over && was_asked && is_empty
+    }
+}
+
+async fn died(process: &mut Process) {
+    let status = process.ended().await;
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(9),
+        "it died otherwise: {status}"
+    );
+}
+
+/// Kills a worker at each of the points of these ways, each in a queue of its own, and checks what comes of it.
+pub(super) async fn survives(ways: &[&'static Way]) {
+    let places = ways.iter().flat_map(|way| way.kills.iter().map(move |kill| (*way, *kill))).enumerate();
+    let places = places.map(|(number, (way, kill))| Place { way, number, kill: Some(kill) });
+    perform(&Stage::set(places.collect()).await).await;
+}
+
+/// Has a worker go these ways and live; the points it passed.
+pub(super) async fn points_of(ways: &[&'static Way]) -> Vec<String> {
+    let places = ways.iter().enumerate().map(|(number, way)| Place { way, number, kill: None });
+    let stage = Stage::set(places.collect()).await;
+    perform(&stage).await;
+    let seen = std::fs::read_to_string(stage.fleet.folder().join("points")).expect("points");
+    seen.lines().map(str::to_owned).collect()
+}
+
+async fn perform(stage: &Stage) {
+    let fleet = &stage.fleet;
+    let needs_planner = stage.places.iter().any(|place| place.way.needs_planner());
+    let _planner = needs_planner.then(|| fleet.planner());
+    if needs_planner {
+        fleet.members("planner", 1).await;
+    }
+    for place in &stage.places {
+        plot::begin(stage, place).await;
+    }
+    stage.fail_first().await;
+    if stage.places.iter().any(|place| place.way.plot == Plot::Expires) {
+        for_a_while(Duration::from_millis(1_100)).await;
+    }
+    stage.leave_behind().await;
+    let mut processes = Vec::new();
+    let mut mortals = Vec::new();
+    for place in &stage.places {
+        let door = free_port();
+        let listen = format!("127.0.0.1:{door}");
+        let arguments = [place.way.worker, &["--callback-listen", &listen]].concat();
+        let variable = match place.kill {
+            Some(kill) => (crash::CRASH_AT, format!("{}:{}", kill.point, kill.nth)),
+            None => (crash::POINTS_FILE, fleet.folder().join("points").display().to_string()),
+        };
+        let name = place
+            .kill
+            .map_or_else(|| place.name(), |kill| format!("{}-{}:{}", place.name(), kill.point, kill.nth));
+        let process = stage.worker(&format!("mortal-{name}"), &place.name(), &arguments, &[variable]);
+        mortals.push(Mortal { door, pid: Cell::new(Some(process.pid())) });
+        processes.push(process);
+    }
+    let finished = async {
+        let ending =
+            stage.places.iter().zip(&mortals).zip(&mut processes).map(|((place, mortal), process)| async {
+                match (place.kill, place.way.plot) {
+                    (Some(_), _) => {
+                        died(process).await;
+                        mortal.pid.set(None);
+                    }
+                    (None, Plot::IsDrained) => assert!(process.ended().await.success()),
+                    (None, _) => {}
+                }
+            });
+        join_all(ending).await;
+        let is_finished_by_another =
+            |place: &&Place| place.kill.is_some() || place.way.plot == Plot::IsDrained;
+        let left: Vec<String> = stage.places.iter().filter(is_finished_by_another).map(Place::name).collect();
+        (!left.is_empty()).then(|| stage.worker("successor", &left.join(","), &["--places", "100"], &[]))
+    };
+    let played = stage.places.iter().zip(&mortals).map(|(place, mortal)| async move {
+        plot::go_on(stage, place, mortal).await;
+        stage.ended(place, mortal).await
+    });
+    let (_successor, records) = futures::join!(finished, join_all(played));
+    for (place, records) in stage.places.iter().zip(&records) {
+        check::all_went_as_it_should(stage, place, records).await;
+    }
+    check::nothing_is_left(stage).await;
+    // Those that live have something to do until the last: to take back that somebody waits.
+    if stage.places.iter().any(|place| place.kill.is_none()) {
+        eventually("a word that nobody waits any more", async || {
+            let points = std::fs::read_to_string(fleet.folder().join("points")).unwrap_or_default();
+            if points.contains("limits.waiting") || !points.contains("limited") {
+                Ok(())
+            } else {
+                Err(points)
+            }
+        })
+        .await;
+    }
+}
