@@ -1,13 +1,16 @@
 //! What must hold when a worker was killed and another one has finished: by the ledger, by the streams, and by the target's
 //! own memory of what it was asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use harness::eventually;
-use shared::{run_record::RunRecord, run_state::RunState};
+use shared::{Timestamp, run_record::RunRecord, run_state::RunState};
 use streams::dead::Wanted;
 
 use super::{stage::Stage, way::Place};
+
+/// More than there are.
+const VERSIONS_MAX: u64 = 100_000;
 
 /// What a target, or a command, was asked: by its own word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,12 @@ pub(super) fn asked(stage: &Stage, place: &Place) -> Vec<Asked> {
 }
 
 /// Each run of a place ended once and as it should, with the attempts it should have, and the target was not asked too often.
-pub(super) async fn all_went_as_it_should(stage: &Stage, place: &Place, records: &[RunRecord]) {
+pub(super) async fn all_went_as_it_should(
+    stage: &Stage,
+    place: &Place,
+    records: &[RunRecord],
+    lives: &Lives,
+) {
     let title = place.title();
     let asked = asked(stage, place);
     let parts = || records.iter().filter(|record| record.shards.is_none());
@@ -52,7 +60,7 @@ pub(super) async fn all_went_as_it_should(stage: &Stage, place: &Place, records:
         }
     }
     for record in records {
-        ended_once(stage, &title, record).await;
+        lives.end_once(&title, record);
     }
     for record in parts() {
         let id = record.id.to_string();
@@ -75,12 +83,27 @@ pub(super) async fn all_went_as_it_should(stage: &Stage, place: &Place, records:
     }
 }
 
-/// Once, or once for each time it was retried by hand; and nothing was written after that.
-async fn ended_once(stage: &Stage, title: &str, record: &RunRecord) {
-    let life = stage.fleet.life(&record.id.to_string()).await;
-    let ends = life.iter().filter(|state| state.is_final()).count();
-    assert_eq!(ends, 1 + record.times_retried() as usize, "{title}: {life:?}");
-    assert!(life.last().is_some_and(|state| state.is_final()), "{title}: {life:?}");
+/// What the records of all runs said, one after another.
+pub(super) struct Lives(BTreeMap<String, Vec<RunState>>);
+
+impl Lives {
+    /// Of all runs there are.
+    pub(super) async fn read(stage: &Stage) -> Self {
+        let written = stage.fleet.streams.ledger().written_since(Timestamp::UNIX_EPOCH, VERSIONS_MAX).await;
+        let mut lives: BTreeMap<String, Vec<RunState>> = BTreeMap::new();
+        for stored in written.expect("the ledger") {
+            lives.entry(stored.value.id.to_string()).or_default().push(stored.value.status);
+        }
+        Self(lives)
+    }
+
+    /// Once, or once for each time it was retried by hand; and nothing was written after that.
+    fn end_once(&self, title: &str, record: &RunRecord) {
+        let life = &self.0[&record.id.to_string()];
+        let ends = life.iter().filter(|state| state.is_final()).count();
+        assert_eq!(ends, 1 + record.times_retried() as usize, "{title}: {life:?}");
+        assert!(life.last().is_some_and(|state| state.is_final()), "{title}: {life:?}");
+    }
 }
 
 async fn is_buried_if_it_failed(stage: &Stage, title: &str, record: &RunRecord) {

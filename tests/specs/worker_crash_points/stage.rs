@@ -1,6 +1,9 @@
 //! Sets ways up in one fleet, has their workers die, and lets another worker finish what they left.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use harness::{
@@ -16,6 +19,9 @@ use super::{
 /// How long all of it may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Between two looks into the ledger.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
 /// A command that says what it is asked, as a target does.
 const NOTES: &str = "echo \"$CRONFLEET_RUN $CRONFLEET_ATTEMPT $CRONFLEET_FENCE\" >> DIR/asked\necho noted\n";
 
@@ -24,6 +30,8 @@ pub(super) struct Stage {
     pub(super) fleet: Fleet,
     pub(super) places: Vec<Place>,
     commands: String,
+    /// The ledger, as it was a moment ago.
+    records: RefCell<Vec<RunRecord>>,
 }
 
 /// The worker of a place, while it lives.
@@ -52,7 +60,7 @@ impl Stage {
         let schedules = if schedules.is_empty() { String::new() } else { format!("schedules:\n{schedules}") };
         fleet.apply(&format!("targets:\n{targets}queues:\n{queues}{schedules}"));
         let commands = Scripts::of(&fleet).with("notes", NOTES, "").file();
-        Self { fleet, places, commands }
+        Self { fleet, places, commands, records: RefCell::default() }
     }
 
     /// A worker of these queues.
@@ -99,10 +107,9 @@ impl Stage {
 
     /// Waits until all runs of a place have ended; their records.
     pub(super) async fn ended(&self, place: &Place, mortal: &Mortal) -> Vec<RunRecord> {
-        let runs = format!("{}.*", place.name());
+        let name = place.name();
         within(PATIENCE, &format!("the end of {}", place.title()), async || {
-            let found = self.fleet.streams.ledger().list(&runs).await.map_err(|error| error.to_string())?;
-            let found: Vec<RunRecord> = found.into_iter().map(|stored| stored.value).collect();
+            let found = self.records_of(&name);
             let is_over = found.len() == place.way.runs && found.iter().all(|run| run.status.is_final());
             if is_over || (found.is_empty() && self.left_no_record(place, mortal).await) {
                 return Ok(found);
@@ -113,13 +120,28 @@ impl Stage {
         .await
     }
 
+    fn records_of(&self, name: &str) -> Vec<RunRecord> {
+        self.records.borrow().iter().filter(|run| run.id.name.as_str() == name).cloned().collect()
+    }
+
+    /// Looks into the ledger now and then: once for all places, because each look is a reader that the server keeps a while.
+    async fn look(&self) {
+        loop {
+            let found = self.fleet.records().await.into_iter().map(|stored| stored.value).collect();
+            self.records.replace(found);
+            for_a_while(BETWEEN_LOOKS).await;
+        }
+    }
+
     async fn left_no_record(&self, place: &Place, mortal: &Mortal) -> bool {
         let was_asked = !check::asked(self, place).is_empty();
         let queue = place.name().parse().expect("a queue");
         let depth = self.fleet.streams.queue_depth(&queue).await;
         let is_empty = depth.is_ok_and(|depth| depth.waiting + depth.in_flight == 0);
         let is_over = mortal.is_dead() || place.kill.is_none();
-        place.may_leave_no_record() && is_over && was_asked && is_empty
+        let is_left = place.may_leave_no_record() && is_over && was_asked && is_empty;
+        // What was seen of the ledger may be older than that.
+        is_left && self.fleet.record(&place.run(1)).await.is_none()
     }
 }
 
@@ -202,9 +224,14 @@ async fn perform(stage: &Stage) {
         plot::go_on(stage, place, mortal).await;
         stage.ended(place, mortal).await
     });
-    let (_successor, records) = futures::join!(finished, join_all(played));
+    let all = async { futures::join!(finished, join_all(played)) };
+    let (_successor, records) = tokio::select! {
+        done = all => done,
+        () = stage.look() => unreachable!("it looks for ever"),
+    };
+    let lives = check::Lives::read(stage).await;
     for (place, records) in stage.places.iter().zip(&records) {
-        check::all_went_as_it_should(stage, place, records).await;
+        check::all_went_as_it_should(stage, place, records, &lives).await;
     }
     check::nothing_is_left(stage).await;
     // Those that live have something to do until the last: to take back that somebody waits.
