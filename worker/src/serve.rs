@@ -213,6 +213,7 @@ impl Inner {
                     .await;
             }
             Claim::Ended(record) => {
+                Limits::has_ended(passed);
                 // Only what is not buried yet: this may be a new submission under the key of a run that failed.
                 if record.status == RunState::Failed && !Box::pin(self.streams.is_buried(&record)).await? {
                     Box::pin(self.bury(&record, Some(&run.task), delivery)).await?;

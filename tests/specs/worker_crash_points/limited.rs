@@ -2,10 +2,10 @@
 
 use shared::run_state::RunState::Failed;
 
-use super::way::{Kill, PLAIN, Plot, Way, kill};
+use super::way::{PLAIN, Plot, Way, kill};
 
-/// One at a time at its target, and a second comes. Between its record, its place in LIMITED and its ack; and when it is let go,
-/// between its being published again and its being removed there.
+/// One at a time at its target, and a second comes, which waits outside its queue. Between its record, its place in LIMITED, the
+/// word that somebody waits, and its ack.
 pub(super) const LIMITED: Way = Way {
     name: "limited",
     target: "max_concurrent: 1",
@@ -21,6 +21,15 @@ pub(super) const LIMITED: Way = Way {
         kill("limited", 1, 3, 3),
         kill("limits.waiting", 1, 3, 3),
         kill("ack.task", 1, 3, 3),
+    ],
+    ..PLAIN
+};
+
+/// The same, until nothing is left. When the second is let go: between its being published again and its being removed where it
+/// waited.
+pub(super) const LET_GO: Way = Way {
+    name: "letgo",
+    kills: &[
         kill("runs.update", 1, 2, 2),
         kill("ack.said", 1, 2, 2),
         kill("limits.gate", 2, 2, 2),
@@ -35,7 +44,23 @@ pub(super) const LIMITED: Way = Way {
         kill("limits.gate", 4, 2, 2),
         kill("limits.waiting", 2, 2, 2),
     ],
-    ..PLAIN
+    ..LIMITED
+};
+
+/// Nobody waits for its permit, so nobody misses it.
+pub(super) const ALONE: Way = Way {
+    name: "alone",
+    task: ("ok", ""),
+    plot: Plot::Runs,
+    runs: 1,
+    kills: &[
+        kill("limits.gate", 1, 1, 1),
+        kill("runs.create", 1, 2, 1),
+        kill("runs.update", 1, 1, 1),
+        kill("ack.said", 1, 1, 1),
+        kill("limits.gate", 2, 1, 1),
+    ],
+    ..LIMITED
 };
 
 /// One at a time of its kind, and two at its target: two gates to pass, and to leave.
@@ -46,32 +71,49 @@ pub(super) const KEYED: Way = Way {
         "slow",
         r#""parameters": {"ms": 1500, "symbol": "IBM"}, "limit": {"key": "parameters.symbol", "max": 1}"#,
     ),
-    kills: KEYED_KILLS,
+    kills: &[
+        kill("limits.gate", 1, 2, 2),
+        kill("limits.gate", 2, 2, 2),
+        kill("limited", 1, 3, 3),
+        kill("limits.waiting", 1, 3, 3),
+        kill("ack.task", 1, 3, 3),
+        kill("limits.gate", 3, 2, 2),
+        kill("tasks", 1, 2, 2),
+        kill("limits.gate", 4, 2, 2),
+    ],
     ..LIMITED
 };
 
-const KEYED_KILLS: &[Kill] = &[
-    kill("limits.gate", 1, 2, 2),
-    kill("limits.gate", 2, 2, 2),
-    kill("limited", 1, 3, 3),
-    kill("limits.waiting", 1, 3, 3),
-    kill("ack.task", 1, 3, 3),
-    kill("limits.gate", 3, 2, 2),
-    kill("tasks", 1, 2, 2),
-    kill("limits.gate", 4, 2, 2),
-];
+/// One a second, so that the second waits for its turn.
+pub(super) const RATED: Way = Way {
+    name: "rated",
+    target: "rate: 1/s",
+    task: ("ok", ""),
+    kills: &[
+        kill("limits.gate", 1, 2, 2),
+        kill("limited", 1, 2, 2),
+        kill("ack.task", 1, 2, 2),
+        kill("tasks", 1, 2, 2),
+        kill("remove.LIMITED", 1, 2, 2),
+        // The first one's, if it came too late for its turn and took another.
+        kill("limits.gate", 2, 2, 2).or_more(1, 0),
+        kill("attempt.begins", 2, 3, 2),
+    ],
+    ..LIMITED
+};
 
-/// Its worker died with its claim; another takes it over, and dies, too.
+/// Its worker died with its claim when the fleet had heard that it is at it; another takes it over, and dies, too.
 pub(super) const TAKEN_OVER: Way = Way {
     name: "takenover",
+    task: ("slow", r#""parameters": {"ms": 3000}"#),
     queue: "claim: each",
-    predecessor: Some("attempt.begins:1"),
+    predecessor: Some("members.worker:2"),
     kills: &[
-        kill("back.task", 1, 2, 1),
-        kill("runs.update", 1, 2, 1),
-        kill("runs.update", 2, 3, 1),
-        kill("attempt.ended", 1, 3, 2),
-        kill("runs.update", 3, 2, 1),
+        kill("back.task", 1, 2, 2),
+        kill("runs.update", 1, 2, 2),
+        kill("runs.update", 2, 3, 2),
+        kill("attempt.ended", 1, 3, 3),
+        kill("runs.update", 3, 2, 2),
     ],
     ..PLAIN
 };

@@ -161,6 +161,16 @@ pub(super) async fn survives(ways: &[&'static Way]) {
     perform(&Stage::set(places.collect()).await).await;
 }
 
+/// The same, each in a fleet of its own: where one worker does what another left.
+pub(super) async fn survives_apart(ways: &[&'static Way]) {
+    let kills = ways.iter().flat_map(|way| way.kills.iter().map(move |kill| (*way, *kill)));
+    let fleets = kills.enumerate().map(|(number, (way, kill))| async move {
+        let place = Place { way, number, kill: Some(kill) };
+        perform(&Stage::set(vec![place]).await).await;
+    });
+    join_all(fleets).await;
+}
+
 /// Has a worker go these ways and live; the points it passed.
 pub(super) async fn points_of(ways: &[&'static Way]) -> Vec<String> {
     let places = ways.iter().enumerate().map(|(number, way)| Place { way, number, kill: None });

@@ -93,7 +93,7 @@ pub(crate) enum Admission {
 pub(crate) struct Passed {
     limits: Vec<Limit>,
     state: Mutex<State>,
-    /// Whether the attempt is ours: then the permits of the run's earlier attempts are nobody's any more.
+    /// Whether the attempt is ours, or the run has ended: then the permits of its earlier attempts are nobody's any more.
     is_claimed: AtomicBool,
 }
 
@@ -184,6 +184,11 @@ impl Limits {
             ready = waiting => ready,
             () = stop.cancelled() => Err(Failure::retryable(ErrorKind::Internal, "it was stopped before its turn came")),
         }
+    }
+
+    /// The run has ended, as its record says: so have all its attempts, and none of their permits is needed any more.
+    pub(crate) fn has_ended(passed: &Passed) {
+        passed.is_claimed.store(true, Ordering::Relaxed);
     }
 
     /// The attempt is over, or did not begin: others may pass.
@@ -333,7 +338,7 @@ impl Inner {
     ) -> Result<Admission, LimitError> {
         let Refused::By(number, turn_in) = refused;
         let closed = &passed.limits[number];
-        self.room.note_refused(&closed.gate);
+        self.room.watch_inside(&closed.gate);
         // Its message is its schedule's lock, and stays where it is.
         if delivery.is_on_lock() {
             let wait = handed_back(delivery);
