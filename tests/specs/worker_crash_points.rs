@@ -21,15 +21,18 @@ mod stage;
 mod way;
 mod ways;
 
-use limited::{ALONE, KEYED, LET_GO, LIMITED, RATED, TAKEN_OVER, TAKEN_OVER_ONCE, TAKEN_OVER_UNCLAIMED};
+use limited::{
+    ALONE, KEYED, LET_GO, LIMITED, LOCK_LIMITED, RATED, TAKEN_OVER, TAKEN_OVER_ONCE, TAKEN_OVER_UNCLAIMED,
+};
 use stage::{points_of, survives, survives_apart};
 use way::Way;
 use ways::{
-    ANSWERED, ANSWERED_BADLY, AT_MOST_ONCE, AT_MOST_ONCE_FAILS, CANCELLED, CLAIMED, COMMAND, DRAINED,
-    EXPIRED, GARBAGE, LATE, LOCKED, OUT_OF_TIME, PARKED, PARTS, PLANNED, REFUSED, RETRIED, SHORT, UNRECORDED,
+    ANSWERED, ANSWERED_BADLY, ANSWERED_LIMITED, AT_MOST_ONCE, AT_MOST_ONCE_FAILS, CANCELLED, CLAIMED,
+    COMMAND, DRAINED, EXPIRED, GARBAGE, HALF_RETRIED, LATE, LOCKED, OUT_OF_TIME, PARKED, PARTS, PLANNED,
+    REFUSED, RETRIED, SHORT, UNRECORDED,
 };
 
-const WAYS: [&Way; 28] = [
+const WAYS: [&Way; 31] = [
     &SHORT,
     &LATE,
     &UNRECORDED,
@@ -42,6 +45,7 @@ const WAYS: [&Way; 28] = [
     &REFUSED,
     &GARBAGE,
     &RETRIED,
+    &HALF_RETRIED,
     &PARKED,
     &EXPIRED,
     &OUT_OF_TIME,
@@ -49,9 +53,11 @@ const WAYS: [&Way; 28] = [
     &DRAINED,
     &COMMAND,
     &ANSWERED,
+    &ANSWERED_LIMITED,
     &ANSWERED_BADLY,
     &LIMITED,
     &LET_GO,
+    &LOCK_LIMITED,
     &ALONE,
     &KEYED,
     &RATED,
@@ -83,12 +89,12 @@ killed_on! {
     killed_with_runs_it_claimed_a_worker_loses_none_and_each_lost_attempt_is_counted: survives CLAIMED, COMMAND;
     killed_with_planned_runs_a_worker_leaves_neither_a_lock_nor_a_part_behind: survives PLANNED, LOCKED, PARTS;
     killed_with_runs_that_may_not_be_repeated_a_worker_has_asked_for_none_of_them_twice: survives AT_MOST_ONCE, AT_MOST_ONCE_FAILS;
-    killed_with_runs_that_fail_a_worker_leaves_each_its_one_dead_letter: survives REFUSED, GARBAGE, RETRIED, OUT_OF_TIME;
+    killed_with_runs_that_fail_a_worker_leaves_each_its_one_dead_letter: survives REFUSED, GARBAGE, RETRIED, HALF_RETRIED, OUT_OF_TIME;
     killed_with_runs_that_wait_long_a_worker_leaves_them_their_next_attempt_or_their_end: survives PARKED, EXPIRED;
     killed_with_runs_that_are_stopped_a_worker_leaves_them_stopped_or_handed_back: survives CANCELLED, DRAINED;
-    killed_with_runs_whose_target_answers_later_a_worker_leaves_them_their_answer: survives_apart ANSWERED, ANSWERED_BADLY;
+    killed_with_runs_whose_target_answers_later_a_worker_leaves_them_their_answer: survives_apart ANSWERED, ANSWERED_BADLY, ANSWERED_LIMITED;
     killed_with_runs_that_come_to_wait_for_a_limit_a_worker_leaves_no_permit_and_nobody_waiting: survives_apart LIMITED, ALONE;
-    killed_with_runs_that_are_let_go_a_worker_leaves_no_permit_and_nobody_waiting: survives_apart LET_GO;
+    killed_with_runs_that_are_let_go_a_worker_leaves_no_permit_and_nobody_waiting: survives_apart LET_GO, LOCK_LIMITED;
     killed_with_runs_that_wait_for_a_limit_of_their_key_or_for_their_turn_a_worker_leaves_nobody_waiting: survives_apart KEYED, RATED;
     killed_while_it_takes_runs_over_a_worker_leaves_them_to_the_next: survives TAKEN_OVER, TAKEN_OVER_ONCE, TAKEN_OVER_UNCLAIMED;
 }

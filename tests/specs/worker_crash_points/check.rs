@@ -108,11 +108,14 @@ impl Lives {
 
 async fn is_buried_if_it_failed(stage: &Stage, title: &str, record: &RunRecord) {
     if record.status == RunState::Failed {
-        let letter = stage.fleet.dead_letter(record).await;
+        let lives = |run: &RunRecord| (run.status, run.attempt, run.fence, run.times_retried());
         // The letter of an earlier life is replaced.
-        let (of, is) = (&letter.run, record);
-        let seen = (of.status, of.attempt, of.fence, of.times_retried());
-        assert_eq!(seen, (is.status, is.attempt, is.fence, is.times_retried()), "{title}");
+        eventually(&format!("the dead letter of {title}"), async || {
+            let letter = stage.fleet.streams.dead_letter(record).await.map_err(|error| error.to_string())?;
+            let of = letter.map(|letter| lives(&letter.run));
+            if of == Some(lives(record)) { Ok(()) } else { Err(format!("{of:?}")) }
+        })
+        .await;
     } else {
         let letter = stage.fleet.streams.dead_letter(record).await.expect("the dead letters");
         assert!(letter.is_none(), "{title}: {letter:?}");

@@ -63,6 +63,22 @@ pub(super) const ALONE: Way = Way {
     ..LIMITED
 };
 
+/// The second is its schedule's, and waits in its queue: its message is the lock.
+pub(super) const LOCK_LIMITED: Way = Way {
+    name: "locklimited",
+    schedule: Some("overlap: skip"),
+    plot: Plot::IsJoinedByPlanned,
+    kills: &[
+        kill("back.task", 1, 3, 3),
+        kill("back.task", 3, 3, 3),
+        kill("limits.gate", 2, 2, 2),
+        kill("limits.gate", 3, 2, 2),
+        kill("runs.update", 2, 3, 2),
+        kill("runs.update", 3, 2, 2),
+    ],
+    ..LIMITED
+};
+
 /// One at a time of its kind, and two at its target: two gates to pass, and to leave.
 pub(super) const KEYED: Way = Way {
     name: "keyed",

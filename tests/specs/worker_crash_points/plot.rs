@@ -27,7 +27,7 @@ const LATER: Duration = Duration::from_secs(1);
 
 /// Has the first run of a place begin its way, before anybody is there for it.
 pub(super) async fn begin(stage: &Stage, place: &Place) {
-    if place.way.schedule.is_some() {
+    if place.way.schedule.is_some() && place.way.plot != Plot::IsJoinedByPlanned {
         stage.fleet.cronfleet(&["trigger", &place.name()]);
         return;
     }
@@ -47,10 +47,14 @@ async fn submit(stage: &Stage, place: &Place, key: u32) {
 /// Does what is to happen while the runs are on their way.
 pub(super) async fn go_on(stage: &Stage, place: &Place, mortal: &Mortal) {
     match place.way.plot {
-        Plot::Runs | Plot::Garbage | Plot::Expires | Plot::IsRetried => {}
+        Plot::Runs | Plot::Garbage | Plot::Expires | Plot::IsRetried | Plot::IsHalfRetried => {}
         Plot::IsJoined => {
             is_asked(stage, place, mortal).await;
             submit(stage, place, 2).await;
+        }
+        Plot::IsJoinedByPlanned => {
+            is_asked(stage, place, mortal).await;
+            stage.fleet.cronfleet(&["trigger", &place.name()]);
         }
         Plot::IsCancelled => cancel(stage, place, mortal).await,
         Plot::IsDrained => {

@@ -76,7 +76,7 @@ impl Stage {
 
     /// Lets a first life of those runs that are retried by hand fail.
     async fn fail_first(&self) {
-        let is_retried = |way: &Way| way.plot == Plot::IsRetried;
+        let is_retried = |way: &Way| matches!(way.plot, Plot::IsRetried | Plot::IsHalfRetried);
         let queues = self.queues(is_retried);
         if queues.is_empty() {
             return;
@@ -88,8 +88,13 @@ impl Stage {
         }
         assert!(worker.stop().await.success());
         for place in self.places.iter().filter(|place| is_retried(place.way)) {
-            let run = place.run(1).parse().expect("a run");
-            self.fleet.streams.retry(&run, "spec").await.expect("retried");
+            let run = place.run(1);
+            if place.way.plot == Plot::IsHalfRetried {
+                let at = [(crash::CRASH_AT, "tasks:1".to_owned())];
+                died(&mut self.fleet.spawn_with("retry", &["retry", &run], &at)).await;
+            } else {
+                self.fleet.streams.retry(&run.parse().expect("a run"), "spec").await.expect("retried");
+            }
         }
     }
 

@@ -40,8 +40,12 @@ pub(super) enum Plot {
     Expires,
     /// It has failed before, and is retried by hand.
     IsRetried,
+    /// The same, and who retried it died before the letter of its first life was deleted.
+    IsHalfRetried,
     /// A second run comes when the first is at the target.
     IsJoined,
+    /// The same, and the second is its schedule's, under the lock.
+    IsJoinedByPlanned,
     /// Somebody cancels it when it runs.
     IsCancelled,
     /// The worker is told to stop when it runs.

@@ -188,6 +188,19 @@ pub(super) const RETRIED: Way = Way {
     ..PLAIN
 };
 
+/// The same, and the letter of its first life is there still when it fails.
+pub(super) const HALF_RETRIED: Way = Way {
+    name: "halfretried",
+    plot: Plot::IsHalfRetried,
+    kills: &[
+        kill("attempt.ended", 1, 3, 3).ends(Failed),
+        kill("runs.update", 2, 2, 2).ends(Failed),
+        kill("dead", 1, 2, 2).ends(Failed),
+        kill("term.task", 1, 2, 2).ends(Failed),
+    ],
+    ..RETRIED
+};
+
 /// It waits long for its second attempt: outside its queue.
 pub(super) const PARKED: Way = Way {
     name: "parked",
@@ -297,6 +310,19 @@ pub(super) const ANSWERED: Way = Way {
         kill("remove.TASKS", 1, 1, 1),
     ],
     ..PLAIN
+};
+
+/// The same, one at a time: while it waits for its answer it holds no permit.
+pub(super) const ANSWERED_LIMITED: Way = Way {
+    name: "answeredlimited",
+    target: "max_concurrent: 1, actions: {later: {async: {deadline: 1h}}}",
+    kills: &[
+        kill("runs.update", 1, 1, 1),
+        kill("back.task", 1, 1, 1),
+        kill("limits.gate", 2, 1, 1),
+        kill("runs.update", 2, 1, 1),
+    ],
+    ..ANSWERED
 };
 
 /// The same, and it went wrong there.
