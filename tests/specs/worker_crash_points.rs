@@ -7,7 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `way.rs` | a way of runs through a worker, and where it is killed: as values |
-//! | `ways.rs`, `limited.rs` | all of them |
+//! | `ways.rs`, `limited.rs`, `second.rs` | all of them |
 //! | `stage.rs` | sets them up, has workers die, and lets another finish |
 //! | `plot.rs` | what happens to the runs meanwhile |
 //! | `check.rs` | what must hold in the end |
@@ -17,12 +17,15 @@ use std::collections::BTreeSet;
 mod check;
 mod limited;
 mod plot;
+mod second;
 mod stage;
 mod way;
 mod ways;
 
-use limited::{
-    ALONE, KEYED, LET_GO, LIMITED, LOCK_LIMITED, RATED, TAKEN_OVER, TAKEN_OVER_ONCE, TAKEN_OVER_UNCLAIMED,
+use limited::{ALONE, KEYED, LET_GO, LIMITED, LOCK_LIMITED, RATED};
+use second::{
+    ANSWERED_UNHEARD, BURIED_BY_NEXT, CANCELLED_BY_NEXT, PARKED_BY_NEXT, TAKEN_OVER, TAKEN_OVER_ONCE,
+    TAKEN_OVER_UNCLAIMED,
 };
 use stage::{points_of, survives, survives_apart};
 use way::Way;
@@ -32,7 +35,7 @@ use ways::{
     REFUSED, RETRIED, SHORT, UNRECORDED,
 };
 
-const WAYS: [&Way; 31] = [
+const WAYS: [&Way; 35] = [
     &SHORT,
     &LATE,
     &UNRECORDED,
@@ -62,6 +65,10 @@ const WAYS: [&Way; 31] = [
     &KEYED,
     &RATED,
     &TAKEN_OVER,
+    &BURIED_BY_NEXT,
+    &PARKED_BY_NEXT,
+    &CANCELLED_BY_NEXT,
+    &ANSWERED_UNHEARD,
     &TAKEN_OVER_ONCE,
     &TAKEN_OVER_UNCLAIMED,
 ];
@@ -96,5 +103,6 @@ killed_on! {
     killed_with_runs_that_come_to_wait_for_a_limit_a_worker_leaves_no_permit_and_nobody_waiting: survives_apart LIMITED, ALONE;
     killed_with_runs_that_are_let_go_a_worker_leaves_no_permit_and_nobody_waiting: survives_apart LET_GO, LOCK_LIMITED;
     killed_with_runs_that_wait_for_a_limit_of_their_key_or_for_their_turn_a_worker_leaves_nobody_waiting: survives_apart KEYED, RATED;
+    killed_while_it_finishes_what_another_left_a_worker_leaves_it_to_the_next: survives BURIED_BY_NEXT, PARKED_BY_NEXT, CANCELLED_BY_NEXT, ANSWERED_UNHEARD;
     killed_while_it_takes_runs_over_a_worker_leaves_them_to_the_next: survives TAKEN_OVER, TAKEN_OVER_ONCE, TAKEN_OVER_UNCLAIMED;
 }

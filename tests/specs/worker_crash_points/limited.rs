@@ -1,6 +1,4 @@
-//! Ways of runs that wait for a limit, and of those that are taken over.
-
-use shared::run_state::RunState::Failed;
+//! Ways of runs that wait for a limit.
 
 use super::way::{PLAIN, Plot, Way, kill};
 
@@ -116,41 +114,4 @@ pub(super) const RATED: Way = Way {
         kill("attempt.begins", 2, 3, 2),
     ],
     ..LIMITED
-};
-
-/// Its worker died with its claim when the fleet had heard that it is at it; another takes it over, and dies, too.
-pub(super) const TAKEN_OVER: Way = Way {
-    name: "takenover",
-    task: ("slow", r#""parameters": {"ms": 3000}"#),
-    queue: "claim: each",
-    predecessor: Some("members.worker:2"),
-    kills: &[
-        kill("back.task", 1, 2, 2),
-        kill("runs.update", 1, 2, 2),
-        kill("runs.update", 2, 3, 2),
-        kill("attempt.ended", 1, 3, 3),
-        kill("runs.update", 3, 2, 2),
-    ],
-    ..PLAIN
-};
-
-/// The same of a run that was begun without a claim.
-pub(super) const TAKEN_OVER_UNCLAIMED: Way = Way {
-    name: "unclaimed",
-    predecessor: Some("attempt.begins:1"),
-    kills: &[kill("runs.create", 1, 2, 1), kill("runs.update", 1, 3, 1), kill("runs.update", 2, 2, 1)],
-    ..PLAIN
-};
-
-/// The same of a run that must not be begun again.
-pub(super) const TAKEN_OVER_ONCE: Way = Way {
-    name: "takenonce",
-    task: ("ok", r#""delivery": "at_most_once""#),
-    predecessor: Some("attempt.begins:1"),
-    kills: &[
-        kill("runs.update", 1, 1, 0).ends(Failed),
-        kill("dead", 1, 1, 0).ends(Failed),
-        kill("ack.task", 1, 1, 0).ends(Failed),
-    ],
-    ..PLAIN
 };

@@ -47,7 +47,12 @@ async fn submit(stage: &Stage, place: &Place, key: u32) {
 /// Does what is to happen while the runs are on their way.
 pub(super) async fn go_on(stage: &Stage, place: &Place, mortal: &Mortal) {
     match place.way.plot {
-        Plot::Runs | Plot::Garbage | Plot::Expires | Plot::IsRetried | Plot::IsHalfRetried => {}
+        Plot::Runs
+        | Plot::Garbage
+        | Plot::Expires
+        | Plot::IsRetried
+        | Plot::IsHalfRetried
+        | Plot::IsAnsweredUnheard(_) => {}
         Plot::IsJoined => {
             is_asked(stage, place, mortal).await;
             submit(stage, place, 2).await;
@@ -96,27 +101,42 @@ async fn cancel(stage: &Stage, place: &Place, mortal: &Mortal) {
 /// Leaves the answer for whichever attempt the target has taken on, until the run has ended.
 async fn leave(stage: &Stage, place: &Place, mortal: &Mortal, answer: &str) {
     let run: RunId = place.run(1).parse().expect("a run id");
-    let attempt = eventually(&format!("{} to be taken on", place.title()), async || {
+    eventually(&format!("{} to be taken on", place.title()), async || {
         let found = record(stage, &run).await;
-        let awaits = found.as_ref().filter(|found| found.reason == Some(Reason::AwaitsCallback));
-        match awaits {
-            Some(found) if mortal.is_dead() || !place.is_answered_late() => Ok(u64::from(found.attempt)),
-            _ => Err(format!("{:?}", found.map(|found| (found.status, found.reason, found.attempt)))),
+        let awaits = found.as_ref().is_some_and(|found| found.reason == Some(Reason::AwaitsCallback));
+        if awaits && (mortal.is_dead() || !place.is_answered_late()) {
+            return Ok(());
         }
+        Err(format!("{:?}", found.map(|found| (found.status, found.reason, found.attempt))))
     })
     .await;
     for_a_while(LATER).await;
-    let calls = stage.fleet.target.calls_of(&run.to_string());
-    let call = calls.iter().rfind(|call| call.attempt == attempt).expect("a call");
-    let subject = &call.headers["cronfleet-callback-subject"];
-    let token = subject.rsplit('.').next().expect("a token");
     // Over HTTP where that is to be shown, and in the way on which nobody dies.
     if place.kill.is_none_or(|kill| kill.point == "callback") {
-        let path = format!("/callbacks/{}/{}/{token}", run.name, run.key);
+        let path = format!("/callbacks/{}/{}/{}", run.name, run.key, token(stage, &run));
         return post(mortal.door, &path, answer).await;
     }
-    let (status, answer) = (CallbackStatus::Success, answer.to_owned().into());
-    stage.fleet.streams.leave(&run, token, status, answer).await.expect("left");
+    leave_now(stage, place, answer).await;
+}
+
+/// The token of the last attempt, as the target was told it.
+fn token(stage: &Stage, run: &RunId) -> String {
+    let calls = stage.fleet.target.calls_of(&run.to_string());
+    let subject = &calls.last().expect("a call").headers["cronfleet-callback-subject"];
+    subject.rsplit('.').next().expect("a token").to_owned()
+}
+
+async fn leave_now(stage: &Stage, place: &Place, answer: &str) {
+    let run: RunId = place.run(1).parse().expect("a run id");
+    let (token, answer) = (token(stage, &run), answer.to_owned().into());
+    stage.fleet.streams.leave(&run, &token, CallbackStatus::Success, answer).await.expect("left");
+}
+
+/// Does what is to happen when those are dead that are taken over, and nobody else is there yet.
+pub(super) async fn meanwhile(stage: &Stage, place: &Place) {
+    if let Plot::IsAnsweredUnheard(answer) = place.way.plot {
+        leave_now(stage, place, answer).await;
+    }
 }
 
 async fn post(port: u16, path: &str, body: &str) {

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// How long all of it may take on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two looks into the ledger.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
@@ -200,6 +200,9 @@ async fn perform(stage: &Stage) {
         for_a_while(Duration::from_millis(1_100)).await;
     }
     stage.leave_behind().await;
+    for place in &stage.places {
+        plot::meanwhile(stage, place).await;
+    }
     let mut processes = Vec::new();
     let mut mortals = Vec::new();
     for place in &stage.places {

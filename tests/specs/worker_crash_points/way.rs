@@ -52,6 +52,8 @@ pub(super) enum Plot {
     IsDrained,
     /// The target takes it on, and leaves this answer later.
     IsAnswered(&'static str),
+    /// The same, and it is answered while nobody is there to hear it.
+    IsAnsweredUnheard(&'static str),
 }
 
 /// A place where a worker is killed, and what must come of its runs then.
@@ -187,6 +189,6 @@ impl Way {
 
     /// Whether somebody has to dispatch it, or to put it back.
     pub(super) fn needs_planner(&self) -> bool {
-        self.schedule.is_some() || self.task.1.contains(r#""backoff": "6s""#)
+        self.schedule.is_some() || self.task.1.contains("max_backoff")
     }
 }

@@ -204,7 +204,7 @@ pub(super) const HALF_RETRIED: Way = Way {
 /// It waits long for its second attempt: outside its queue.
 pub(super) const PARKED: Way = Way {
     name: "parked",
-    task: ("flaky", r#""retry": {"attempts": 4, "backoff": "6s", "max_backoff": "6s"}"#),
+    task: ("flaky", r#""retry": {"attempts": 4, "backoff": "8s", "max_backoff": "8s"}"#),
     kills: &[
         kill("runs.create", 1, 2, 2),
         kill("parked", 1, 2, 2),
