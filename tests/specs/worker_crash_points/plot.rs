@@ -114,7 +114,7 @@ async fn leave(stage: &Stage, place: &Place, mortal: &Mortal, answer: &str) {
     // Over HTTP where that is to be shown, and in the way on which nobody dies.
     if place.kill.is_none_or(|kill| kill.point == "callback") {
         let path = format!("/callbacks/{}/{}/{}", run.name, run.key, token(stage, &run));
-        return post(mortal.door, &path, answer).await;
+        return post(&mortal.door, &path, answer).await;
     }
     leave_now(stage, place, answer).await;
 }
@@ -139,8 +139,8 @@ pub(super) async fn meanwhile(stage: &Stage, place: &Place) {
     }
 }
 
-async fn post(port: u16, path: &str, body: &str) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("a connection");
+async fn post(door: &str, path: &str, body: &str) {
+    let mut stream = TcpStream::connect(door).await.expect("a connection");
     let length = body.len();
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: worker\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"

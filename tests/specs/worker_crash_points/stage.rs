@@ -6,14 +6,12 @@ use std::{
 };
 
 use futures::future::join_all;
-use harness::{
-    Fleet, Process, crash, eventually, nats::free_port, scripts::Scripts, wait::for_a_while, within,
-};
+use harness::{Fleet, Process, crash, eventually, scripts::Scripts, wait::for_a_while, within};
 use shared::run_record::RunRecord;
 
 use super::{
     check, plot,
-    way::{Place, Plot, Way},
+    way::{Kill, Place, Plot, Way},
 };
 
 /// How long all of it may take on a busy machine.
@@ -37,7 +35,7 @@ pub(super) struct Stage {
 /// The worker of a place, while it lives.
 pub(super) struct Mortal {
     /// Where it takes in answers over HTTP.
-    pub(super) door: u16,
+    pub(super) door: String,
     pub(super) pid: Cell<Option<u32>>,
 }
 
@@ -61,6 +59,54 @@ impl Stage {
         fleet.apply(&format!("targets:\n{targets}queues:\n{queues}{schedules}"));
         let commands = Scripts::of(&fleet).with("notes", NOTES, "").file();
         Self { fleet, places, commands, records: RefCell::default() }
+    }
+
+    /// Lets all ways come to where the workers begin that are to die.
+    async fn begin(&self) {
+        for place in &self.places {
+            plot::begin(self, place).await;
+        }
+        self.fail_first().await;
+        if self.places.iter().any(|place| place.way.plot == Plot::Expires) {
+            for_a_while(Duration::from_millis(1_100)).await;
+        }
+        self.leave_behind().await;
+        for place in &self.places {
+            plot::meanwhile(self, place).await;
+        }
+    }
+
+    /// The worker of a place: it dies where it is to, or writes down what it passes.
+    fn mortal(&self, place: &Place) -> (Mortal, Process) {
+        let door = door(&self.fleet, place);
+        let listens = matches!(place.way.plot, Plot::IsAnswered(_));
+        let listening: &[&str] = if listens { &["--callback-listen", &door] } else { &[] };
+        let arguments = [place.way.worker, listening].concat();
+        let (name, variable) = if let Some(Kill { point, nth, .. }) = place.kill {
+            let at = format!("{point}:{nth}");
+            (format!("mortal-{}-{at}", place.name()), (crash::CRASH_AT, at))
+        } else {
+            let file = self.fleet.folder().join("points").display().to_string();
+            (format!("immortal-{}", place.name()), (crash::POINTS_FILE, file))
+        };
+        let process = self.worker(&name, &place.name(), &arguments, &[variable]);
+        (Mortal { door, pid: Cell::new(Some(process.pid())) }, process)
+    }
+
+    /// Waits until those have died that are to die; the worker that finishes what they left.
+    async fn succeeded(&self, mortals: &[Mortal], processes: &mut [Process]) -> Option<Process> {
+        let ending = self.places.iter().zip(mortals).zip(processes).map(|((place, mortal), process)| async {
+            if place.kill.is_some() {
+                died(process).await;
+                mortal.pid.set(None);
+            } else if place.way.plot == Plot::IsDrained {
+                assert!(process.ended().await.success());
+            }
+        });
+        join_all(ending).await;
+        let is_left = |place: &&Place| place.kill.is_some() || place.way.plot == Plot::IsDrained;
+        let left: Vec<String> = self.places.iter().filter(is_left).map(Place::name).collect();
+        (!left.is_empty()).then(|| self.worker("successor", &left.join(","), &["--places", "100"], &[]))
     }
 
     /// A worker of these queues.
@@ -161,19 +207,22 @@ async fn died(process: &mut Process) {
 
 /// Kills a worker at each of the points of these ways, each in a queue of its own, and checks what comes of it.
 pub(super) async fn survives(ways: &[&'static Way]) {
-    let places = ways.iter().flat_map(|way| way.kills.iter().map(move |kill| (*way, *kill))).enumerate();
-    let places = places.map(|(number, (way, kill))| Place { way, number, kill: Some(kill) });
-    perform(&Stage::set(places.collect()).await).await;
+    perform(&Stage::set(places_of(ways)).await).await;
+}
+
+fn places_of(ways: &[&'static Way]) -> Vec<Place> {
+    let kills = ways.iter().flat_map(|way| way.kills.iter().map(move |kill| (*way, *kill)));
+    kills.enumerate().map(|(number, (way, kill))| Place { way, number, kill: Some(kill) }).collect()
 }
 
 /// The same, each in a fleet of its own: where one worker does what another left.
 pub(super) async fn survives_apart(ways: &[&'static Way]) {
-    let kills = ways.iter().flat_map(|way| way.kills.iter().map(move |kill| (*way, *kill)));
-    let fleets = kills.enumerate().map(|(number, (way, kill))| async move {
-        let place = Place { way, number, kill: Some(kill) };
-        perform(&Stage::set(vec![place]).await).await;
-    });
-    join_all(fleets).await;
+    let mut stages = Vec::new();
+    // One after another, so that no two of the servers find the same port free.
+    for place in places_of(ways) {
+        stages.push(Stage::set(vec![place]).await);
+    }
+    join_all(stages.iter().map(perform)).await;
 }
 
 /// Has a worker go these ways and live; the points it passed.
@@ -185,64 +234,27 @@ pub(super) async fn points_of(ways: &[&'static Way]) -> Vec<String> {
     seen.lines().map(str::to_owned).collect()
 }
 
+/// An address that nobody else has, because no other server has the port of this fleet's.
+fn door(fleet: &Fleet, place: &Place) -> String {
+    let port: u16 = fleet.nats.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let [high, low] = port.to_be_bytes();
+    format!("127.1.{high}.{low}:{}", 20_000 + place.number)
+}
+
 async fn perform(stage: &Stage) {
-    let fleet = &stage.fleet;
     let needs_planner = stage.places.iter().any(|place| place.way.needs_planner());
-    let _planner = needs_planner.then(|| fleet.planner());
+    let _planner = needs_planner.then(|| stage.fleet.planner());
     if needs_planner {
-        fleet.members("planner", 1).await;
+        stage.fleet.members("planner", 1).await;
     }
-    for place in &stage.places {
-        plot::begin(stage, place).await;
-    }
-    stage.fail_first().await;
-    if stage.places.iter().any(|place| place.way.plot == Plot::Expires) {
-        for_a_while(Duration::from_millis(1_100)).await;
-    }
-    stage.leave_behind().await;
-    for place in &stage.places {
-        plot::meanwhile(stage, place).await;
-    }
-    let mut processes = Vec::new();
-    let mut mortals = Vec::new();
-    for place in &stage.places {
-        let door = free_port();
-        let listen = format!("127.0.0.1:{door}");
-        let arguments = [place.way.worker, &["--callback-listen", &listen]].concat();
-        let variable = match place.kill {
-            Some(kill) => (crash::CRASH_AT, format!("{}:{}", kill.point, kill.nth)),
-            None => (crash::POINTS_FILE, fleet.folder().join("points").display().to_string()),
-        };
-        let name = place
-            .kill
-            .map_or_else(|| place.name(), |kill| format!("{}-{}:{}", place.name(), kill.point, kill.nth));
-        let process = stage.worker(&format!("mortal-{name}"), &place.name(), &arguments, &[variable]);
-        mortals.push(Mortal { door, pid: Cell::new(Some(process.pid())) });
-        processes.push(process);
-    }
-    let finished = async {
-        let ending =
-            stage.places.iter().zip(&mortals).zip(&mut processes).map(|((place, mortal), process)| async {
-                match (place.kill, place.way.plot) {
-                    (Some(_), _) => {
-                        died(process).await;
-                        mortal.pid.set(None);
-                    }
-                    (None, Plot::IsDrained) => assert!(process.ended().await.success()),
-                    (None, _) => {}
-                }
-            });
-        join_all(ending).await;
-        let is_finished_by_another =
-            |place: &&Place| place.kill.is_some() || place.way.plot == Plot::IsDrained;
-        let left: Vec<String> = stage.places.iter().filter(is_finished_by_another).map(Place::name).collect();
-        (!left.is_empty()).then(|| stage.worker("successor", &left.join(","), &["--places", "100"], &[]))
-    };
+    stage.begin().await;
+    let (mortals, mut processes): (Vec<Mortal>, Vec<Process>) =
+        stage.places.iter().map(|place| stage.mortal(place)).unzip();
     let played = stage.places.iter().zip(&mortals).map(|(place, mortal)| async move {
         plot::go_on(stage, place, mortal).await;
         stage.ended(place, mortal).await
     });
-    let all = async { futures::join!(finished, join_all(played)) };
+    let all = async { futures::join!(stage.succeeded(&mortals, &mut processes), join_all(played)) };
     let (_successor, records) = tokio::select! {
         done = all => done,
         () = stage.look() => unreachable!("it looks for ever"),
@@ -252,15 +264,11 @@ async fn perform(stage: &Stage) {
         check::all_went_as_it_should(stage, place, records, &lives).await;
     }
     check::nothing_is_left(stage).await;
-    // Those that live have something to do until the last: to take back that somebody waits.
     if stage.places.iter().any(|place| place.kill.is_none()) {
-        eventually("a word that nobody waits any more", async || {
-            let points = std::fs::read_to_string(fleet.folder().join("points")).unwrap_or_default();
-            if points.contains("limits.waiting") || !points.contains("limited") {
-                Ok(())
-            } else {
-                Err(points)
-            }
+        // Those that live have one thing left to do: to take back that somebody waits.
+        eventually("the last point", async || {
+            let points = std::fs::read_to_string(stage.fleet.folder().join("points")).unwrap_or_default();
+            if points.contains("limits.waiting") { Ok(()) } else { Err(points) }
         })
         .await;
     }
