@@ -82,27 +82,68 @@ async fn every_effect_of_a_worker_is_a_point_at_which_it_is_killed_here() {
     assert_eq!(seen, listed);
 }
 
-macro_rules! killed_on {
-    ($($spec:ident: $how:ident $($way:ident),+;)*) => {$(
-        #[tokio::test]
-        async fn $spec() {
-            $how(&[$(&$way),+]).await;
-        }
-    )*};
+#[tokio::test]
+async fn killed_with_short_runs_a_worker_loses_none_and_each_lost_attempt_is_counted() {
+    survives(&[&SHORT, &LATE, &UNRECORDED]).await;
 }
 
-killed_on! {
-    killed_with_short_runs_a_worker_loses_none_and_each_lost_attempt_is_counted: survives SHORT, LATE, UNRECORDED;
-    killed_with_runs_it_claimed_a_worker_loses_none_and_each_lost_attempt_is_counted: survives CLAIMED, COMMAND;
-    killed_with_planned_runs_a_worker_leaves_neither_a_lock_nor_a_part_behind: survives PLANNED, LOCKED, PARTS;
-    killed_with_runs_that_may_not_be_repeated_a_worker_has_asked_for_none_of_them_twice: survives AT_MOST_ONCE, AT_MOST_ONCE_FAILS;
-    killed_with_runs_that_fail_a_worker_leaves_each_its_one_dead_letter: survives REFUSED, GARBAGE, RETRIED, HALF_RETRIED, OUT_OF_TIME;
-    killed_with_runs_that_wait_long_a_worker_leaves_them_their_next_attempt_or_their_end: survives PARKED, EXPIRED;
-    killed_with_runs_that_are_stopped_a_worker_leaves_them_stopped_or_handed_back: survives CANCELLED, DRAINED;
-    killed_with_runs_whose_target_answers_later_a_worker_leaves_them_their_answer: survives_apart ANSWERED, ANSWERED_BADLY, ANSWERED_LIMITED;
-    killed_with_runs_that_come_to_wait_for_a_limit_a_worker_leaves_no_permit_and_nobody_waiting: survives_apart LIMITED, ALONE;
-    killed_with_runs_that_are_let_go_a_worker_leaves_no_permit_and_nobody_waiting: survives_apart LET_GO, LOCK_LIMITED;
-    killed_with_runs_that_wait_for_a_limit_of_their_key_or_for_their_turn_a_worker_leaves_nobody_waiting: survives_apart KEYED, RATED;
-    killed_while_it_finishes_what_another_left_a_worker_leaves_it_to_the_next: survives BURIED_BY_NEXT, PARKED_BY_NEXT, CANCELLED_BY_NEXT, ANSWERED_UNHEARD;
-    killed_while_it_takes_runs_over_a_worker_leaves_them_to_the_next: survives TAKEN_OVER, TAKEN_OVER_ONCE, TAKEN_OVER_UNCLAIMED;
+#[tokio::test]
+async fn killed_with_runs_it_claimed_a_worker_loses_none_and_each_lost_attempt_is_counted() {
+    survives(&[&CLAIMED, &COMMAND]).await;
+}
+
+#[tokio::test]
+async fn killed_with_planned_runs_a_worker_leaves_neither_a_lock_nor_a_part_behind() {
+    survives(&[&PLANNED, &LOCKED, &PARTS]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_that_may_not_be_repeated_a_worker_has_asked_for_none_of_them_twice() {
+    survives(&[&AT_MOST_ONCE, &AT_MOST_ONCE_FAILS]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_that_fail_a_worker_leaves_each_its_one_dead_letter() {
+    survives(&[&REFUSED, &GARBAGE, &RETRIED, &HALF_RETRIED, &OUT_OF_TIME]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_that_wait_long_a_worker_leaves_them_their_next_attempt_or_their_end() {
+    survives(&[&PARKED, &EXPIRED]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_that_are_stopped_a_worker_leaves_them_stopped_or_handed_back() {
+    survives(&[&CANCELLED, &DRAINED]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_whose_target_answers_later_a_worker_leaves_them_their_answer() {
+    survives_apart(&[&ANSWERED, &ANSWERED_BADLY, &ANSWERED_LIMITED]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_that_come_to_wait_for_a_limit_a_worker_leaves_no_permit_and_nobody_waiting() {
+    survives_apart(&[&LIMITED, &ALONE]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_that_are_let_go_a_worker_leaves_no_permit_and_nobody_waiting() {
+    survives_apart(&[&LET_GO, &LOCK_LIMITED]).await;
+}
+
+#[tokio::test]
+async fn killed_with_runs_that_wait_for_a_limit_of_their_key_or_for_their_turn_a_worker_leaves_nobody_waiting()
+ {
+    survives_apart(&[&KEYED, &RATED]).await;
+}
+
+#[tokio::test]
+async fn killed_while_it_finishes_what_another_left_a_worker_leaves_it_to_the_next() {
+    survives(&[&BURIED_BY_NEXT, &PARKED_BY_NEXT, &CANCELLED_BY_NEXT, &ANSWERED_UNHEARD]).await;
+}
+
+#[tokio::test]
+async fn killed_while_it_takes_runs_over_a_worker_leaves_them_to_the_next() {
+    survives(&[&TAKEN_OVER, &TAKEN_OVER_ONCE, &TAKEN_OVER_UNCLAIMED]).await;
 }
