@@ -35,7 +35,8 @@ pub fn record() {
     streams::witness::install(move |seen| {
         let mut file = file.lock().expect("the file");
         if file.1.insert(seen.to_owned()) {
-            writeln!(file.0, "{seen}").expect("written");
+            // At once, because several processes may write into it.
+            file.0.write_all(format!("{seen}\n").as_bytes()).expect("written");
         }
     });
 }

@@ -45,7 +45,8 @@ pub(super) const TAKEN_OVER_ONCE: Way = Way {
 pub(super) const BURIED_BY_NEXT: Way = Way {
     name: "buriedbynext",
     task: ("refuse", ""),
-    predecessor: Some("runs.create:1"),
+    queue: "claim: each",
+    predecessor: Some("runs.update:1"),
     kills: &[
         kill("fetched", 1, 1, 1).ends(Failed),
         kill("dead", 1, 1, 1).ends(Failed),
@@ -58,7 +59,8 @@ pub(super) const BURIED_BY_NEXT: Way = Way {
 pub(super) const PARKED_BY_NEXT: Way = Way {
     name: "parkedbynext",
     task: ("flaky", r#""retry": {"attempts": 4, "backoff": "16s", "max_backoff": "16s"}"#),
-    predecessor: Some("runs.create:1"),
+    queue: "claim: each",
+    predecessor: Some("runs.update:1"),
     kills: &[kill("parked", 1, 2, 2), kill("ack.task", 1, 2, 2)],
     ..PLAIN
 };
@@ -78,7 +80,8 @@ pub(super) const ANSWERED_UNHEARD: Way = Way {
     name: "unheard",
     target: "actions: {later: {async: {deadline: 1h}}}",
     task: ("later", ""),
-    predecessor: Some("runs.create:1"),
+    queue: "claim: each",
+    predecessor: Some("runs.update:1"),
     plot: Plot::IsAnsweredUnheard("{}"),
     kills: &[kill("fetched", 1, 1, 1), kill("runs.update", 1, 1, 1), kill("ack.task", 1, 1, 1)],
     ..PLAIN
