@@ -1,8 +1,9 @@
 //! Hears of every effect on the server, right after it: so that a test can end a process between any two of them.
 //!
-//! All writes go through the few functions that say so here, so an effect that nobody thought of has its point too. A
-//! point is named by what was written, as the first words of its subject or key say: `runs.create`, `runs.update`, `due`,
-//! `planner.cursor`, `remove.TASKS`, `ack.trigger`, `ack.task`.
+//! All writes, and all answers to what was fetched, go through the few functions that say so here, so an effect that
+//! nobody thought of has its point too. A point is named by what was written, as the first words of its subject or key say
+//! (`runs.create`, `runs.update`, `due`, `planner.cursor`, `remove.TASKS`), or by what was answered (`ack.trigger`, `ack.task`,
+//! `back.task`).
 
 use std::sync::OnceLock;
 

@@ -1,6 +1,9 @@
-//! Processes that die right after one of their effects, as by kill -9.
+//! Processes that die right after one of their effects, as by kill -9, or stand still there.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -19,6 +22,24 @@ pub fn arm() {
             loop {
                 std::thread::park();
             }
+        }
+    });
+}
+
+/// The variable that says after which effect, and the how-manieth of its kind, a process stands still for a moment.
+pub const SLOW_AT: &str = "CRONFLEET_TEST_SLOW_AT";
+
+/// For how long: longer than a turn at a limit lasts.
+const STANDS_STILL: Duration = Duration::from_millis(700);
+
+/// Has this process stand still where the variable says, if it is set.
+pub fn slow() {
+    let Ok(wanted) = std::env::var(SLOW_AT) else { return };
+    let (point, nth) = wanted.rsplit_once(':').expect("point:number");
+    let (point, left) = (point.to_owned(), AtomicU32::new(nth.parse().expect("a number")));
+    streams::witness::install(move |seen| {
+        if seen == point && left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            std::thread::park_timeout(STANDS_STILL);
         }
     });
 }
