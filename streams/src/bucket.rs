@@ -150,6 +150,26 @@ impl Bucket {
         }
     }
 
+    /// The key that matches and has not been written for longest, of those written at this revision or later, from the leader.
+    /// No value: it was deleted.
+    pub(crate) async fn oldest(
+        &self,
+        filter: &str,
+        from: u64,
+    ) -> Result<Option<(String, Stored<Option<Bytes>>)>, ReadError> {
+        let stream = self.stream().await?;
+        let message = match stream.get_first_raw_message_by_subject(&self.subject(filter), from).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == stream::RawMessageErrorKind::NoMessageFound => return Ok(None),
+            Err(error) => return Err(missing_or_unavailable(&format!("bucket {}", self.name), &error)),
+        };
+        let key = message.subject.strip_prefix(&bucket_prefix(&self.name)).unwrap_or_default().to_owned();
+        let deleted = headers::value(Some(&message.headers), headers::KV_OPERATION).is_some();
+        let stored_at = timestamp(message.time.unix_timestamp_nanos());
+        let value = (!deleted).then_some(message.payload);
+        Ok(Some((key, Stored { value, revision: message.sequence, stored_at })))
+    }
+
     /// Reads exactly this revision of a key from the leader; none if the history does not reach back to it any more.
     pub async fn at(&self, key: &str, revision: u64) -> Result<Option<Stored<Bytes>>, ReadError> {
         if revision == 0 {

@@ -6,7 +6,7 @@ use async_nats::{Request, Subject};
 use bytes::Bytes;
 use shared::Timestamp;
 
-use crate::{Streams, bucket::timestamp, headers, names::Origin};
+use crate::{Streams, bucket::timestamp, headers, names::Origin, witness};
 
 /// How long an answer waits for the server's word before it is repeated or given up.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
@@ -92,37 +92,40 @@ impl Delivery {
 
     /// It is done, or need not be done: the server forgets it.
     pub async fn ack(&self) -> Result<(), NotConfirmed> {
-        self.answer("+ACK").await
+        self.answer("+ACK", "ack.task").await
     }
 
     /// It is done, and its end is in the ledger: the server is told and not waited for. If the word is lost, it comes out again, is
     /// found ended, and is acknowledged then.
     pub async fn ack_unheard(&self) -> Result<(), NotConfirmed> {
-        self.streams.client().publish(self.reply.clone(), "+ACK".into()).await.map_err(|_| NotConfirmed)
+        self.streams.client().publish(self.reply.clone(), "+ACK".into()).await.map_err(|_| NotConfirmed)?;
+        witness::passed("ack.said");
+        Ok(())
     }
 
     /// It is being worked on: the acknowledge wait begins anew.
     pub async fn in_progress(&self) -> Result<(), NotConfirmed> {
-        self.answer("+WPI").await
+        self.answer("+WPI", "hold.task").await
     }
 
     /// It goes back to the queue, and comes out again after this wait.
     pub async fn hand_back(&self, wait: Duration) -> Result<(), NotConfirmed> {
         // A zero delay would be read as "no delay given", which is the same.
-        self.answer(&format!("-NAK {{\"delay\":{}}}", wait.as_nanos())).await
+        self.answer(&format!("-NAK {{\"delay\":{}}}", wait.as_nanos()), "back.task").await
     }
 
     /// It will never be done; the server forgets it. Only after its dead letter is stored.
     pub async fn terminate(&self, reason: &str) -> Result<(), NotConfirmed> {
         let reason: String = reason.chars().filter(|c| !c.is_control()).take(128).collect();
-        self.answer(&format!("+TERM {reason}")).await
+        self.answer(&format!("+TERM {reason}"), "term.task").await
     }
 
-    async fn answer(&self, answer: &str) -> Result<(), NotConfirmed> {
+    async fn answer(&self, answer: &str, point: &'static str) -> Result<(), NotConfirmed> {
         let request = || Request::new().payload(answer.to_owned().into()).timeout(Some(ANSWER_WAIT));
         // Through the shared inbox, not async-nats' `double_ack`, which subscribes anew for each message.
         for _ in 0..2 {
             if self.streams.client().send_request(self.reply.clone(), request()).await.is_ok() {
+                witness::passed(point);
                 return Ok(());
             }
         }

@@ -119,6 +119,14 @@ impl Gates {
         Ok(changes.iter().filter_map(read).collect())
     }
 
+    /// The gate that nobody has passed or left for longest, of those at which that was at this revision or later. One that is
+    /// forgotten, or that nobody understands, is as if nobody had passed it.
+    pub async fn oldest(&self, from: u64) -> Result<Option<(Option<GateKey>, GateSeen)>, ReadError> {
+        let Some((key, stored)) = self.bucket.oldest(keys::GATES, from).await? else { return Ok(None) };
+        let gate = stored.value.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Ok(Some((keys::parse_gate(&key), GateSeen { gate, revision: stored.revision })))
+    }
+
     /// Says that somebody waits in a lane. Whoever finds the lane empty takes that back, over the revision it knew: so a
     /// run must be there before it is said.
     pub async fn say_waiting(&self, lane: &GateKey) -> Result<u64, WriteError> {

@@ -11,7 +11,7 @@ use shared::{
     run_log::Progress,
 };
 
-use crate::{ReadError, Streams, WriteError, bucket::Bucket, names::keys};
+use crate::{ReadError, Streams, WriteError, bucket::Bucket, names::keys, witness};
 
 /// A planner or worker, as it describes itself at each heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,7 +135,11 @@ impl Members {
         let key = keys::member(member.kind(), member.id());
         let stored = self.bucket.get(&key).await.map_err(|_| WriteError::Unknown { what: key.clone() })?;
         match stored {
-            Some(stored) => self.bucket.delete(&key, stored.revision).await.map(|_| ()),
+            Some(stored) => {
+                self.bucket.delete(&key, stored.revision).await?;
+                witness::passed("member.left");
+                Ok(())
+            }
             None => Ok(()),
         }
     }

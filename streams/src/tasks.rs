@@ -32,6 +32,7 @@ use crate::{
     bucket::{missing_or_unavailable, timestamp},
     delivery::Delivery,
     headers::{self, Headers},
+    witness,
 };
 
 /// A planned run as it travels: its record, so that the first claim needs no read, and its task.
@@ -341,6 +342,7 @@ impl Queue {
                 None | Some(StatusCode::OK) => {
                     self.outstanding = self.outstanding.saturating_sub(1);
                     if let Some(delivery) = Delivery::of(&self.streams, message) {
+                        witness::passed("fetched");
                         return Pulled::Task(Arc::new(delivery));
                     }
                     return Pulled::Returned(0);

@@ -1,8 +1,9 @@
 //! Hears of every effect on the server, right after it: so that a test can end a process between any two of them.
 //!
-//! All writes go through the few functions that say so here, so an effect that nobody thought of has its point too. A
-//! point is named by what was written, as the first words of its subject or key say: `runs.create`, `runs.update`, `due`,
-//! `planner.cursor`, `remove.TASKS`, `ack.trigger`.
+//! All writes, and all answers to what was fetched, go through the few functions that say so here, so an effect that
+//! nobody thought of has its point too. A point is named by what was written, as the first words of its subject or key say
+//! (`runs.create`, `runs.update`, `due`, `planner.cursor`, `remove.TASKS`), or by what was answered (`ack.trigger`, `ack.task`,
+//! `back.task`).
 
 use std::sync::OnceLock;
 
@@ -45,7 +46,7 @@ pub(crate) fn point_of(names: &Names, subject: &str, is_creation: bool) -> Strin
                 // Their keys begin with a name, which says nothing of the kind of effect.
                 "runs" if is_creation => "runs.create".to_owned(),
                 "runs" => "runs.update".to_owned(),
-                "planner" | "catalog" | "members" => format!("{bucket}.{key}"),
+                "planner" | "catalog" | "members" | "limits" => format!("{bucket}.{key}"),
                 _ => bucket.to_owned(),
             }
         }
@@ -67,6 +68,7 @@ mod tests {
             ("$KV.cronfleet_runs.daily.20261124T020000Z", false, "runs.update"),
             ("$KV.cronfleet_planner.cursor.7", true, "planner.cursor"),
             ("$KV.cronfleet_planner.line.7.daily", false, "planner.line"),
+            ("$KV.cronfleet_limits.gate.t-risk", false, "limits.gate"),
             ("$KV.cronfleet_backfills.daily.1", false, "backfills"),
             ("cronfleet.due.default.daily._", false, "due"),
             ("cronfleet.control.cancel.daily.1", false, "control.cancel"),

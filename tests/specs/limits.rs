@@ -252,6 +252,23 @@ async fn a_rate_holds_over_three_workers_and_is_used() {
 }
 
 #[tokio::test]
+async fn a_run_that_was_too_slow_for_its_turn_takes_another_and_its_only_attempt_is_not_spent() {
+    let fleet = Fleet::start().await;
+    fleet.apply("targets: {target: {http: TARGET, rate: 20/m}}");
+    let once = json!({"target_service": "target", "action": "ok", "delivery": "at_most_once"});
+    fleet.submit("slow.1", &once).await.expect("submitted");
+    // Between its passing and its claim.
+    let at = (harness::crash::SLOW_AT, "limits.gate:1".to_owned());
+    let _worker = fleet.spawn_with("slow", &["worker"], &[at]);
+    let record = fleet.end_of("slow.1").await;
+    assert_eq!((record.status, record.attempt), (RunState::Success, 1), "{record:?}");
+    let life = fleet.life("slow.1").await;
+    assert!(life.starts_with(&[RunState::Running, RunState::Pending]), "it was handed back: {life:?}");
+    assert_eq!(fleet.target.calls_of("slow.1").len(), 1);
+    is_tidy(&fleet).await;
+}
+
+#[tokio::test]
 async fn a_limit_that_is_changed_counts_at_once_and_one_that_is_taken_away_holds_up_nobody() {
     let fleet = Fleet::start().await;
     fleet.apply("targets: {target: {http: TARGET, rate: 1/h, max_concurrent: 1}}");

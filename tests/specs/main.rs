@@ -60,3 +60,4 @@ mod unclaimed;
 mod up;
 mod waiting;
 mod waiting_kills;
+mod worker_crash_points;

@@ -1,6 +1,7 @@
 //! A real nats-server, on a free port, with a folder of its own.
 
 use std::{
+    io::BufRead as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
@@ -55,7 +56,25 @@ impl Nats {
         false
     }
 
+    /// What this server calls itself; no other has its folder.
+    fn name(&self) -> String {
+        let folder = self.folder.path().file_name().unwrap_or_default().to_string_lossy();
+        format!("spec-{}", folder.replace(|c: char| !c.is_ascii_alphanumeric(), ""))
+    }
+
+    /// Whether it is this server that answers, and not one of another test that was faster to take the port.
+    fn is_it(&self) -> bool {
+        let Ok(stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+        let mut info = String::new();
+        let read = std::io::BufReader::new(stream).read_line(&mut info);
+        read.is_ok() && info.contains(&format!("\"{}\"", self.name()))
+    }
+
     async fn connect_settings_answer(&self) -> bool {
+        if !self.is_it() {
+            return false;
+        }
         // With JetStream switched off by a spec the port is all there is to wait for.
         if self.extra.contains("# no jetstream") {
             return std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
@@ -71,8 +90,10 @@ impl Nats {
             format!("jetstream {{ store_dir: \"{}\", max_file_store: 64GB }}\n", store.display())
         };
         let settings = format!(
-            "listen: 127.0.0.1:{}\nserver_name: spec-{}\n{jetstream}{}\n",
-            self.port, self.port, self.extra
+            "listen: 127.0.0.1:{}\nserver_name: {}\n{jetstream}{}\n",
+            self.port,
+            self.name(),
+            self.extra
         );
         let file = self.folder.path().join("nats.conf");
         std::fs::write(&file, settings).expect("settings");

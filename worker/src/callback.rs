@@ -23,6 +23,7 @@ use streams::{
     callbacks::{Hint, Left},
     dead::DeadLetter,
     ledger::Update,
+    witness,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -161,6 +162,7 @@ async fn take_in(streams: &Streams, hint: &Hint) -> Result<(), Box<dyn std::erro
     if callback.as_ref().is_ok_and(|callback| callback.status() == CallbackStatus::Progress) {
         return Ok(());
     }
+    witness::passed("callback.heard");
     let Some(queued) = streams.queued_task(&hint.run).await? else { return Ok(()) };
     let now = streams.clock().now();
     let Some((record, answer)) = settle(streams, &found, &queued.task, ending_of(callback, now), now).await?

@@ -146,11 +146,11 @@ struct UnderWay<'a> {
     span: AttemptSpan,
 }
 
-fn ended(result: Result<Done, Failure>) -> Ending {
+fn ended(result: Result<Done, Ending>) -> Ending {
     match result {
         Ok(Done::Output(output)) => Ending::Output(output),
         Ok(Done::TakenOn(awaited)) => Ending::TakenOn(awaited),
-        Err(failure) => Ending::Failed(failure),
+        Err(ending) => ending,
     }
 }
 
@@ -222,6 +222,7 @@ impl Inner {
                     .await;
             }
             Claim::Ended(record) => {
+                Limits::has_ended(passed);
                 // Only what is not buried yet: this may be a new submission under the key of a run that failed.
                 if record.status == RunState::Failed && !Box::pin(self.streams.is_buried(&record)).await? {
                     Box::pin(self.bury(&record, Some(&run.task), delivery)).await?;
@@ -300,7 +301,10 @@ impl Inner {
             () = out_of_time => Some(Ending::TimedOut),
             () = time_limits::deadline_passes(clock, &claimed.value, &run.task) => Some(Ending::TimedOut),
             () = abort.cancelled() => Some(Ending::Interrupted { begun: begun.is_cancelled() }),
-            request = cancel::asked(&self.streams, place, &claimed.value, *ack_wait) => Some(Ending::Cancelled(request)),
+            request = cancel::asked(&self.streams, place, &claimed.value, *ack_wait) => {
+                witness::passed("cancel.heard");
+                Some(Ending::Cancelled(request))
+            }
             () = basis.claim_late(&self.streams, &claimed.value) => None,
             () = hold::keep(place, clock, delivery.received_at, *ack_wait) => None,
         }
@@ -311,7 +315,7 @@ impl Inner {
         under_way: &UnderWay<'_>,
         stop: &CancellationToken,
         begun: &CancellationToken,
-    ) -> Result<Done, Failure> {
+    ) -> Result<Done, Ending> {
         let task = &under_way.run.task;
         let record = &under_way.claimed.value;
         let target = match task.target() {
@@ -319,7 +323,7 @@ impl Inner {
             None => None,
             Some(name) => match self.targets.find(&self.streams, name).await {
                 Ok(target) => target,
-                Err(error) => return Err(Failure::retryable(ErrorKind::Internal, error.to_string())),
+                Err(error) => return Err(Failure::retryable(ErrorKind::Internal, error.to_string()).into()),
             },
         };
         let upstream = upstream::end_of(&self.streams, record.upstream.as_ref()).await?;
@@ -345,18 +349,19 @@ impl Inner {
             offer: None,
         };
         self.executors.check(&attempt, stop).await?;
-        self.limits.ready(under_way.passed, under_way.run, under_way.ack_wait, stop).await?;
+        let ready = self.limits.ready(under_way.passed, under_way.run, under_way.ack_wait, stop).await;
+        ready.map_err(Ending::NotBegun)?;
         // From here on the target may act. Not a moment earlier: what was stopped before has done nothing. A worker that
         // is stopping sends nothing any more; whoever stops the attempt says what becomes of its run.
         if stop.is_cancelled() || under_way.abort.is_cancelled() {
             stop.cancelled().await;
-            return Err(Failure::retryable(ErrorKind::Internal, "it was stopped before it began"));
+            return Err(Failure::retryable(ErrorKind::Internal, "it was stopped before it began").into());
         }
         begun.cancel();
         witness::passed("attempt.begins");
         let result = self.executors.execute(&attempt, stop).await;
         witness::passed("attempt.ended");
-        result
+        Ok(result?)
     }
 }
 

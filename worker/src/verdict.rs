@@ -31,10 +31,18 @@ pub(crate) enum Ending {
         /// Whether anything was sent: before that nothing can have been done.
         begun: bool,
     },
+    /// Before anything was sent it was found, in these words, that its turn at a limit is past.
+    NotBegun(String),
     /// The target has taken it on, and will say later how it ended.
     TakenOn(Awaited),
     /// Somebody asked for its end, and it was stopped.
     Cancelled(CancelRequest),
+}
+
+impl From<Failure> for Ending {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// What the server is told once the record is written.
@@ -77,6 +85,11 @@ pub(crate) fn verdict(
         }
         Ending::Interrupted { .. } => {
             return Ok((record.apply(RunEvent::Interrupted, now)?, Answer::HandBack(Duration::ZERO)));
+        }
+        // It comes out at once, asks to pass anew, and waits outside its queue if it may not.
+        Ending::NotBegun(words) => {
+            let back = record.apply(RunEvent::Interrupted, now)?.because(Reason::Limited).noting(words);
+            return Ok((back, Answer::HandBack(Duration::ZERO)));
         }
         Ending::TimedOut => Failure::retryable(ErrorKind::Timeout, task.out_of_time(record, now).message),
         Ending::Failed(failure) => failure,
@@ -242,6 +255,21 @@ mod tests {
             "it waited for a place at its target"
         );
         assert_eq!(answer, Answer::HandBack(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_run_that_lost_its_turn_before_anything_was_sent_has_not_spent_its_attempt_however_few_it_has() {
+        let once = Task { delivery: Delivery::AtMostOnce, ..task() };
+        let ending = Ending::NotBegun("its turn is past".to_owned());
+        let (record, answer) = verdict(&running(1), &once, ending, at("02:00:05")).expect("legal");
+        assert_eq!(
+            (record.status, record.attempt, record.reason),
+            (RunState::Pending, 0, Some(Reason::Limited))
+        );
+        assert_eq!(
+            (record.note.as_deref(), answer),
+            (Some("its turn is past"), Answer::HandBack(Duration::ZERO))
+        );
     }
 
     #[test]

@@ -88,9 +88,13 @@ impl Streams {
         }
     }
 
-    /// Whether a run has its dead letter, be it one that cannot be understood.
+    /// Whether a run has its dead letter, be it one that cannot be understood. Not one of its life before it was retried by hand:
+    /// whoever retried it may not have come to deleting that, and it says nothing of this failure.
     pub async fn is_buried(&self, run: &RunRecord) -> Result<bool, ReadError> {
-        Ok(self.dead_message(&self.names().dead(&run.queue, &run.id)).await?.is_some())
+        let message = self.dead_message(&self.names().dead(&run.queue, &run.id)).await?;
+        Ok(message.is_some_and(|message| {
+            Found::read(&message).is_none_or(|found| found.letter.run.times_retried() >= run.times_retried())
+        }))
     }
 
     /// The dead letter of a run, if there is one.

@@ -16,5 +16,6 @@ fn main() -> std::process::ExitCode {
     };
     crash::arm();
     crash::record();
+    crash::slow();
     cli::main_with(clock)
 }

@@ -29,7 +29,7 @@ use shared::{
     task::{Task, Work},
     template::TemplateValues,
 };
-use streams::{Streams, headers};
+use streams::{Streams, headers, witness};
 use tokio_util::sync::CancellationToken;
 
 pub use self::secrets::SecretsFolder;
@@ -331,6 +331,7 @@ impl Executors {
     /// Makes one attempt, after its check, and has stored what it said. The caller bounds its time and cancels `stop`.
     pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Done, Failure> {
         let result = self.act(attempt, stop).await;
+        witness::passed("attempt.acted");
         // Before the end is recorded: whoever sees that finds the log whole.
         attempt.log.end().await;
         result

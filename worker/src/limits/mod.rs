@@ -36,7 +36,7 @@ use shared::{
     hash::mixed_64,
     limit::{GateKey, Limit, limits_of},
     limits::{PERMIT_GRACE, RATE_SLACK},
-    run_record::{ErrorKind, Reason, RunRecord},
+    run_record::{Reason, RunRecord},
     run_state::{RunEvent, RunState},
 };
 use streams::{
@@ -54,7 +54,7 @@ use self::{
     reaper::Reaper,
     room::Room,
 };
-use crate::{executors::Failure, identify::Identified, member::Status, running::Running, targets::Targets};
+use crate::{identify::Identified, member::Status, running::Running, targets::Targets};
 
 /// A run that cannot wait outside its queue, because its message is its schedule's lock, is handed back for about this long:
 /// more or less by chance, so that nobody comes again and again in step with those who hold the gate, and not longer each
@@ -93,7 +93,7 @@ pub(crate) enum Admission {
 pub(crate) struct Passed {
     limits: Vec<Limit>,
     state: Mutex<State>,
-    /// Whether the attempt is ours: then the permits of the run's earlier attempts are nobody's any more.
+    /// Whether the attempt is ours, or the run has ended: then the permits of its earlier attempts are nobody's any more.
     is_claimed: AtomicBool,
 }
 
@@ -166,14 +166,15 @@ impl Limits {
         Box::pin(inner.admit(Passed::new(limits), run, delivery, ack_wait)).await
     }
 
-    /// Waits for its turn, and makes sure that it still has what it passed with: right before the target is asked.
+    /// Waits for its turn, and makes sure that it still has what it passed with: right before the target is asked. If it has not,
+    /// the words for that: nothing was sent, and the run is to be handed back with its attempt unspent.
     pub(crate) async fn ready(
         &self,
         passed: &Passed,
         run: &Identified,
         ack_wait: Duration,
         stop: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), String> {
         if passed.limits.is_empty() {
             return Ok(());
         }
@@ -181,8 +182,13 @@ impl Limits {
         let waiting = Box::pin(self.inner.ready(passed, run, ack_wait));
         tokio::select! {
             ready = waiting => ready,
-            () = stop.cancelled() => Err(Failure::retryable(ErrorKind::Internal, "it was stopped before its turn came")),
+            () = stop.cancelled() => Err("it was stopped before its turn came".to_owned()),
         }
+    }
+
+    /// The run has ended, as its record says: so have all its attempts, and none of their permits is needed any more.
+    pub(crate) fn has_ended(passed: &Passed) {
+        passed.is_claimed.store(true, Ordering::Relaxed);
     }
 
     /// The attempt is over, or did not begin: others may pass.
@@ -256,25 +262,25 @@ impl Inner {
         Ok(Ok(()))
     }
 
-    async fn ready(&self, passed: &Passed, run: &Identified, ack_wait: Duration) -> Result<(), Failure> {
-        let internal =
-            |error: &dyn std::fmt::Display| Failure::retryable(ErrorKind::Internal, error.to_string());
+    async fn ready(&self, passed: &Passed, run: &Identified, ack_wait: Duration) -> Result<(), String> {
+        let unknown =
+            |error: &dyn std::fmt::Display| format!("whether its turn has come is not known: {error}");
         let clock = self.streams.clock();
         loop {
             let asked_at = passed.state().asked_at;
             // Who took too long to claim may have been taken for dead meanwhile, and passes once more.
             if asked_at.is_none_or(|asked| clock.elapsed().saturating_sub(asked) > PERMIT_GRACE / 2) {
-                let passing = self.pass(passed, run, ack_wait).await.map_err(|error| internal(&error))?;
-                if let Err(Refused::By(number, _)) = passing {
-                    let gate = &passed.limits[number].gate;
-                    return Err(internal(&format!(
-                        "its permit at {} was taken while it was claimed",
-                        gate.scope
-                    )));
+                let passing = self.pass(passed, run, ack_wait).await.map_err(|error| unknown(&error))?;
+                if let Err(Refused::By(number, wait)) = passing {
+                    let scope = &passed.limits[number].gate.scope;
+                    return Err(match wait {
+                        Some(_) => format!("its turn at {scope} was past when it was claimed"),
+                        None => format!("its permit at {scope} was taken while it was claimed"),
+                    });
                 }
             }
             let Some(turn) = passed.state().turn else { return Ok(()) };
-            let now = self.keeper.server_now().await.map_err(|error| internal(&error))?;
+            let now = self.keeper.server_now().await.map_err(|error| unknown(&error))?;
             if let Ok(early) = (turn - now).to_std()
                 && !early.is_zero()
             {
@@ -347,7 +353,7 @@ impl Inner {
     ) -> Result<Admission, LimitError> {
         let Refused::By(number, turn_in) = refused;
         let closed = &passed.limits[number];
-        self.room.note_refused(&closed.gate);
+        self.room.watch_inside(&closed.gate);
         // Its message is its schedule's lock, and stays where it is.
         if delivery.is_on_lock {
             let wait = handed_back(delivery);

@@ -22,6 +22,9 @@ use super::{
 };
 use crate::member::Status;
 
+/// Permits of one gate that are looked at when it is not known whether anybody was left behind.
+const DOUBTED_MAX: usize = 8;
+
 pub(super) struct Reaper {
     streams: Streams,
     keeper: Arc<Keeper>,
@@ -73,11 +76,7 @@ impl Reaper {
             if age < PERMIT_GRACE {
                 continue;
             }
-            let record = self.streams.ledger().get(&permit.run).await?;
-            let is_executed = record.is_some_and(|stored| {
-                stored.value.status == RunState::Running
-                    && stored.value.worker.as_ref() == Some(&permit.worker)
-            });
+            let is_executed = is_executed(&self.streams, permit).await?;
             // After an outage of the server nobody has an entry: then silence means nothing, until we are heard ourselves.
             let is_heard = self.status.heard_for(now) >= MEMBER_GONE + MEMBER_HEARTBEAT;
             let is_silent = is_heard && self.streams.members().worker(&permit.worker).await?.is_none();
@@ -93,6 +92,19 @@ impl Reaper {
             }
         }
         Ok(())
+    }
+
+    /// Whether somebody inside may have been left behind, so that it is to be looked at until that is known. Of many only some
+    /// are looked at: where many are inside, it is written often, or refuses somebody.
+    pub(super) async fn is_doubtful(&self, gate: &Gate) -> Result<bool, GateError> {
+        for permit in gate.held.iter().take(DOUBTED_MAX) {
+            if !is_executed(&self.streams, permit).await?
+                || self.streams.members().worker(&permit.worker).await?.is_none()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Permits that were not seen at the latest look are no longer there.
@@ -118,6 +130,14 @@ impl Reaper {
         }
         Ok(())
     }
+}
+
+/// Whether its record says that its worker executes its run.
+async fn is_executed(streams: &Streams, permit: &Permit) -> Result<bool, GateError> {
+    let record = streams.ledger().get(&permit.run).await?;
+    Ok(record.is_some_and(|stored| {
+        stored.value.status == RunState::Running && stored.value.worker.as_ref() == Some(&permit.worker)
+    }))
 }
 
 #[cfg(test)]

@@ -44,10 +44,12 @@ pub(super) struct Room {
     targets: Targets,
     keeper: Arc<Keeper>,
     lanes: Mutex<Lanes>,
-    /// Gates that refused somebody of late, and until when that counts.
+    /// Gates that refused somebody of late, or where somebody may have been left behind, and until when that counts.
     refused: Mutex<BTreeMap<GateKey, Duration>>,
     /// Scopes for whose next turn somebody here waits to let one go.
     awaited: Mutex<BTreeSet<Scope>>,
+    /// Up to where it was looked for permits that were left behind where nobody was refused.
+    doubted: AtomicU64,
     /// Up to where it was looked for runs that wait in lanes nobody knows of.
     searched: AtomicU64,
     /// One at a time: two that left at once must not let the same run go.
@@ -67,13 +69,14 @@ impl Room {
             lanes: Mutex::default(),
             refused: Mutex::default(),
             awaited: Mutex::default(),
+            doubted: AtomicU64::new(1),
             searched: AtomicU64::new(1),
             letting_go: tokio::sync::Mutex::default(),
         }
     }
 
-    /// A gate refused somebody: whoever is inside is watched.
-    pub(super) fn note_refused(&self, key: &GateKey) {
+    /// A gate refused somebody, or somebody may have been left behind there: whoever is inside is watched.
+    pub(super) fn watch_inside(&self, key: &GateKey) {
         let until = self.streams.clock().elapsed() + REFUSED_KEPT;
         lock(&self.refused).insert(key.clone(), until);
     }
@@ -231,6 +234,28 @@ impl Room {
         Ok(())
     }
 
+    /// Watches a gate at which somebody may have been left behind, although nobody was refused there since: the one that was not
+    /// written for longest, of those that were not looked at in this round.
+    async fn look_for_the_left(&self, reaper: &Reaper) -> Result<(), GateError> {
+        for _ in 0..LIMIT_LOOK_LANES_MAX {
+            let found = self.streams.gates().oldest(self.doubted.load(Ordering::Relaxed)).await?;
+            let next = found.as_ref().map_or(1, |(_, seen)| seen.revision + 1);
+            self.doubted.store(next, Ordering::Relaxed);
+            let Some((key, seen)) = found else { return Ok(()) };
+            // By a rate alone nobody is inside, nor in what is about to be forgotten.
+            if seen.gate.held.is_empty() {
+                continue;
+            }
+            if let Some(key) = key
+                && reaper.is_doubtful(&seen.gate).await?
+            {
+                self.watch_inside(&key);
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
     async fn look(&self, reaper: &mut Reaper) -> Result<(), GateError> {
         let now = self.streams.clock().elapsed();
         let lanes = lock(&self.lanes).next_to_look_at(LIMIT_LOOK_LANES_MAX);
@@ -246,6 +271,7 @@ impl Room {
         }
         reaper.forget();
         self.look_for_the_forgotten().await?;
+        self.look_for_the_left(reaper).await?;
         for lane in lanes {
             self.let_go(&lane.scope, lane.lane, LET_GO_AT_A_LOOK_MAX).await?;
         }

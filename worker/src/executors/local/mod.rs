@@ -36,6 +36,7 @@ use shared::{
     run_record::ErrorKind,
     task::Work,
 };
+use streams::witness;
 use tokio_util::sync::CancellationToken;
 
 pub use self::allow_list::{
@@ -100,6 +101,7 @@ impl LocalExecutor {
             .command(settings, arguments, attempt)
             .spawn()
             .map_err(|error| self.not_started(name, settings, &error))?;
+        witness::passed("command.begun");
         let masker = Masker::of(secrets(settings));
         let keep = settings.output_bytes.unwrap_or(OUTPUT_BYTES_DEFAULT);
         let feed = |from| Feed::new(from, &masker, &attempt.log, &self.clock);
