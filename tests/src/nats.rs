@@ -71,14 +71,20 @@ impl Nats {
             format!("jetstream {{ store_dir: \"{}\", max_file_store: 64GB }}\n", store.display())
         };
         let settings = format!(
-            "listen: 127.0.0.1:{}\nserver_name: spec-{}\n{jetstream}{}\n",
-            self.port, self.port, self.extra
+            "listen: 127.0.0.1:{}\nserver_name: {}\n{jetstream}{}\n",
+            self.port,
+            self.name(),
+            self.extra
         );
         let file = self.folder.path().join("nats.conf");
         std::fs::write(&file, settings).expect("settings");
         let mut command = Command::new(server_binary());
         command.arg("-c").arg(&file);
         self.process = Some(Process::start("nats-server", command, self.folder.path()));
+    }
+
+    fn name(&self) -> String {
+        format!("spec-{}", self.port)
     }
 
     /// Its address.
@@ -156,6 +162,16 @@ impl Cluster {
     /// All addresses, separated by commas.
     pub fn url(&self) -> String {
         self.servers.iter().map(Nats::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// The address of one of the three.
+    pub fn url_of(&self, number: usize) -> String {
+        self.servers[number].url()
+    }
+
+    /// The name of one of the three, as servers call each other.
+    pub fn name_of(&self, number: usize) -> String {
+        self.servers[number].name()
     }
 
     /// Settings to connect to it.
