@@ -233,7 +233,7 @@ impl Worker {
 
     /// Works until it is told to stop and has finished, or handed back, what it had.
     pub async fn run(self, stop: Stop) -> Result<(), WorkerError> {
-        let running = Running::default();
+        let running = Running::new(Arc::clone(self.streams.clock()));
         let targets = Targets::load(&self.streams).await?;
         let is_on_one_server = self.streams.ledger().is_on_one_server().await?;
         let lookups = is_on_one_server.then(|| self.streams.lookups());

@@ -160,7 +160,7 @@ impl Inner {
             return Ok(());
         }
         match self.limits.admit(run, delivery, ack_wait).await? {
-            Admission::Passed(passed) => {
+            Admission::Passed(passed) | Admission::Moot(passed) => {
                 let served = self.claim(run, delivery, ack_wait, abort, &passed).await;
                 self.limits.leave(passed).await;
                 served
@@ -182,8 +182,7 @@ impl Inner {
         let (claimed, basis, place) = match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
-                let now = self.streams.clock().elapsed();
-                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery, now) else {
+                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery) else {
                     // Another delivery of it found the same claim and has begun it.
                     self.running.adopt(&record.id, delivery);
                     return Ok(());
@@ -244,7 +243,6 @@ impl Inner {
         if let Some(ending) = self.ending_of(&under_way).await {
             return self.settle(&under_way, ending).await;
         }
-        under_way.place.over(false, self.streams.clock().elapsed());
         under_way.span.end(Some("the run was lost"));
         tracing::warn!(
             run.id = %record.id, attempt = record.attempt,
@@ -278,6 +276,9 @@ impl Inner {
             () = under_way.basis.claim_late(&self.streams, &under_way.claimed.value) => None,
             () = hold::keep(under_way.place, clock, under_way.delivery.received_at, under_way.ack_wait) => None,
         };
+        if cut_short.is_none() {
+            under_way.place.note_lost();
+        }
         // It is told to stop and must have stopped before anybody else may begin.
         stop.cancel();
         let last = tokio::select! {

@@ -14,11 +14,13 @@
 //! | `keeper.rs` | compare-and-set over a gate; the server's clock |
 //! | `lanes.rs` | which of those that wait is next (pure) |
 //! | `room.rs` | the waiting room |
+//! | `plan.rs` | where somebody is to be let go, and when (pure) |
 //! | `reaper.rs` | permits of workers that died |
 
 mod gate;
 mod keeper;
 mod lanes;
+mod plan;
 mod reaper;
 mod room;
 
@@ -36,6 +38,7 @@ use shared::{
     hash::mixed_64,
     limit::{GateKey, Limit, limits_of},
     limits::{PERMIT_GRACE, RATE_SLACK},
+    names::MemberId,
     run_record::{ErrorKind, Reason, RunRecord},
     run_state::{RunEvent, RunState},
 };
@@ -85,7 +88,10 @@ struct Inner {
 pub(crate) enum Admission {
     /// It may, for all that limits it; leave when it is over.
     Passed(Passed),
-    /// It may not yet. Its delivery has been answered.
+    /// It may not, but its record is to be looked at: the run has ended, or its target has it. It holds no permit; should it
+    /// begin all the same, it takes one before its target is asked.
+    Moot(Passed),
+    /// It may not yet, or is under way here. Its delivery has been answered, or taken over.
     Waits,
 }
 
@@ -108,8 +114,12 @@ struct State {
     turn: Option<Timestamp>,
 }
 
-enum Refused {
-    By(usize, Option<Duration>),
+/// Refused by one of its gates.
+struct Refused {
+    /// Which of its limits.
+    number: usize,
+    /// After which time it would be its turn by a rate; none if the gate is full.
+    turn_in: Option<Duration>,
 }
 
 impl Passed {
@@ -121,6 +131,11 @@ impl Passed {
     /// Whether anything limits it at all.
     pub(crate) fn is_limited(&self) -> bool {
         !self.limits.is_empty()
+    }
+
+    /// Whether it was refused and has not asked once more since: what it took it has left.
+    fn holds_nothing(&self) -> bool {
+        self.state().asked_at.is_none() && !self.is_claimed.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -147,7 +162,7 @@ impl Limits {
     pub(crate) async fn admit(
         &self,
         run: &Identified,
-        delivery: &Delivery,
+        delivery: &Arc<Delivery>,
         ack_wait: Duration,
     ) -> Result<Admission, LimitError> {
         let inner = &self.inner;
@@ -156,9 +171,11 @@ impl Limits {
             None => None,
         };
         let limits = limits_of(&run.task, target.as_ref());
-        // Its attempt is under way here, and passed when it began.
-        if limits.is_empty() || inner.running.has(&run.record.id) {
+        if limits.is_empty() {
             return Ok(Admission::Passed(Passed::new(Vec::new())));
+        }
+        if inner.is_under_way_here(run, delivery).await? {
+            return Ok(Admission::Waits);
         }
         let passed = Passed::new(limits);
         match inner.pass(&passed, run, ack_wait).await? {
@@ -188,11 +205,27 @@ impl Limits {
 
     /// The attempt is over, or did not begin: others may pass.
     pub(crate) async fn leave(&self, passed: Passed) {
+        if passed.holds_nothing() {
+            return;
+        }
         self.inner.leave(&passed, passed.limits.len()).await;
     }
 }
 
 impl Inner {
+    /// Whether its attempt is under way here, which passed when it began, and has taken this delivery over. That it is the
+    /// ledger must say: an attempt that has ended is in the table until the server has its answer, and the next one, which
+    /// comes at once if there is no backoff, passes for itself.
+    async fn is_under_way_here(&self, run: &Identified, delivery: &Arc<Delivery>) -> Result<bool, ReadError> {
+        let id = &run.record.id;
+        if !self.running.has(id) {
+            return Ok(false);
+        }
+        let found = self.streams.ledger().get(id).await?;
+        let is_ours = found.is_some_and(|found| is_executed_by(self.status.id(), &found.value, &run.record));
+        Ok(is_ours && self.running.adopt(id, delivery))
+    }
+
     /// Passes all gates, or none: who is refused at one leaves those before it.
     async fn pass(
         &self,
@@ -229,7 +262,7 @@ impl Inner {
                 }
                 Ok(Err(wait)) => {
                     self.leave(passed, number).await;
-                    return Ok(Err(Refused::By(number, wait)));
+                    return Ok(Err(Refused { number, turn_in: wait }));
                 }
                 Err(error) => {
                     // Unknown whether it was written: it leaves that one, too.
@@ -251,7 +284,7 @@ impl Inner {
             // Who took too long to claim may have been taken for dead meanwhile, and passes once more.
             if asked_at.is_none_or(|asked| clock.elapsed().saturating_sub(asked) > PERMIT_GRACE / 2) {
                 let passing = self.pass(passed, run, ack_wait).await.map_err(|error| internal(&error))?;
-                if let Err(Refused::By(number, _)) = passing {
+                if let Err(Refused { number, .. }) = passing {
                     let gate = &passed.limits[number].gate;
                     return Err(internal(&format!(
                         "its permit at {} was taken while it was claimed",
@@ -300,9 +333,7 @@ impl Inner {
             if !self.leave_one(&limit.gate, &permits).await {
                 continue;
             }
-            if let Err(error) = self.room.let_go(&limit.gate.scope, limit.gate.lane, 1).await {
-                tracing::debug!(%error, "Nobody could be let go for {} just now: {error}", limit.gate.scope);
-            }
+            self.room.let_go_soon(&limit.gate);
         }
     }
 
@@ -331,11 +362,11 @@ impl Inner {
         run: &Identified,
         delivery: &Delivery,
     ) -> Result<Admission, LimitError> {
-        let Refused::By(number, turn_in) = refused;
+        let Refused { number, turn_in } = refused;
         let closed = &passed.limits[number];
-        self.room.note_refused(&closed.gate);
         // Its message is its schedule's lock, and stays where it is.
         if delivery.is_on_lock() {
+            self.room.note_refused(&closed.gate);
             let wait = handed_back(delivery);
             let _ = delivery.hand_back(turn_in.map_or(wait, |turn| turn.min(HANDED_BACK_MAX))).await;
             return Ok(Admission::Waits);
@@ -347,7 +378,7 @@ impl Inner {
                 return Ok(Admission::Waits);
             }
             // It will not begin: what is to be done with it, its record says.
-            Noted::Ended => return Ok(Admission::Passed(passed)),
+            Noted::Ended => return Ok(Admission::Moot(passed)),
         }
         // In the lane of the gate that is closed; if that is its target's, in that of its own key, so that keys take turns.
         let lane = if closed.gate.lane.is_some() { &closed.gate } else { &passed.limits[0].gate };
@@ -362,7 +393,7 @@ impl Inner {
             let next = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::zero());
             self.room.let_go_at(&lane.scope, next, now);
         } else {
-            self.room.let_go(&lane.scope, lane.lane, 1).await?;
+            self.room.let_go_soon(lane);
         }
         Ok(Admission::Waits)
     }
@@ -396,6 +427,14 @@ impl Inner {
         }
         Ok(Noted::NotNow(HANDED_BACK_MAX))
     }
+}
+
+/// Whether an attempt of this very run is executed by this worker, as a record has it. Pure.
+fn is_executed_by(worker: &MemberId, found: &RunRecord, wanted: &RunRecord) -> bool {
+    found.status == RunState::Running
+        && found.callback.is_none()
+        && found.queue == wanted.queue
+        && found.worker.as_ref() == Some(worker)
 }
 
 /// Half to one and a half of the usual wait.

@@ -48,7 +48,9 @@ impl Inner {
         };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
         let recorded = self.record(under_way, &next).await;
-        under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
+        if recorded.is_ok() {
+            under_way.place.note_recorded();
+        }
         let revision = match recorded {
             Ok(Update::Stored(revision)) => revision,
             Ok(Update::Stale) => {
