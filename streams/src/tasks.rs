@@ -298,10 +298,9 @@ impl Queue {
         async move {
             clock.sleep(after).await;
             match consumer.info().await {
-                Ok(_) => Looked(Some(consumer)),
                 Err(error) if error.to_string().contains("not found") => Looked(None),
                 // What is not known just now stays as it was.
-                Err(_) => Looked(Some(consumer)),
+                Ok(_) | Err(_) => Looked(Some(consumer)),
             }
         }
     }

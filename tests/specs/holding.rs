@@ -106,7 +106,7 @@ async fn follower(cluster: &Cluster) -> usize {
         let answer = client.request("$JS.API.CONSUMER.INFO.cronfleet_TASKS.default", b"").await;
         let info: Value = serde_json::from_str(&answer.payload).map_err(|error| error.to_string())?;
         let leader = info["cluster"]["leader"].as_str().ok_or("none")?.to_owned();
-        (0..3).find(|number| cluster.name_of(*number) != leader).ok_or_else(|| leader)
+        (0..3).find(|number| cluster.name_of(*number) != leader).ok_or(leader)
     })
     .await
 }

@@ -110,7 +110,8 @@ mod tests {
             {
                 let hold = Hold::new(ms(1_000), ms(ack_wait), ms(1_010));
                 let (lost_at, asks) = lived(hold, |_| (false, ms(takes)));
-                assert_eq!(lost_at, ms(1_000) + ms(ack_wait) - ms(ack_wait) / 3, "{ack_wait} ms, {words}");
+                let two_thirds = ms(ack_wait).saturating_sub(ms(ack_wait) / 3);
+                assert_eq!(lost_at, ms(1_000) + two_thirds, "{ack_wait} ms, {words}");
                 assert!(
                     asks >= 1 && u64::from(asks) < 10 + ack_wait / 2_000,
                     "{ack_wait} ms, {words}: {asks}"

@@ -47,8 +47,6 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 const SETTLED_AT_ONCE_MAX: usize = 64;
 /// The same of attempts that were begun without a claim: those that wait to begin need no write, so nothing stands behind these.
 const UNCLAIMED_SETTLED_AT_ONCE_MAX: usize = 256;
-/// Bytes of an unreadable message kept in its dead letter.
-const RAW_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves deliveries. Cheap to clone.
 #[derive(Clone)]

@@ -15,6 +15,7 @@
 //! | `lanes.rs` | which of those that wait is next (pure) |
 //! | `room.rs` | the waiting room |
 //! | `plan.rs` | where somebody is to be let go, and when (pure) |
+//! | `standing.rs` | what the record says of a run that asks or was refused (pure) |
 //! | `reaper.rs` | permits of workers that died |
 
 mod gate;
@@ -23,6 +24,7 @@ mod lanes;
 mod plan;
 mod reaper;
 mod room;
+mod standing;
 
 use std::{
     sync::{
@@ -38,9 +40,8 @@ use shared::{
     hash::mixed_64,
     limit::{GateKey, Limit, limits_of},
     limits::{PERMIT_GRACE, RATE_SLACK},
-    names::MemberId,
-    run_record::{ErrorKind, Reason, RunRecord},
-    run_state::{RunEvent, RunState},
+    run_record::{ErrorKind, Reason},
+    run_state::RunEvent,
 };
 use streams::{
     ReadError, Streams, WriteError,
@@ -56,6 +57,7 @@ use self::{
     keeper::{Keeper, Step},
     reaper::Reaper,
     room::Room,
+    standing::{Noted, is_executed_by, stands},
 };
 use crate::{executors::Failure, identify::Identified, member::Status, running::Running, targets::Targets};
 
@@ -409,7 +411,7 @@ impl Inner {
                 Some(found) => (&found.value, found.revision),
                 None => (&run.record, 0),
             };
-            match stands(record, run, now) {
+            match stands(record, &run.record, now) {
                 Noted::Waits if record.reason == Some(Reason::Limited) => return Ok(Noted::Waits),
                 Noted::Waits => {}
                 other => return Ok(other),
@@ -429,45 +431,10 @@ impl Inner {
     }
 }
 
-/// Whether an attempt of this very run is executed by this worker, as a record has it. Pure.
-fn is_executed_by(worker: &MemberId, found: &RunRecord, wanted: &RunRecord) -> bool {
-    found.status == RunState::Running
-        && found.callback.is_none()
-        && found.queue == wanted.queue
-        && found.worker.as_ref() == Some(worker)
-}
-
 /// Half to one and a half of the usual wait.
 fn handed_back(delivery: &Delivery) -> Duration {
     let chance = mixed_64(&[&delivery.sequence.to_string(), &delivery.deliveries.to_string()]) % 100;
     HANDED_BACK / 2 + HANDED_BACK * u32::try_from(chance).unwrap_or_default() / 100
-}
-
-/// What a record says of a run that was refused.
-#[derive(Debug, PartialEq, Eq)]
-enum Noted {
-    /// It waits for its turn.
-    Waits,
-    /// Somebody may be at it, or its next attempt is not due: it is looked at again then.
-    NotNow(Duration),
-    /// It has ended, or is another's.
-    Ended,
-}
-
-fn stands(record: &RunRecord, run: &Identified, now: Timestamp) -> Noted {
-    if record.status.is_final() || record.queue != run.record.queue {
-        return Noted::Ended;
-    }
-    match record.status {
-        // Its target has it. Whether that has answered its record says, and no gate keeps from looking.
-        RunState::Running if record.callback.is_some() => Noted::Ended,
-        RunState::Running => Noted::NotNow(HANDED_BACK_MAX),
-        RunState::Retry => match record.next_attempt_at.and_then(|next| (next - now).to_std().ok()) {
-            Some(early) if !early.is_zero() => Noted::NotNow(early),
-            _ => Noted::Waits,
-        },
-        _ => Noted::Waits,
-    }
 }
 
 /// A run about which it could not be decided just now; its delivery is handed back.

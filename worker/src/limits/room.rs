@@ -38,6 +38,8 @@ const LANES_TRIED_MAX: usize = 8;
 pub(super) const LET_GO_AT_ONCE_MAX: u32 = 16;
 /// Runs that are let go at one look, if that many may: a limit was raised, or is gone.
 const LET_GO_AT_A_LOOK_MAX: u32 = 512;
+/// Scopes that are kept apart although nobody is let go there just now.
+const SCOPES_KEPT_MAX: usize = 1_024;
 /// How long a worker that stops lets others go; the server may be away.
 const FINISH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// For how long the permits of a gate that refused somebody are watched.
@@ -101,7 +103,7 @@ impl Room {
         if !lock(&self.lanes).anybody_in(scope) {
             return Ok(());
         }
-        let one_at_a_time = Arc::clone(lock(&self.letting_go).entry(scope.clone()).or_default());
+        let one_at_a_time = self.one_at_a_time(scope);
         let _alone = one_at_a_time.lock().await;
         let now = self.keeper.server_now().await?;
         let mut left = self.room_of(scope, now).await?.min(at_most);
@@ -113,6 +115,15 @@ impl Room {
             left -= self.let_some_go(&lane, left, now).await?;
         }
         Ok(())
+    }
+
+    fn one_at_a_time(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = lock(&self.letting_go);
+        // Commands are scopes, too, and anybody may name some.
+        if all.len() >= SCOPES_KEPT_MAX {
+            all.retain(|_, one| Arc::strong_count(one) > 1);
+        }
+        Arc::clone(all.entry(scope.clone()).or_default())
     }
 
     /// How many more may pass the gate of a scope, by the limits its target has now.

@@ -17,7 +17,7 @@ use streams::{
     names::Origin,
 };
 
-use super::{Inner, RAW_BYTES_MAX, RECORD_FOR, Served, TRY_AGAIN, UnderWay};
+use super::{Inner, RECORD_FOR, Served, TRY_AGAIN, UnderWay};
 use crate::{
     identify::Unreadable,
     verdict::{Answer, Ending, rejected, verdict},
@@ -119,18 +119,13 @@ impl Inner {
         task: Option<&Task>,
         delivery: &Delivery,
     ) -> Result<(), WriteError> {
-        let raw = task.is_none().then(|| {
-            let kept = &delivery.payload[..delivery.payload.len().min(RAW_BYTES_MAX)];
-            String::from_utf8_lossy(kept).into_owned()
-        });
-        let letter = DeadLetter {
-            run: record.clone(),
-            task: task.cloned(),
-            raw,
-            subject: delivery.subject.clone(),
-            attempts: Vec::new(),
-        };
-        self.streams.bury(&letter).await
+        let (run, subject) = (record.clone(), delivery.subject.clone());
+        self.streams
+            .bury(match task {
+                Some(task) => DeadLetter::of(run, task.clone(), subject),
+                None => DeadLetter::unreadable(run, &delivery.payload, subject),
+            })
+            .await
     }
 
     /// A message that is no run: a record says so, its dead letter keeps it, and the queue goes on.
