@@ -4,7 +4,7 @@
 //! A token that only this attempt's target is told names the place where its answer is left. The record holds its hash, so
 //! that whoever looks knows the right answer, and nobody learns from a record how to give one.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use chrono::TimeDelta;
 use schemars::JsonSchema;
@@ -80,12 +80,25 @@ impl CallbackToken {
     }
 }
 
+impl FromStr for CallbackToken {
+    type Err = NoToken;
+
+    /// Reads it as it stands in a subject or a URL, and in no other way.
+    fn from_str(text: &str) -> Result<Self, NoToken> {
+        let is_as_written =
+            text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        Uuid::try_parse(text).ok().filter(|_| is_as_written).map(Self).ok_or(NoToken)
+    }
+}
+
+/// What was written for a token is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("that is no token; it is 32 hex digits, as the attempt's target was told")]
+pub struct NoToken;
+
 /// The hash of what may be a token, whoever wrote it.
 fn hash_of(text: &str) -> Option<String> {
-    let is_as_written =
-        text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let token = Uuid::try_parse(text).ok().filter(|_| is_as_written)?;
-    Some(CallbackToken(token).hash())
+    text.parse::<CallbackToken>().ok().map(|token| token.hash())
 }
 
 /// What a run waits for whose target has taken it on.

@@ -94,6 +94,13 @@ pub const CALLBACK_BYTES_MAX: usize = 512 * 1024;
 pub const CALLBACKS_READ_MAX: usize = 256;
 /// Callbacks that one worker deals with at once.
 pub const CALLBACKS_AT_ONCE_MAX: usize = 32;
+/// Callbacks over HTTP that wait at one worker because no record awaits them: what comes before its target's 202 is recorded,
+/// and whatever strangers guess. They take no place from those that are awaited.
+pub const CALLBACKS_EARLY_MAX: usize = 64;
+/// Of those, for one run.
+pub const CALLBACKS_EARLY_PER_RUN_MAX: usize = 2;
+/// How long they wait.
+pub const CALLBACK_EARLY_WAIT: Duration = Duration::from_secs(5);
 
 /// How long the instances of a NATS micro service have to say which endpoints they have.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(2);
@@ -403,6 +410,9 @@ const _: () = assert!(HEALTH_ANSWER_WAIT.as_millis() < HEALTH_BAD_FOR_MAX.as_mil
 // What a target leaves is there for as long as its run may wait.
 const _: () = assert!(ASYNC_DEADLINE_MAX.as_millis() < CALLBACK_KEPT.as_millis());
 const _: () = assert!(CALLBACK_BYTES_MAX < MESSAGE_BYTES_MAX && OUTPUT_BYTES_MAX < CALLBACK_BYTES_MAX);
+// Whoever guesses at one run keeps nobody from waiting for another, and what waits is little memory.
+const _: () = assert!(4 * CALLBACKS_EARLY_PER_RUN_MAX <= CALLBACKS_EARLY_MAX);
+const _: () = assert!(CALLBACKS_EARLY_MAX * CALLBACK_BYTES_MAX <= 32 * 1024 * 1024);
 // A task and its upstream's output, as a body, fit a request.
 const _: () = assert!(2 * (TASK_BYTES_MAX + OUTPUT_BYTES_MAX) <= REQUEST_BYTES_MAX);
 // A path with its places filled may be as long as it was written, with room for the query.

@@ -51,6 +51,11 @@ impl Streams {
 }
 
 impl Lookups {
+    /// Returns when nobody reads any more, which is a fault: everybody who asks from then on asks in vain.
+    pub async fn ended(&self) {
+        self.asks.closed().await;
+    }
+
     /// As [`crate::ledger::Ledger::get_nearby`].
     pub async fn get(&self, run: &RunId) -> Found {
         let (answer, answered) = oneshot::channel();

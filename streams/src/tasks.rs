@@ -239,6 +239,9 @@ pub enum Pulled {
     Lost(String),
 }
 
+/// A queue as it was found by a look; none if it is not there.
+pub struct Looked(Option<Consumer<pull::Config>>);
+
 /// A queue, pulled by credit: the server hands out exactly as many tasks as were asked for.
 pub struct Queue {
     streams: Streams,
@@ -289,12 +292,27 @@ impl Queue {
         self.consumer.cached_info().config.ack_wait
     }
 
-    /// Looks at its settings, which an `apply` may have changed. Whether it is there.
-    pub async fn look(&mut self) -> bool {
-        match self.consumer.info().await {
-            Ok(_) => true,
-            Err(error) => !error.to_string().contains("not found"),
+    /// Looks at its settings after this time; an `apply` may have changed them. Tasks may be taken meanwhile: the server may
+    /// take long to say it, and the acknowledge wait of what lies here has begun.
+    pub fn look(&self, after: Duration) -> impl Future<Output = Looked> + Send + use<> {
+        let (mut consumer, clock) = (self.consumer.clone(), self.streams.clock().clone());
+        async move {
+            clock.sleep(after).await;
+            match consumer.info().await {
+                Err(error) if error.to_string().contains("not found") => Looked(None),
+                // What is not known just now stays as it was.
+                Ok(_) | Err(_) => Looked(Some(consumer)),
+            }
         }
+    }
+
+    /// Notes what a look found. Whether the queue is there.
+    pub fn note(&mut self, looked: Looked) -> bool {
+        let is_there = looked.0.is_some();
+        if let Some(consumer) = looked.0 {
+            self.consumer = consumer;
+        }
+        is_there
     }
 
     /// Asks for so many tasks more. `stand`: how long the server may wait for them; none for one task that is there or not.
@@ -345,7 +363,8 @@ impl Queue {
                         witness::passed("fetched");
                         return Pulled::Task(Arc::new(delivery));
                     }
-                    return Pulled::Returned(0);
+                    // Nobody can read it, and its credit is used up: it is asked for again.
+                    return Pulled::Returned(1);
                 }
                 Some(status) => return self.ended(status, &message),
             }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use harness::{Fleet, PlainClient, eventually, within};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use harness::{Fleet, PlainClient, Process, eventually, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shared::{
@@ -23,8 +24,18 @@ fn task(action: &str) -> Value {
 
 async fn fleet(settings: &str) -> Fleet {
     let fleet = Fleet::start().await;
-    fleet.apply(&format!("targets: {{target: {{http: TARGET, actions: {{later: {{async: {settings}}}}}}}}}"));
+    let actions = format!("{{later: {{async: {settings}}}, taken_slowly: {{async: {settings}}}}}");
+    fleet.apply(&format!("targets: {{target: {{http: TARGET, actions: {actions}}}}}"));
     fleet
+}
+
+/// A worker that takes answers in over HTTP.
+fn worker_with_a_door(fleet: &Fleet) -> Process {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        free.local_addr().expect("an address").port()
+    };
+    fleet.worker(&["--callback-listen", &format!("127.0.0.1:{port}")])
 }
 
 /// Waits until the record says that the run's target has it, in this attempt; the subject that its target was told.
@@ -259,11 +270,7 @@ async fn post(url: &str, body: &str) -> (u16, String) {
 #[tokio::test]
 async fn over_http_an_answer_is_taken_in_once_and_only_under_the_token_of_the_attempt() {
     let fleet = fleet("{deadline: 1h}").await;
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        free.local_addr().expect("an address").port()
-    };
-    let worker = fleet.worker(&["--callback-listen", &format!("127.0.0.1:{port}")]);
+    let worker = worker_with_a_door(&fleet);
     begun(&fleet, "http.1").await;
     let url = told(&fleet, "http.1", 1, "cronfleet-callback");
     let guessed = format!("{}/{}", url.rsplit_once('/').expect("a token").0, "0".repeat(32));
@@ -284,6 +291,47 @@ async fn over_http_an_answer_is_taken_in_once_and_only_under_the_token_of_the_at
     assert_eq!(fleet.record("http.1").await, Some(record));
     let token = url.rsplit('/').next().expect("a token");
     assert!(!worker.said().contains(token), "no log has the token");
+}
+
+#[tokio::test]
+async fn over_http_an_answer_that_comes_before_its_targets_202_is_kept_waiting_and_counts() {
+    let fleet = fleet("{deadline: 1h}").await;
+    let _worker = worker_with_a_door(&fleet);
+    // At once there is no record, later one that awaits nothing yet.
+    for (run, ms) in [("early.1", 200), ("early.2", 2_000)] {
+        let mut task = task("taken_slowly");
+        task["parameters"] = json!({"ms": ms});
+        fleet.submit_until_called(run, &task).await;
+        assert_eq!(fleet.target.calls_of(run)[0].ended_ms, None, "it has not answered yet");
+        let answer = post(&told(&fleet, run, 1, "cronfleet-callback"), r#"{"output":7}"#).await;
+        assert_eq!(answer.0, 202, "{run}: {}", answer.1);
+        assert_eq!(ends(&fleet.end_of(run).await), (RunState::Success, 1, Some(&json!(7))));
+    }
+}
+
+#[tokio::test]
+async fn over_http_whoever_guesses_tokens_shuts_the_door_to_nobody_whose_answer_is_awaited() {
+    let fleet = fleet("{deadline: 1h}").await;
+    let _worker = worker_with_a_door(&fleet);
+    begun(&fleet, "http.1").await;
+    let url = told(&fleet, "http.1", 1, "cronfleet-callback");
+    fleet.submit_until_called("running.1", &task("hang")).await;
+    let guess = url.rsplit_once('/').expect("a token").0.replace("/http/1", "/running/1");
+    let mut guesses: FuturesUnordered<_> = (0..60)
+        .map(|number| {
+            let guess = format!("{guess}/{number:032x}");
+            async move { post(&guess, "{}").await.0 }
+        })
+        .collect();
+    // As many are refused at once as find no place; the others still wait.
+    for _ in 0..20 {
+        assert_eq!(guesses.next().await, Some(503));
+    }
+    assert_eq!(post(&url, r#"{"output":3}"#).await.0, 202);
+    assert_eq!(ends(&fleet.end_of("http.1").await), (RunState::Success, 1, Some(&json!(3))));
+    let rest: Vec<u16> = guesses.collect().await;
+    assert!(rest.iter().all(|status| [404, 503].contains(status)), "{rest:?}");
+    assert!(rest.contains(&404), "those that waited waited in vain: {rest:?}");
 }
 
 #[tokio::test]

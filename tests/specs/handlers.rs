@@ -109,6 +109,26 @@ async fn a_handler_gets_its_parameters_as_its_type_and_its_output_is_recorded() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handler_may_speak_and_let_go_of_its_context_on_a_thread_of_its_own() {
+    let fleet = Fleet::start().await;
+    let aside = async |ctx: RunContext, _: Value| {
+        let speaks = std::thread::spawn(move || {
+            ctx.log("from aside");
+            ctx.progress(0.5, "half");
+        });
+        tokio::task::spawn_blocking(|| speaks.join().map_err(|_| HandlerError::permanent("it panicked")))
+            .await
+            .map_err(|error| HandlerError::permanent(error.to_string()))?
+    };
+    let worker = AtWork::begin(Worker::builder(fleet.nats.url()).handler("aside", aside)).await;
+    submit(&fleet, "aside.1", "aside", json!({})).await;
+    let record = fleet.end_of("aside.1").await;
+    assert_eq!(record.status, RunState::Success, "{record:?}");
+    says(&fleet, "aside.1", "from aside").await;
+    worker.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn parameters_that_do_not_fit_end_the_run_at_once_and_say_field_rule_and_repair() {
     let fleet = Fleet::start().await;
     let worker = AtWork::begin(Worker::builder(fleet.streams.clone()).handler("archive", archive)).await;

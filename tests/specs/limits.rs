@@ -148,6 +148,23 @@ async fn the_permit_of_a_worker_that_died_comes_free_although_nobody_serves_its_
 }
 
 #[tokio::test]
+async fn an_attempt_that_follows_at_once_passes_for_itself() {
+    const RUNS: usize = 40;
+    let fleet = Fleet::start().await;
+    fleet.apply("targets: {target: {http: TARGET, max_concurrent: 1}}");
+    let _worker = fleet.worker(&["--places", "8"]);
+    let task = json!({
+        "target_service": "target", "action": "slow_after_a_failure", "parameters": {"ms": 60},
+        "retry": {"attempts": 3, "backoff": "0s"},
+    });
+    submit_many(&fleet, "again", RUNS, &task).await;
+    all_succeed(&fleet, "again", RUNS).await;
+    assert_eq!(calls_of(&fleet, "again"), 2 * RUNS);
+    assert_eq!(fleet.target.most_at_once(|_| true), 1);
+    is_tidy(&fleet).await;
+}
+
+#[tokio::test]
 async fn a_worker_that_stood_still_beyond_its_hold_lets_nobody_pass_twice() {
     let fleet = Fleet::start().await;
     fleet.apply(
@@ -271,7 +288,7 @@ async fn a_run_that_was_too_slow_for_its_turn_takes_another_and_its_only_attempt
 #[tokio::test]
 async fn a_limit_that_is_changed_counts_at_once_and_one_that_is_taken_away_holds_up_nobody() {
     let fleet = Fleet::start().await;
-    fleet.apply("targets: {target: {http: TARGET, rate: 1/h, max_concurrent: 1}}");
+    fleet.apply("targets: {target: {http: TARGET, rate: 1/h, max_concurrent: 1}, other: {http: TARGET}}");
     let _worker = fleet.worker(&["--places", "4"]);
     fleet.submit_until_called("first.1", &slow(10, None)).await;
     submit_many(&fleet, "many", 6, &slow(10, None)).await;
@@ -284,6 +301,9 @@ async fn a_limit_that_is_changed_counts_at_once_and_one_that_is_taken_away_holds
     let target = fleet.cronfleet_json(&["get", "targets", "target"]);
     assert_eq!((&target["waiting"], &target["max_concurrent"]), (&json!(6), &json!(1)), "{target}");
     for_a_while(Duration::from_secs(3)).await;
+    let other = json!({"target_service": "other", "action": "ok"});
+    fleet.submit("other.1", &other).await.expect("submitted");
+    assert_eq!(fleet.end_of("other.1").await.status, RunState::Success, "its worker is at work");
     assert_eq!(calls_of(&fleet, "many"), 0);
     fleet.apply("targets: {target: {http: TARGET}}");
     all_succeed(&fleet, "many", 6).await;

@@ -32,6 +32,7 @@ mod example;
 mod fetching;
 mod generated;
 mod handlers;
+mod holding;
 mod layout;
 mod limits;
 mod limits_cluster;

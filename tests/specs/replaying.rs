@@ -79,6 +79,24 @@ async fn a_replay_that_is_interrupted_or_killed_goes_on_with_the_rest_and_runs_n
 }
 
 #[tokio::test]
+async fn a_replay_that_waits_for_its_next_turn_ends_at_once_when_it_is_interrupted() {
+    let fleet = Fleet::start().await;
+    fleet.declare_target();
+    let _worker = fleet.worker(&[]);
+    many_failed(&fleet, 2).await;
+    let mut replay = fleet.spawn("replay", &["replay", "--rate", "1/m"]);
+    eventually("the first is replayed", async || match fleet.target.calls().len() {
+        3 => Ok(()),
+        count => Err(count.to_string()),
+    })
+    .await;
+    replay.signal(rustix::process::Signal::INT);
+    assert_eq!(replay.ended().await.code(), Some(1), "{}", replay.said());
+    assert!(replay.said().contains("interrupted: 1 are left"), "{}", replay.said());
+    assert_eq!(letters(&fleet), 1);
+}
+
+#[tokio::test]
 async fn runs_of_a_schedule_that_may_not_overlap_are_replayed_one_after_another_in_their_order() {
     let fleet = Fleet::start().await;
     let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());

@@ -102,6 +102,10 @@ impl Nats {
         self.process = Some(Process::start("nats-server", command, self.folder.path()));
     }
 
+    fn name(&self) -> String {
+        format!("spec-{}", self.port)
+    }
+
     /// Its address.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
@@ -177,6 +181,16 @@ impl Cluster {
     /// All addresses, separated by commas.
     pub fn url(&self) -> String {
         self.servers.iter().map(Nats::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// The address of one of the three.
+    pub fn url_of(&self, number: usize) -> String {
+        self.servers[number].url()
+    }
+
+    /// The name of one of the three, as servers call each other.
+    pub fn name_of(&self, number: usize) -> String {
+        self.servers[number].name()
     }
 
     /// Settings to connect to it.

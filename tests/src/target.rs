@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use shared::clock::{Clock, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-/// What an action does. The action's name says it: `ok`, `echo`, `later`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`,
-/// `third_time`.
+/// What an action does. The action's name says it: `ok`, `echo`, `later`, `taken_slowly`, `fail`, `refuse`, `hang`, `endless`, `slow`, `flaky`,
+/// `third_time`, `slow_after_a_failure`.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// The action.
@@ -193,9 +193,16 @@ async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
     match action {
         "echo" => Json(body.clone()).into_response(),
         "later" => (StatusCode::ACCEPTED, "at work").into_response(),
+        "taken_slowly" => {
+            SystemClock.sleep(milliseconds()).await;
+            (StatusCode::ACCEPTED, "at work").into_response()
+        }
         "fail" => (StatusCode::INTERNAL_SERVER_ERROR, "it broke").into_response(),
         "refuse" => (StatusCode::UNPROCESSABLE_ENTITY, "not like this").into_response(),
         "flaky" if calls_before == 0 => (StatusCode::SERVICE_UNAVAILABLE, "not yet").into_response(),
+        "slow_after_a_failure" if calls_before == 0 => {
+            (StatusCode::SERVICE_UNAVAILABLE, "not yet").into_response()
+        }
         "third_time" if body["attempt"].as_u64() < Some(3) => {
             (StatusCode::SERVICE_UNAVAILABLE, "not yet").into_response()
         }
@@ -209,7 +216,7 @@ async fn answer(action: &str, body: &Value, calls_before: usize) -> Response {
             let levels = body["parameters"]["levels"].as_u64().unwrap_or(1) as usize;
             format!("{}{}", "[".repeat(levels), "]".repeat(levels)).into_response()
         }
-        "slow" => {
+        "slow" | "slow_after_a_failure" => {
             SystemClock.sleep(milliseconds()).await;
             Json(json!({"slept": true})).into_response()
         }

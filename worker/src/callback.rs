@@ -173,16 +173,7 @@ async fn take_in(streams: &Streams, hint: &Hint) -> Result<(), Box<dyn std::erro
         // It comes out of the queue at its next look, and waits for its time then.
         Answer::HandBack(_) => return Ok(()),
         Answer::Bury => {
-            let subject = queued.subject.clone();
-            streams
-                .bury(&DeadLetter {
-                    run: record,
-                    task: Some(queued.task),
-                    raw: None,
-                    subject,
-                    attempts: Vec::new(),
-                })
-                .await?;
+            streams.bury(DeadLetter::of(record, queued.task, queued.subject)).await?;
         }
         Answer::Ack => {}
     }

@@ -222,6 +222,10 @@ impl Claimer<'_> {
                 if self.running.adopt(&run.record.id, delivery) {
                     return Ok(Next::Say(Claim::UnderWayHere));
                 }
+                // It has lost its hold, and stops: what comes after it begins when it has.
+                if self.running.has(&run.record.id) {
+                    return Ok(Next::Say(Claim::NotNow(MEMBER_HEARTBEAT)));
+                }
                 // Ours, but not under way: its attempt was stopped because it could not be renewed.
                 self.lost(found, run, now).await
             }

@@ -19,11 +19,15 @@ pub(crate) async fn follow(streams: Streams, status: Arc<Status>, stop: Stop, cl
 
 async fn listen(streams: &Streams, status: &Status, stop: &Stop) {
     loop {
+        // Subscribed anew after each interruption, and after each look when that is refused.
         match streams.drains(status.id()).await {
             Ok(requests) => heed_all(streams, status, stop, requests).await,
             Err(error) => {
                 tracing::warn!(%error, "Requests to stop are not heard just now, only looked for: {error}");
-                heed_all(streams, status, stop, futures::stream::empty()).await;
+                streams.clock().sleep(MEMBER_HEARTBEAT).await;
+                if let Some(request) = Box::pin(streams.drain_asked(status.id())).await.ok().flatten() {
+                    heed(status, stop, &request);
+                }
             }
         }
     }

@@ -82,6 +82,10 @@ impl Claimer<'_> {
         if self.running.adopt(&run.record.id, delivery) {
             return Ok(Some(Next::Say(Claim::UnderWayHere)));
         }
+        if self.running.has(&run.record.id) {
+            // It has lost its hold, and stops: what comes after it begins when it has.
+            return Ok(Some(Next::Say(Claim::NotNow(MEMBER_HEARTBEAT))));
+        }
         if self.streams.was_interrupted_within(INTERRUPTION_DOUBTED) {
             // The server was away, and thinks everybody silent. Who has the run says so in a moment.
             return Ok(Some(Next::Say(Claim::NotNow(MEMBER_HEARTBEAT))));

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    Stop,
+    Stop, WorkerError,
     credit::{Ask, Credit, Event},
     serve::Server,
 };
@@ -48,8 +48,9 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Fetches and serves until it is told to drain; returns when the last run has ended or was handed back.
-    pub(crate) async fn run(self, stop: Stop) {
+    /// Fetches and serves until it is told to drain; returns when the last run has ended or was handed back. An error, if it had
+    /// to stop by itself: then it has told the worker to stop, and handed back what it had all the same.
+    pub(crate) async fn run(self, stop: Stop) -> Result<(), WorkerError> {
         let (tell, mut told) = unbounded_channel();
         let mut lines = JoinSet::new();
         for (number, share) in self.queues.iter().enumerate() {
@@ -64,8 +65,15 @@ impl Fetch {
         }
         drop(tell);
         let mut running = JoinSet::new();
-        self.share(&mut told, &mut running, &stop).await;
-        while lines.join_next().await.is_some() {}
+        let mut result = self.share(&mut told, &mut running, &mut lines, &stop).await;
+        if result.is_err() {
+            // The other queues must not go on in a worker that is half dead.
+            stop.abort.cancel();
+            stop.drain.cancel();
+        }
+        while let Some(ended) = lines.join_next().await {
+            result = result.and(ended.map_err(|panic| line_ended(panic.to_string())));
+        }
         // What came and was not looked at goes back at once; nothing of it was spent.
         let mut unread = Vec::new();
         while let Ok((number, event)) = told.try_recv() {
@@ -80,23 +88,30 @@ impl Fetch {
         while let Some(ended) = running.join_next().await {
             report(ended);
         }
+        result
     }
 
-    /// Shares the places among the queues until we are told to stop.
+    /// Shares the places among the queues until we are told to stop, or one of them is served by nobody any more.
     async fn share(
         &self,
         told: &mut UnboundedReceiver<(usize, Told)>,
         running: &mut JoinSet<()>,
+        lines: &mut JoinSet<()>,
         stop: &Stop,
-    ) {
+    ) -> Result<(), WorkerError> {
         let clock = self.streams.clock();
         let mut credit = Credit::new(self.places, self.queues.iter().map(|share| share.weight));
         let mut asks: Vec<Option<UnboundedSender<Ask>>> = self.queues.iter().map(|_| None).collect();
         loop {
             let (now, wake_at) = (clock.elapsed(), credit.wake_at());
             let event = tokio::select! {
-                () = stop.drain.cancelled() => return,
-                () = stop.abort.cancelled() => return,
+                () = stop.drain.cancelled() => return Ok(()),
+                () = stop.abort.cancelled() => return Ok(()),
+                Some(ended) = lines.join_next() => match ended {
+                    Err(panic) => return Err(line_ended(panic.to_string())),
+                    // It was told to stop, a moment before we were.
+                    Ok(()) => continue,
+                },
                 Some(ended) = running.join_next(), if !running.is_empty() => {
                     report(ended);
                     Event::Ended
@@ -168,10 +183,9 @@ impl Line {
     async fn pull(&self, mut queue: Queue, stop: &Stop) {
         let (over, mut asked) = unbounded_channel();
         self.say(Told::Opened(over));
-        let clock = self.streams.clock();
-        let mut look_at = clock.elapsed() + LOOK;
+        let looking = queue.look(LOOK);
+        tokio::pin!(looking);
         loop {
-            let look_in = look_at.saturating_sub(clock.elapsed());
             tokio::select! {
                 () = stop.drain.cancelled() => break,
                 () = stop.abort.cancelled() => break,
@@ -186,12 +200,12 @@ impl Line {
                         break;
                     }
                 },
-                () = clock.sleep(look_in) => {
-                    look_at = clock.elapsed() + LOOK;
-                    if !queue.look().await {
+                looked = &mut looking => {
+                    if !queue.note(looked) {
                         tracing::info!(queue = %self.queue, "Queue `{}` is not there any more", self.queue);
                         break;
                     }
+                    looking.set(queue.look(LOOK));
                 }
             }
         }
@@ -201,6 +215,11 @@ impl Line {
             .await;
         self.say(Told::Lost);
     }
+}
+
+/// A queue that nobody pulls any more would be unserved for ever, while its worker says that it is well.
+fn line_ended(detail: String) -> WorkerError {
+    WorkerError::Part { part: "fetching from a queue".to_owned(), detail }
 }
 
 /// A task that panicked takes its run with it: the run comes out again after the acknowledge wait.

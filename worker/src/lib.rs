@@ -60,7 +60,7 @@ mod verdict;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use shared::{names::MemberId, queue::QueueShare};
-use streams::ReadError;
+use streams::{ReadError, lookups::Lookups};
 use tokio::task::JoinSet;
 
 pub use shared::{Timestamp, run::RunId, shard::Shard, task::Task};
@@ -233,7 +233,20 @@ impl Worker {
 
     /// Works until it is told to stop and has finished, or handed back, what it had.
     pub async fn run(self, stop: Stop) -> Result<(), WorkerError> {
-        let running = Running::default();
+        let result = self.work(stop).await;
+        if self.closes_connection {
+            self.streams.close().await;
+        }
+        result
+    }
+
+    async fn work(&self, stop: Stop) -> Result<(), WorkerError> {
+        // What can be refused comes before anything is begun.
+        let door = match self.settings.callback_listen {
+            Some(address) => Some(callback_http::listen(address).await?),
+            None => None,
+        };
+        let running = Running::new(Arc::clone(self.streams.clock()));
         let targets = Targets::load(&self.streams).await?;
         let is_on_one_server = self.streams.ledger().is_on_one_server().await?;
         let lookups = is_on_one_server.then(|| self.streams.lookups());
@@ -245,21 +258,23 @@ impl Worker {
             targets.clone(),
             running.clone(),
             Arc::clone(&self.status),
-            lookups,
+            lookups.clone(),
             limits.clone(),
         );
+        let requests = cancel::subscribe(&self.streams).await;
+        cancel::catch_up(&self.streams, &running).await?;
         let closing = CancellationToken::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(targets.follow(self.streams.clone(), closing.clone()));
         helpers.spawn(limits.keep(closing.clone()));
-        let requests = cancel::subscribe(&self.streams).await;
-        cancel::catch_up(&self.streams, &running).await?;
+        if let Some(lookups) = lookups {
+            helpers.spawn(watch_over(lookups, closing.clone()));
+        }
         helpers.spawn(cancel::follow(self.streams.clone(), running.clone(), requests, closing.clone()));
         let status = Arc::clone(&self.status);
         helpers.spawn(drain::follow(self.streams.clone(), status, stop.clone(), closing.clone()));
         helpers.spawn(callback::follow(self.streams.clone(), closing.clone()));
-        if let Some(address) = self.settings.callback_listen {
-            let listener = callback_http::listen(address).await?;
+        if let Some(listener) = door {
             helpers.spawn(callback_http::serve(listener, self.streams.clone(), closing.clone()));
         }
         helpers.spawn(member::beat(
@@ -285,7 +300,8 @@ impl Worker {
                 () = &mut watchdog => {}
                 ended = fetching.join_next() => match ended {
                     None => break Ok(()),
-                    Some(Ok(())) => {}
+                    Some(Ok(Ok(()))) => {}
+                    Some(Ok(Err(ended))) => break Err(ended),
                     Some(Err(panic)) => {
                         // The other queues' fetchers must not go on in a worker that is half dead.
                         stop.abort.cancel();
@@ -304,9 +320,6 @@ impl Worker {
         while fetching.join_next().await.is_some() {}
         closing.cancel();
         while helpers.join_next().await.is_some() {}
-        if self.closes_connection {
-            self.streams.close().await;
-        }
         tracing::info!(worker.id = %self.status.id(), "Worker `{}` has stopped", self.status.id());
         result
     }
@@ -318,5 +331,13 @@ impl Worker {
         self.streams.clock().sleep(self.settings.drain).await;
         stop.abort.cancel();
         std::future::pending::<()>().await;
+    }
+}
+
+/// Ends when the reader of records has ended, which nobody else would notice.
+async fn watch_over(lookups: Lookups, closing: CancellationToken) {
+    tokio::select! {
+        () = closing.cancelled() => {}
+        () = lookups.ended() => tracing::error!("The reader of records has ended"),
     }
 }

@@ -19,7 +19,7 @@ use shared::{
     run_log::{LogBatch, LogLine, LogSource, Progress},
 };
 use streams::{Streams, WriteError};
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 
 use self::book::Book;
 use crate::progress::ProgressBoard;
@@ -66,6 +66,9 @@ struct Shared {
     news: Notify,
     written: Notify,
     is_writing: AtomicBool,
+    has_ended: AtomicBool,
+    /// Where it is written from: a handler may say something on a thread of its own, which has none.
+    runtime: Handle,
 }
 
 /// The stream is missing: said once, not for every run.
@@ -94,6 +97,8 @@ impl RunLog {
             news: Notify::new(),
             written: Notify::new(),
             is_writing: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            runtime: Handle::current(),
         };
         Self { attempt: Some(Arc::new(AttemptLog { shared: Arc::new(shared) })) }
     }
@@ -137,6 +142,10 @@ impl RunLog {
     pub(crate) fn progress(&self, progress: Progress, at: Timestamp, now: std::time::Duration) {
         if let Some(shared) = self.shared() {
             shared.board.note(&shared.run, shared.head.fence, progress.clone());
+            if shared.has_ended.load(Ordering::Acquire) {
+                // Said by somebody who outlived the attempt: nobody else would take it from the board.
+                shared.board.forget(&shared.run, shared.head.fence);
+            }
             shared.change(|book| book.progress(progress, at, now));
         }
     }
@@ -153,6 +162,9 @@ impl RunLog {
     pub(crate) async fn end(&self) {
         let Some(shared) = self.shared() else { return };
         shared.end();
+        if !shared.is_writing.load(Ordering::Acquire) {
+            return;
+        }
         let all_written = async {
             while shared.is_writing.load(Ordering::Acquire) {
                 let written = shared.written.notified();
@@ -164,6 +176,7 @@ impl RunLog {
             }
         };
         tokio::select! {
+            biased;
             () = all_written => {}
             () = shared.streams.clock().sleep(limits::LOG_LAST_WAIT) => {
                 tracing::debug!(run.id = %shared.run, "The last of the log of `{}` is not stored yet", shared.run);
@@ -190,12 +203,15 @@ impl Shared {
         let begins = !book.is_empty() && !self.is_writing.swap(true, Ordering::AcqRel);
         drop(book);
         if begins {
-            tokio::spawn(Arc::clone(self).write());
+            self.runtime.spawn(Arc::clone(self).write());
         }
         self.news.notify_one();
     }
 
     fn end(self: &Arc<Self>) {
+        if self.has_ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.board.forget(&self.run, self.head.fence);
         self.change(|book| book.end(self.streams.clock().now()));
     }

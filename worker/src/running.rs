@@ -2,22 +2,41 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use shared::{limits::ACK_WAIT_MAX, run::RunId, run_record::RunRecord};
+use shared::{clock::SharedClock, limits::ACK_WAIT_MAX, run::RunId, run_record::RunRecord};
 use streams::{cancel::CancelRequest, delivery::Delivery};
 use tokio::sync::watch;
 
-/// The runs this worker executes now, with the delivery each of them answers to.
-#[derive(Clone, Default)]
-pub(crate) struct Running {
-    table: Arc<Mutex<HashMap<RunId, Entry>>>,
+/// The runs this worker executes now, with the delivery each of them answers to. Cheap to clone.
+pub(crate) struct Running<D = Delivery> {
+    inner: Arc<Inner<D>>,
+}
+
+struct Inner<D> {
+    clock: SharedClock,
+    table: Mutex<HashMap<RunId, Entry<D>>>,
     /// The claims begun here of late, by their fence.
-    begun: Arc<Mutex<Begun>>,
+    begun: Mutex<Begun>,
     /// Whose end was asked for of late, wherever they run.
-    cancelled: Arc<Mutex<Cancelled>>,
+    cancelled: Mutex<Cancelled>,
+    /// Entries made so far: each has a number of its own.
+    entered: AtomicU64,
+}
+
+impl<D> Clone for Running<D> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Claims that were begun here: each is begun once, although two deliveries of a run may find the same claim (one whose
@@ -54,89 +73,89 @@ struct Cancelled {
 /// Requests remembered; one that is forgotten is found in the control stream.
 const CANCELLED_KEPT_MAX: usize = 1_024;
 
-struct Entry {
+struct Entry<D> {
+    /// Whose it is: a run's next attempt may be entered while the last one still stops.
+    number: u64,
     attempt: u32,
-    delivery: Arc<Delivery>,
+    delivery: Arc<D>,
     cancel: watch::Sender<Option<CancelRequest>>,
-}
-
-impl Entry {
-    fn new(attempt: u32, delivery: &Arc<Delivery>) -> Self {
-        let (cancel, _) = watch::channel(None);
-        Self { attempt, delivery: Arc::clone(delivery), cancel }
-    }
+    /// Its attempt has lost its hold, and stops: it answers to nobody any more.
+    is_lost: bool,
 }
 
 /// A run's place in the table; given up when it is dropped, whatever ended the attempt.
-pub(crate) struct Place {
-    running: Running,
+pub(crate) struct Place<D = Delivery> {
+    running: Running<D>,
     run: RunId,
+    number: u64,
     /// None: begun without a claim.
     fence: Option<u64>,
+    is_recorded: AtomicBool,
 }
 
-impl Running {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Entry>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+impl<D> Running<D> {
+    pub(crate) fn new(clock: SharedClock) -> Self {
+        let inner = Inner {
+            clock,
+            table: Mutex::default(),
+            begun: Mutex::default(),
+            cancelled: Mutex::default(),
+            entered: AtomicU64::new(0),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
-    fn begun(&self) -> std::sync::MutexGuard<'_, Begun> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Entry<D>>> {
+        lock(&self.inner.table)
     }
 
     /// Enters a run under its claim; nothing if this claim was begun here before.
-    pub(crate) fn enter(
-        &self,
-        run: &RunId,
-        attempt: u32,
-        fence: u64,
-        delivery: &Arc<Delivery>,
-        now: Duration,
-    ) -> Option<Place> {
-        let mut begun = self.begun();
-        begun.forget_until(now);
+    pub(crate) fn enter(&self, run: &RunId, attempt: u32, fence: u64, delivery: &Arc<D>) -> Option<Place<D>> {
+        let mut begun = lock(&self.inner.begun);
+        begun.forget_until(self.inner.clock.elapsed());
         if !begun.fences.insert(fence) {
             return None;
         }
-        self.lock().insert(run.clone(), Entry::new(attempt, delivery));
+        let entry = self.entry(attempt, delivery);
+        let number = entry.number;
+        self.lock().insert(run.clone(), entry);
         // Whoever sees the claim as begun finds its entry.
         drop(begun);
-        Some(self.place(run, Some(fence)))
+        Some(self.place(run, number, Some(fence)))
     }
 
     /// Enters a run that is begun without a claim; nothing if it is under way here, which then answers to this delivery.
-    pub(crate) fn enter_unclaimed(
-        &self,
-        run: &RunId,
-        attempt: u32,
-        delivery: &Arc<Delivery>,
-    ) -> Option<Place> {
+    pub(crate) fn enter_unclaimed(&self, run: &RunId, attempt: u32, delivery: &Arc<D>) -> Option<Place<D>> {
+        let entry = self.entry(attempt, delivery);
+        let number = entry.number;
         match self.lock().entry(run.clone()) {
             hash_map::Entry::Occupied(mut under_way) => {
                 under_way.get_mut().delivery = Arc::clone(delivery);
                 return None;
             }
-            hash_map::Entry::Vacant(free) => free.insert(Entry::new(attempt, delivery)),
+            hash_map::Entry::Vacant(free) => free.insert(entry),
         };
-        Some(self.place(run, None))
+        Some(self.place(run, number, None))
     }
 
-    fn place(&self, run: &RunId, fence: Option<u64>) -> Place {
+    fn entry(&self, attempt: u32, delivery: &Arc<D>) -> Entry<D> {
+        let number = self.inner.entered.fetch_add(1, Ordering::Relaxed);
+        let (cancel, _) = watch::channel(None);
+        Entry { number, attempt, delivery: Arc::clone(delivery), cancel, is_lost: false }
+    }
+
+    fn place(&self, run: &RunId, number: u64, fence: Option<u64>) -> Place<D> {
         // Looked up after the entry was made: a request that comes later finds that.
-        let request = self.lock_cancelled().requests.get(run).cloned();
+        let request = lock(&self.inner.cancelled).requests.get(run).cloned();
         if let Some(request) = request {
             self.stop(request);
         }
-        Place { running: self.clone(), run: run.clone(), fence }
-    }
-
-    fn lock_cancelled(&self) -> std::sync::MutexGuard<'_, Cancelled> {
-        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner)
+        Place { running: self.clone(), run: run.clone(), number, fence, is_recorded: AtomicBool::new(false) }
     }
 
     /// Stops a run if it is under way here, and remembers that its end was asked for.
     pub(crate) fn cancel(&self, request: CancelRequest) {
-        let mut cancelled = self.lock_cancelled();
+        let mut cancelled = lock(&self.inner.cancelled);
         if cancelled.requests.insert(request.run.clone(), request.clone()).is_none() {
             cancelled.order.push_back(request.run.clone());
         }
@@ -155,9 +174,9 @@ impl Running {
         }
     }
 
-    /// Hands a newer delivery of a run to the attempt that is under way here. Whether there is one.
-    pub(crate) fn adopt(&self, run: &RunId, delivery: &Arc<Delivery>) -> bool {
-        match self.lock().get_mut(run) {
+    /// Hands a newer delivery of a run to the attempt that is under way here. Whether there is one that still has its hold.
+    pub(crate) fn adopt(&self, run: &RunId, delivery: &Arc<D>) -> bool {
+        match self.lock().get_mut(run).filter(|entry| !entry.is_lost) {
             Some(entry) => {
                 entry.delivery = Arc::clone(delivery);
                 true
@@ -166,14 +185,14 @@ impl Running {
         }
     }
 
-    /// Whether an attempt of a run is under way here.
+    /// Whether an attempt of a run is under way here, be it one that only has to stop yet.
     pub(crate) fn has(&self, run: &RunId) -> bool {
         self.lock().contains_key(run)
     }
 
     /// Whether the attempt of a claim was begun here.
     pub(crate) fn has_begun(&self, fence: u64) -> bool {
-        self.begun().fences.contains(&fence)
+        lock(&self.inner.begun).fences.contains(&fence)
     }
 
     /// All runs with their attempts.
@@ -182,22 +201,36 @@ impl Running {
     }
 }
 
-impl Place {
-    /// The attempt is over: its end is in the ledger, or is not for us to write.
-    pub(crate) fn over(&self, recorded: bool, now: Duration) {
-        let Some(fence) = self.fence else { return };
-        let kept = if recorded { RECORDED_KEPT } else { LOST_KEPT };
-        self.running.begun().over.insert((now + kept, fence));
+impl<D> Place<D> {
+    /// Its end is in the ledger, or is not for us to write: so a delivery of it finds that there, and the claim may be
+    /// forgotten sooner.
+    pub(crate) fn note_recorded(&self) {
+        self.is_recorded.store(true, Ordering::Relaxed);
     }
 
-    /// The newest delivery of the run: the one whose answers count.
-    pub(crate) fn delivery(&self) -> Option<Arc<Delivery>> {
-        self.running.lock().get(&self.run).map(|entry| Arc::clone(&entry.delivery))
+    /// The hold is lost: the attempt is told to stop, and takes no newer delivery over meanwhile.
+    pub(crate) fn note_lost(&self) {
+        if let Some(entry) =
+            self.running.lock().get_mut(&self.run).filter(|entry| entry.number == self.number)
+        {
+            entry.is_lost = true;
+        }
+    }
+
+    /// The newest delivery of the run: the one whose answers count. None, if the run is entered anew for a later attempt.
+    pub(crate) fn delivery(&self) -> Option<Arc<D>> {
+        let table = self.running.lock();
+        let entry = table.get(&self.run).filter(|entry| entry.number == self.number)?;
+        Some(Arc::clone(&entry.delivery))
     }
 
     /// Returns when a request to cancel this run was heard. Never, if none is.
     pub(crate) async fn cancelled(&self, record: &RunRecord) -> CancelRequest {
-        let asked = self.running.lock().get(&self.run).map(|entry| entry.cancel.subscribe());
+        let asked = {
+            let table = self.running.lock();
+            let entry = table.get(&self.run).filter(|entry| entry.number == self.number);
+            entry.map(|entry| entry.cancel.subscribe())
+        };
         if let Some(mut asked) = asked
             && let Ok(request) =
                 asked.wait_for(|asked| asked.as_ref().is_some_and(|asked| asked.is_about(record))).await
@@ -209,15 +242,72 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl<D> Drop for Place<D> {
     fn drop(&mut self) {
-        self.running.lock().remove(&self.run);
+        let inner = &self.running.inner;
+        {
+            let mut table = self.running.lock();
+            if table.get(&self.run).is_some_and(|entry| entry.number == self.number) {
+                table.remove(&self.run);
+            }
+        }
+        let Some(fence) = self.fence else { return };
+        let kept = if self.is_recorded.load(Ordering::Relaxed) { RECORDED_KEPT } else { LOST_KEPT };
+        lock(&inner.begun).over.insert((inner.clock.elapsed() + kept, fence));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use shared::{Timestamp, clock::ManualClock};
+
     use super::*;
+
+    /// With numbers for deliveries.
+    fn running() -> (Running<u32>, Arc<ManualClock>) {
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        (Running::new(clock.clone()), clock)
+    }
+
+    fn run() -> RunId {
+        "twice.1".parse().expect("a run")
+    }
+
+    #[test]
+    fn an_attempt_that_still_stops_takes_nothing_from_the_next_one_of_its_run() {
+        let (running, _) = running();
+        let first = running.enter(&run(), 1, 11, &Arc::new(1)).expect("a place");
+        first.note_lost();
+        assert!(!running.adopt(&run(), &Arc::new(2)), "it answers to nobody any more");
+        assert_eq!(running.list(), [(run(), 1)], "but its worker says that it is there");
+        let third = running.enter(&run(), 3, 33, &Arc::new(3)).expect("a place");
+        assert_eq!(first.delivery(), None);
+        drop(first);
+        assert_eq!(running.list(), [(run(), 3)]);
+        assert!(running.adopt(&run(), &Arc::new(4)));
+        assert_eq!(third.delivery().as_deref(), Some(&4));
+        drop(third);
+        assert!(!running.has(&run()));
+    }
+
+    #[test]
+    fn a_claim_is_forgotten_however_its_attempt_ended_and_later_if_nobody_recorded_that() {
+        let (running, clock) = running();
+        let delivery = Arc::new(1);
+        let recorded = running.enter(&run(), 1, 1, &delivery).expect("a place");
+        recorded.note_recorded();
+        drop(recorded);
+        // One that panicked, for instance.
+        drop(running.enter(&run(), 2, 2, &delivery).expect("a place"));
+        let _under_way = running.enter(&run(), 3, 3, &delivery).expect("a place");
+        assert!(running.enter(&run(), 1, 1, &delivery).is_none(), "each claim is begun once");
+        clock.advance(RECORDED_KEPT + Duration::from_secs(1));
+        drop(running.enter(&run(), 4, 4, &delivery));
+        assert_eq!([1, 2, 3].map(|fence| running.has_begun(fence)), [false, true, true]);
+        clock.advance(LOST_KEPT);
+        drop(running.enter(&run(), 5, 5, &delivery));
+        assert_eq!([1, 2, 3].map(|fence| running.has_begun(fence)), [false, false, true]);
+    }
 
     #[test]
     fn a_claim_is_remembered_until_nobody_can_ask_for_it_any_more_and_not_longer() {

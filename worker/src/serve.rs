@@ -49,8 +49,6 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 const SETTLED_AT_ONCE_MAX: usize = 64;
 /// The same of attempts that were begun without a claim: those that wait to begin need no write, so nothing stands behind these.
 const UNCLAIMED_SETTLED_AT_ONCE_MAX: usize = 256;
-/// Bytes of an unreadable message kept in its dead letter.
-const RAW_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves deliveries. Cheap to clone.
 #[derive(Clone)]
@@ -169,7 +167,7 @@ impl Inner {
         }
         let needs_target = !self.executors.is_in_process(&run.task);
         match self.limits.admit(run, delivery, ack_wait, needs_target).await? {
-            Admission::Passed(passed) => {
+            Admission::Passed(passed) | Admission::Moot(passed) => {
                 let served = self.claim(run, delivery, ack_wait, abort, &passed).await;
                 self.limits.leave(passed).await;
                 served
@@ -191,8 +189,7 @@ impl Inner {
         let (claimed, basis, place) = match ledger.claim(run, delivery).await? {
             Claim::Ours(claimed) => {
                 let (record, fence) = (&claimed.value, claimed.revision);
-                let now = self.streams.clock().elapsed();
-                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery, now) else {
+                let Some(place) = self.running.enter(&record.id, record.attempt, fence, delivery) else {
                     // Another delivery of it found the same claim and has begun it.
                     self.running.adopt(&record.id, delivery);
                     return Ok(());
@@ -254,7 +251,6 @@ impl Inner {
         if let Some(ending) = self.ending_of(&under_way).await {
             return self.settle(&under_way, ending).await;
         }
-        under_way.place.over(false, self.streams.clock().elapsed());
         under_way.span.end(Some("the run was lost"));
         tracing::warn!(
             run.id = %record.id, attempt = record.attempt,
@@ -277,6 +273,9 @@ impl Inner {
             result = &mut execution => return Some(ended(result)),
             cut_short = Box::pin(self.cut_short(under_way, &begun)) => cut_short,
         };
+        if cut_short.is_none() {
+            under_way.place.note_lost();
+        }
         // It is told to stop and must have stopped before anybody else may begin.
         stop.cancel();
         let last = tokio::select! {

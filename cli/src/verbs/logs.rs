@@ -89,23 +89,26 @@ async fn follow(streams: &Streams, id: &RunId, log: &mut LogReader, shown: &mut 
     for batch in log.rest().await? {
         shown.show(&batch)?;
     }
+    // Whether ends are still told; if not, they are looked for.
+    let mut is_heard = true;
     for look in 1_u32.. {
         // What a run says is stored before its end is: whoever looks after that has seen all of it.
-        match all_that_is_new(log, has_ended).await {
-            Ok((batches, is_all)) => {
-                for batch in batches {
-                    shown.show(&batch)?;
-                }
-                if is_all {
-                    return Ok(());
-                }
-            }
+        let is_all = match show_what_is_new(log, shown).await? {
+            Ok(()) if has_ended => log.is_current().await,
+            shown => shown.map(|()| false),
+        };
+        match is_all {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
             Err(error @ ReadError::Missing { .. }) => return Err(error.into()),
             Err(_) => clock.sleep(TRY_AGAIN).await,
         }
         let heard_an_end = tokio::select! {
             () = stages.drain.cancelled() => return Ok(()),
-            record = results.next() => record.is_none_or(|record| record.status.is_final()),
+            record = results.next(), if is_heard => {
+                is_heard = record.is_some();
+                record.is_none_or(|record| record.status.is_final())
+            }
             () = clock.sleep(LOOK) => look % LOOKS_PER_ASK == 0,
         };
         if heard_an_end && !has_ended {
@@ -118,13 +121,15 @@ async fn follow(streams: &Streams, id: &RunId, log: &mut LogReader, shown: &mut 
     Ok(())
 }
 
-/// What was not read yet, and whether no more will come.
-async fn all_that_is_new(log: &mut LogReader, has_ended: bool) -> Result<(Vec<LogBatch>, bool), ReadError> {
-    let mut batches = Vec::new();
-    while let Some(batch) = log.next().await? {
-        batches.push(batch);
+/// Shows what was not read yet, each batch when it comes: it is read once, whatever becomes of the next.
+async fn show_what_is_new(log: &mut LogReader, shown: &mut Shown) -> anyhow::Result<Result<(), ReadError>> {
+    loop {
+        match log.next().await {
+            Ok(Some(batch)) => shown.show(&batch)?,
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        }
     }
-    Ok((batches, has_ended && log.is_current().await?))
 }
 
 /// What has been shown so far.

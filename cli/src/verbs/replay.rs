@@ -202,7 +202,14 @@ impl Replay {
                     again.push_back(run);
                     continue;
                 }
-                clock.sleep(next_at.saturating_sub(clock.elapsed())).await;
+                // At a low rate that is long: who has enough does not wait for it, nor for the run behind it.
+                tokio::select! {
+                    () = self.stop.cancelled() => {
+                        again.push_back(run);
+                        continue;
+                    }
+                    () = clock.sleep(next_at.saturating_sub(clock.elapsed())) => {}
+                }
                 next_at = clock.elapsed() + self.rate.0;
                 match self.one(&run).await {
                     Ok(Went::Over) => {}

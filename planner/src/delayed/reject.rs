@@ -70,7 +70,7 @@ impl Sender {
             Ok(task) => DeadLetter::of(record, task, waiting.subject.clone()),
             Err(_) => DeadLetter::unreadable(record, &waiting.payload, waiting.subject.clone()),
         };
-        self.streams.bury(&letter).await?;
+        self.streams.bury(letter).await?;
         Ok(())
     }
 

@@ -149,7 +149,7 @@ async fn on_server(streams: &Streams, step: &Step) -> Result<Answer, String> {
                 subject: "a.subject".to_owned(),
                 attempts: Vec::new(),
             };
-            streams.bury(&letter).await.map_err(|error| words(&error))?;
+            streams.bury(letter).await.map_err(|error| words(&error))?;
         }
     }
     Ok(Answer::Done)

@@ -65,9 +65,9 @@ impl DeadLetter {
 impl Streams {
     /// Stores a dead letter under its run, with the attempts that were made. Storing the same again replaces it, so this may
     /// be repeated.
-    pub async fn bury(&self, letter: &DeadLetter) -> Result<(), WriteError> {
+    pub async fn bury(&self, mut letter: DeadLetter) -> Result<(), WriteError> {
         let subject = self.names().dead(&letter.run.queue, &letter.run.id);
-        let letter = DeadLetter { attempts: Box::pin(self.attempts_at(&letter.run)).await, ..letter.clone() };
+        letter.attempts = Box::pin(self.attempts_at(&letter.run)).await;
         let bytes = Bytes::from(serde_json::to_vec(&letter).unwrap_or_default());
         self.write(&subject, Headers::new(), bytes).await.map(|_| ())
     }

@@ -21,6 +21,8 @@ const CHANGES_MAX: u32 = 64;
 const PAUSE_MAX: Duration = Duration::from_millis(8);
 /// What we knew of a gate this long ago is good enough to refuse somebody, so that many that come at once share one look.
 const KNOWN_FOR: Duration = Duration::from_millis(5);
+/// Gates of which is remembered what was known last: a lane for each value of a key would be as many as its users think of.
+const KNOWN_MAX: usize = 4_096;
 /// For how long the server's clock is computed from one look at it.
 const CLOCK_LOOK: Duration = Duration::from_secs(10);
 
@@ -46,9 +48,27 @@ pub(super) enum Step<R> {
 /// The newest we know of a gate, and since when; none if it is to be read.
 type Known = Arc<tokio::sync::Mutex<Option<(GateSeen, Duration)>>>;
 
+/// What is known of gates. Bounded: when it is full, all go that nobody is at.
+#[derive(Default)]
+struct Cells {
+    known: HashMap<GateKey, Known>,
+}
+
+impl Cells {
+    fn of(&mut self, key: &GateKey) -> Known {
+        if let Some(known) = self.known.get(key) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= KNOWN_MAX {
+            self.known.retain(|_, cell| Arc::strong_count(cell) > 1);
+        }
+        Arc::clone(self.known.entry(key.clone()).or_default())
+    }
+}
+
 pub(super) struct Keeper {
     streams: Streams,
-    known: Mutex<HashMap<GateKey, Known>>,
+    known: Mutex<Cells>,
     /// What the server's clock showed, and when we were told.
     server: tokio::sync::Mutex<Option<(Timestamp, Duration)>>,
 }
@@ -84,13 +104,7 @@ impl Keeper {
                 Step::Write(gate, result) => {
                     match self.streams.gates().write(key, &gate, seen.revision).await {
                         Ok(Update::Stored(revision)) => {
-                            let is_empty = gate.held.is_empty();
                             *known = Some((GateSeen { gate, revision }, asked_at));
-                            drop(known);
-                            drop(cell);
-                            if is_empty {
-                                self.forget(key);
-                            }
                             return Ok(result);
                         }
                         Ok(Update::Stale) if attempt > 1 => {
@@ -134,19 +148,33 @@ impl Keeper {
     }
 
     fn cell(&self, key: &GateKey) -> Known {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(key.clone()).or_default())
-    }
-
-    /// Lanes come and go without end: what nobody is at is not kept in memory.
-    fn forget(&self, key: &GateKey) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if key.lane.is_some() && known.get(key).is_some_and(|cell| Arc::strong_count(cell) == 1) {
-            known.remove(key);
-        }
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).of(key)
     }
 }
 
 fn since(earlier: Duration, now: Duration) -> TimeDelta {
     TimeDelta::from_std(now.saturating_sub(earlier)).unwrap_or(TimeDelta::zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_without_end_take_no_memory_without_end_and_one_that_is_changed_is_kept() {
+        let key = |lane: u64| GateKey {
+            scope: "t-a".parse().expect("a scope"),
+            lane: format!("{lane:x}").parse().ok(),
+        };
+        let mut cells = Cells::default();
+        let at_work = cells.of(&key(0));
+        for lane in 1..100_000 {
+            drop(cells.of(&key(lane)));
+        }
+        assert!(cells.known.len() <= KNOWN_MAX, "{}", cells.known.len());
+        assert!(
+            Arc::ptr_eq(&at_work, &cells.of(&key(0))),
+            "two that change a gate at once wait for each other"
+        );
+    }
 }

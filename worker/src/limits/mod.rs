@@ -14,13 +14,17 @@
 //! | `keeper.rs` | compare-and-set over a gate; the server's clock |
 //! | `lanes.rs` | which of those that wait is next (pure) |
 //! | `room.rs` | the waiting room |
+//! | `plan.rs` | where somebody is to be let go, and when (pure) |
+//! | `standing.rs` | what the record says of a run that asks or was refused (pure) |
 //! | `reaper.rs` | permits of workers that died |
 
 mod gate;
 mod keeper;
 mod lanes;
+mod plan;
 mod reaper;
 mod room;
+mod standing;
 
 use std::{
     sync::{
@@ -36,8 +40,8 @@ use shared::{
     hash::mixed_64,
     limit::{GateKey, Limit, limits_of},
     limits::{PERMIT_GRACE, RATE_SLACK},
-    run_record::{Reason, RunRecord},
-    run_state::{RunEvent, RunState},
+    run_record::Reason,
+    run_state::RunEvent,
 };
 use streams::{
     ReadError, Streams, WriteError,
@@ -53,6 +57,7 @@ use self::{
     keeper::{Keeper, Step},
     reaper::Reaper,
     room::Room,
+    standing::{Noted, is_executed_by, stands},
 };
 use crate::{identify::Identified, member::Status, running::Running, targets::Targets};
 
@@ -85,7 +90,10 @@ struct Inner {
 pub(crate) enum Admission {
     /// It may, for all that limits it; leave when it is over.
     Passed(Passed),
-    /// It may not yet. Its delivery has been answered.
+    /// It may not, but its record is to be looked at: the run has ended, or its target has it. It holds no permit; should it
+    /// begin all the same, it takes one before its target is asked.
+    Moot(Passed),
+    /// It may not yet, or is under way here. Its delivery has been answered, or taken over.
     Waits,
 }
 
@@ -108,8 +116,12 @@ struct State {
     turn: Option<Timestamp>,
 }
 
-enum Refused {
-    By(usize, Option<Duration>),
+/// Refused by one of its gates.
+struct Refused {
+    /// Which of its limits.
+    number: usize,
+    /// After which time it would be its turn by a rate; none if the gate is full.
+    turn_in: Option<Duration>,
 }
 
 impl Passed {
@@ -121,6 +133,11 @@ impl Passed {
     /// Whether anything limits it at all.
     pub(crate) fn is_limited(&self) -> bool {
         !self.limits.is_empty()
+    }
+
+    /// Whether it was refused and has not asked once more since: what it took it has left.
+    fn holds_nothing(&self) -> bool {
+        self.state().asked_at.is_none() && !self.is_claimed.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -147,7 +164,7 @@ impl Limits {
     pub(crate) async fn admit(
         &self,
         run: &Identified,
-        delivery: &Delivery,
+        delivery: &Arc<Delivery>,
         ack_wait: Duration,
         needs_target: bool,
     ) -> Result<Admission, LimitError> {
@@ -159,8 +176,7 @@ impl Limits {
             None => None,
         };
         let limits = limits_of(&run.task, target.as_deref());
-        // Its attempt is under way here, and passed when it began.
-        if limits.is_empty() || inner.running.has(&run.record.id) {
+        if limits.is_empty() {
             return Ok(Admission::Passed(Passed::new(Vec::new())));
         }
         Box::pin(inner.admit(Passed::new(limits), run, delivery, ack_wait)).await
@@ -193,7 +209,7 @@ impl Limits {
 
     /// The attempt is over, or did not begin: others may pass.
     pub(crate) async fn leave(&self, passed: Passed) {
-        if passed.is_limited() {
+        if !passed.holds_nothing() {
             Box::pin(self.inner.leave(&passed, passed.limits.len())).await;
         }
     }
@@ -204,13 +220,29 @@ impl Inner {
         &self,
         passed: Passed,
         run: &Identified,
-        delivery: &Delivery,
+        delivery: &Arc<Delivery>,
         ack_wait: Duration,
     ) -> Result<Admission, LimitError> {
+        if self.is_under_way_here(run, delivery).await? {
+            return Ok(Admission::Waits);
+        }
         match self.pass(&passed, run, ack_wait).await? {
             Ok(()) => Ok(Admission::Passed(passed)),
             Err(refused) => self.wait(passed, refused, run, delivery).await,
         }
+    }
+
+    /// Whether its attempt is under way here, which passed when it began, and has taken this delivery over. That it is the
+    /// ledger must say: an attempt that has ended is in the table until the server has its answer, and the next one, which
+    /// comes at once if there is no backoff, passes for itself.
+    async fn is_under_way_here(&self, run: &Identified, delivery: &Arc<Delivery>) -> Result<bool, ReadError> {
+        let id = &run.record.id;
+        if !self.running.has(id) {
+            return Ok(false);
+        }
+        let found = self.streams.ledger().get(id).await?;
+        let is_ours = found.is_some_and(|found| is_executed_by(self.status.id(), &found.value, &run.record));
+        Ok(is_ours && self.running.adopt(id, delivery))
     }
 
     /// Passes all gates, or none: who is refused at one leaves those before it.
@@ -249,7 +281,7 @@ impl Inner {
                 }
                 Ok(Err(wait)) => {
                     self.leave(passed, number).await;
-                    return Ok(Err(Refused::By(number, wait)));
+                    return Ok(Err(Refused { number, turn_in: wait }));
                 }
                 Err(error) => {
                     // Unknown whether it was written: it leaves that one, too.
@@ -271,9 +303,9 @@ impl Inner {
             // Who took too long to claim may have been taken for dead meanwhile, and passes once more.
             if asked_at.is_none_or(|asked| clock.elapsed().saturating_sub(asked) > PERMIT_GRACE / 2) {
                 let passing = self.pass(passed, run, ack_wait).await.map_err(|error| unknown(&error))?;
-                if let Err(Refused::By(number, wait)) = passing {
+                if let Err(Refused { number, turn_in }) = passing {
                     let scope = &passed.limits[number].gate.scope;
-                    return Err(match wait {
+                    return Err(match turn_in {
                         Some(_) => format!("its turn at {scope} was past when it was claimed"),
                         None => format!("its permit at {scope} was taken while it was claimed"),
                     });
@@ -320,9 +352,7 @@ impl Inner {
             if !self.leave_one(&limit.gate, &permits).await {
                 continue;
             }
-            if let Err(error) = self.room.let_go(&limit.gate.scope, limit.gate.lane, 1).await {
-                tracing::debug!(%error, "Nobody could be let go for {} just now: {error}", limit.gate.scope);
-            }
+            self.room.let_go_soon(&limit.gate);
         }
     }
 
@@ -351,11 +381,11 @@ impl Inner {
         run: &Identified,
         delivery: &Delivery,
     ) -> Result<Admission, LimitError> {
-        let Refused::By(number, turn_in) = refused;
+        let Refused { number, turn_in } = refused;
         let closed = &passed.limits[number];
-        self.room.watch_inside(&closed.gate);
         // Its message is its schedule's lock, and stays where it is.
         if delivery.is_on_lock {
+            self.room.watch_inside(&closed.gate);
             let wait = handed_back(delivery);
             let _ = delivery.hand_back(turn_in.map_or(wait, |turn| turn.min(HANDED_BACK_MAX))).await;
             return Ok(Admission::Waits);
@@ -367,7 +397,7 @@ impl Inner {
                 return Ok(Admission::Waits);
             }
             // It will not begin: what is to be done with it, its record says.
-            Noted::Ended => return Ok(Admission::Passed(passed)),
+            Noted::Ended => return Ok(Admission::Moot(passed)),
         }
         // In the lane of the gate that is closed; if that is its target's, in that of its own key, so that keys take turns.
         let lane = if closed.gate.lane.is_some() { &closed.gate } else { &passed.limits[0].gate };
@@ -382,7 +412,7 @@ impl Inner {
             let next = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::zero());
             self.room.let_go_at(&lane.scope, next, now);
         } else {
-            self.room.let_go(&lane.scope, lane.lane, 1).await?;
+            self.room.let_go_soon(lane);
         }
         Ok(Admission::Waits)
     }
@@ -398,7 +428,7 @@ impl Inner {
                 Some(found) => (&found.value, found.revision),
                 None => (&run.record, 0),
             };
-            match stands(record, run, now) {
+            match stands(record, &run.record, now) {
                 Noted::Waits if record.reason == Some(Reason::Limited) => return Ok(Noted::Waits),
                 Noted::Waits => {}
                 other => return Ok(other),
@@ -422,33 +452,6 @@ impl Inner {
 fn handed_back(delivery: &Delivery) -> Duration {
     let chance = mixed_64(&[&delivery.sequence.to_string(), &delivery.deliveries.to_string()]) % 100;
     HANDED_BACK / 2 + HANDED_BACK * u32::try_from(chance).unwrap_or_default() / 100
-}
-
-/// What a record says of a run that was refused.
-#[derive(Debug, PartialEq, Eq)]
-enum Noted {
-    /// It waits for its turn.
-    Waits,
-    /// Somebody may be at it, or its next attempt is not due: it is looked at again then.
-    NotNow(Duration),
-    /// It has ended, or is another's.
-    Ended,
-}
-
-fn stands(record: &RunRecord, run: &Identified, now: Timestamp) -> Noted {
-    if record.status.is_final() || record.queue != run.record.queue {
-        return Noted::Ended;
-    }
-    match record.status {
-        // Its target has it. Whether that has answered its record says, and no gate keeps from looking.
-        RunState::Running if record.callback.is_some() => Noted::Ended,
-        RunState::Running => Noted::NotNow(HANDED_BACK_MAX),
-        RunState::Retry => match record.next_attempt_at.and_then(|next| (next - now).to_std().ok()) {
-            Some(early) if !early.is_zero() => Noted::NotNow(early),
-            _ => Noted::Waits,
-        },
-        _ => Noted::Waits,
-    }
 }
 
 /// A run about which it could not be decided just now; its delivery is handed back.

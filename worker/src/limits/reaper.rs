@@ -1,11 +1,17 @@
 //! Finds permits whose attempt is over although nobody gave them back: their worker died.
 //!
 //! No clocks are compared. What counts is for how long this worker, by its own clock, has seen the same permit without
-//! its run being executed, or its worker being alive.
+//! its run being executed, or its worker being alive. All workers look at a gate where somebody waits, but only one of them
+//! asks what became of those inside.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use shared::{
+    hash::mixed_64,
     limit::GateKey,
     limits::{MEMBER_GONE, MEMBER_HEARTBEAT, PERMIT_GRACE},
     names::MemberId,
@@ -14,6 +20,7 @@ use shared::{
 use streams::{
     Streams,
     gates::{Gate, Permit},
+    members::Member,
 };
 
 use super::{
@@ -30,6 +37,8 @@ pub(super) struct Reaper {
     keeper: Arc<Keeper>,
     status: Arc<Status>,
     seen: HashMap<(GateKey, MemberId, u64), Seen>,
+    /// The workers that were alive when this look began.
+    alive: BTreeSet<MemberId>,
 }
 
 struct Seen {
@@ -59,27 +68,58 @@ fn is_over(evidence: Evidence) -> bool {
     not_executed || evidence.silent_for.is_some_and(|silent| silent >= evidence.hold)
 }
 
+/// Whether this worker is the one of those that are alive who asks what became of the permits at a gate. One that is not among
+/// them cannot know what the others think, and asks.
+fn asks_for(gate: &GateKey, me: &MemberId, alive: &BTreeSet<MemberId>) -> bool {
+    let lane = gate.lane.map(|lane| lane.to_string()).unwrap_or_default();
+    let weight = |id: &MemberId| mixed_64(&[&gate.scope.to_string(), &lane, id.as_str()]);
+    let heaviest = alive.iter().max_by_key(|id| (weight(id), *id));
+    heaviest == Some(me) || !alive.contains(me)
+}
+
 impl Reaper {
     pub(super) fn new(streams: Streams, keeper: Arc<Keeper>, status: Arc<Status>) -> Self {
-        Self { streams, keeper, status, seen: HashMap::new() }
+        Self { streams, keeper, status, seen: HashMap::new(), alive: BTreeSet::new() }
     }
 
-    /// Looks at who is inside, and takes out whose attempt is over.
-    pub(super) async fn look_at(&mut self, key: &GateKey, gate: &Gate) -> Result<(), GateError> {
+    /// A look at gates begins: who is alive is asked once for all of them.
+    pub(super) async fn begin(&mut self) -> Result<(), GateError> {
+        let members = self.streams.members().list().await?;
+        let workers = members.into_iter().filter_map(|member| match member {
+            Member::Worker(worker) => Some(worker.id),
+            Member::Planner(_) => None,
+        });
+        self.alive = workers.collect();
+        Ok(())
+    }
+
+    /// Looks at who is inside, and takes out whose attempt is over. `is_told`: others know of this gate, too, and one of us is
+    /// enough to ask.
+    pub(super) async fn look_at(
+        &mut self,
+        key: &GateKey,
+        gate: &Gate,
+        is_told: bool,
+    ) -> Result<(), GateError> {
         let now = self.streams.clock().elapsed();
+        let asks = !is_told || asks_for(key, self.status.id(), &self.alive);
         for permit in &gate.held {
             let id = (key.clone(), permit.worker.clone(), permit.token);
             let fresh = Seen { since: now, silent_since: None, looked_at: now };
             let seen = self.seen.entry(id).or_insert(fresh);
             seen.looked_at = now;
             let age = now.saturating_sub(seen.since);
-            if age < PERMIT_GRACE {
+            // Whoever asks tomorrow knows since when it is there.
+            if age < PERMIT_GRACE || !asks {
                 continue;
             }
             let is_executed = is_executed(&self.streams, permit).await?;
             // After an outage of the server nobody has an entry: then silence means nothing, until we are heard ourselves.
             let is_heard = self.status.heard_for(now) >= MEMBER_GONE + MEMBER_HEARTBEAT;
-            let is_silent = is_heard && self.streams.members().worker(&permit.worker).await?.is_none();
+            // Who was in the list speaks. That one who was not is silent the leader has to say.
+            let is_silent = is_heard
+                && !self.alive.contains(&permit.worker)
+                && self.streams.members().worker(&permit.worker).await?.is_none();
             seen.silent_since = is_silent.then(|| seen.silent_since.unwrap_or(now));
             let evidence = Evidence {
                 age,
@@ -143,6 +183,26 @@ async fn is_executed(streams: &Streams, permit: &Permit) -> Result<bool, GateErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_all_workers_one_asks_for_a_gate_and_another_when_that_one_is_gone() {
+        let id = |n: u32| format!("worker-{n}").parse::<MemberId>().expect("an id");
+        let alive: BTreeSet<MemberId> = (0..5).map(id).collect();
+        let mut asked = [0; 5];
+        for lane in 0..1_000_u64 {
+            let gate =
+                GateKey { scope: "t-a".parse().expect("a scope"), lane: format!("{lane:x}").parse().ok() };
+            let asks: Vec<u32> = (0..5).filter(|n| asks_for(&gate, &id(*n), &alive)).collect();
+            assert_eq!(asks.len(), 1, "{gate:?}");
+            asked[asks[0] as usize] += 1;
+            let rest: BTreeSet<MemberId> =
+                alive.iter().filter(|other| **other != id(asks[0])).cloned().collect();
+            let others = (0..5).filter(|n| *n != asks[0] && asks_for(&gate, &id(*n), &rest));
+            assert_eq!(others.count(), 1);
+            assert!(asks_for(&gate, &id(asks[0]), &rest), "who is not heard cannot rely on others");
+        }
+        assert!(asked.iter().all(|count| (100..300).contains(count)), "{asked:?}");
+    }
 
     #[test]
     fn a_permit_is_over_when_its_run_is_not_executed_or_its_worker_has_surely_stopped() {

@@ -4,7 +4,7 @@
 //! wait beside it. What is lost with a worker that dies in between is found by a look every [`LIMIT_LOOK`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,19 +13,21 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::FuturesUnordered};
 use shared::{
     Timestamp,
     limit::{GateKey, Lane, Scope},
     limits::{LIMIT_LOOK, LIMIT_LOOK_LANES_MAX, RATE_WAIT_MAX},
 };
 use streams::{ReadError, Streams, delivery::Delivery, ledger::Update, limited::LetGo};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     gate::room,
     keeper::{GateError, Keeper},
     lanes::Lanes,
+    plan::Plan,
     reaper::Reaper,
 };
 use crate::targets::Targets;
@@ -33,9 +35,13 @@ use crate::targets::Targets;
 /// Lanes that are tried when there is room at the gate of their scope.
 const LANES_TRIED_MAX: usize = 8;
 /// Runs that are let go at once when turns of a rate come, or from a lane of which little is known.
-const LET_GO_AT_ONCE_MAX: u32 = 16;
+pub(super) const LET_GO_AT_ONCE_MAX: u32 = 16;
 /// Runs that are let go at one look, if that many may: a limit was raised, or is gone.
 const LET_GO_AT_A_LOOK_MAX: u32 = 512;
+/// Scopes that are kept apart although nobody is let go there just now.
+const SCOPES_KEPT_MAX: usize = 1_024;
+/// How long a worker that stops lets others go; the server may be away.
+const FINISH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// For how long the permits of a gate that refused somebody are watched.
 const REFUSED_KEPT: Duration = Duration::from_mins(1);
 
@@ -44,16 +50,19 @@ pub(super) struct Room {
     targets: Targets,
     keeper: Arc<Keeper>,
     lanes: Mutex<Lanes>,
-    /// Gates that refused somebody of late, or where somebody may have been left behind, and until when that counts.
+    /// Gates that refused somebody of late who waits in its queue, so that no lane says it, or where somebody may have been left
+    /// behind; and until when that counts.
     refused: Mutex<BTreeMap<GateKey, Duration>>,
-    /// Scopes for whose next turn somebody here waits to let one go.
-    awaited: Mutex<BTreeSet<Scope>>,
     /// Up to where it was looked for permits that were left behind where nobody was refused.
     doubted: AtomicU64,
+    /// Where somebody is to be let go, and when.
+    planned: Mutex<Plan>,
+    /// Something was planned.
+    news: Notify,
     /// Up to where it was looked for runs that wait in lanes nobody knows of.
     searched: AtomicU64,
-    /// One at a time: two that left at once must not let the same run go.
-    letting_go: tokio::sync::Mutex<()>,
+    /// One at a time of each scope: two that left at once must not let the same run go.
+    letting_go: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -68,14 +77,16 @@ impl Room {
             keeper,
             lanes: Mutex::default(),
             refused: Mutex::default(),
-            awaited: Mutex::default(),
             doubted: AtomicU64::new(1),
+            planned: Mutex::default(),
+            news: Notify::new(),
             searched: AtomicU64::new(1),
-            letting_go: tokio::sync::Mutex::default(),
+            letting_go: Mutex::default(),
         }
     }
 
-    /// A gate refused somebody, or somebody may have been left behind there: whoever is inside is watched.
+    /// A gate refused somebody who is in no lane, or somebody may have been left behind there: whoever is inside is watched
+    /// from here.
     pub(super) fn watch_inside(&self, key: &GateKey) {
         let until = self.streams.clock().elapsed() + REFUSED_KEPT;
         lock(&self.refused).insert(key.clone(), until);
@@ -93,16 +104,12 @@ impl Room {
     }
 
     /// Lets runs go for which there is room at the gate of their scope: of this lane first, then of others in turn.
-    pub(super) async fn let_go(
-        &self,
-        scope: &Scope,
-        first: Option<Lane>,
-        at_most: u32,
-    ) -> Result<(), GateError> {
+    async fn let_go(&self, scope: &Scope, first: Option<Lane>, at_most: u32) -> Result<(), GateError> {
         if !lock(&self.lanes).anybody_in(scope) {
             return Ok(());
         }
-        let _alone = self.letting_go.lock().await;
+        let one_at_a_time = self.one_at_a_time(scope);
+        let _alone = one_at_a_time.lock().await;
         let now = self.keeper.server_now().await?;
         let mut left = self.room_of(scope, now).await?.min(at_most);
         let candidates = lock(&self.lanes).next(scope, first, LANES_TRIED_MAX);
@@ -113,6 +120,15 @@ impl Room {
             left -= self.let_some_go(&lane, left, now).await?;
         }
         Ok(())
+    }
+
+    fn one_at_a_time(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = lock(&self.letting_go);
+        // Commands are scopes, too, and anybody may name some.
+        if all.len() >= SCOPES_KEPT_MAX {
+            all.retain(|_, one| Arc::strong_count(one) > 1);
+        }
+        Arc::clone(all.entry(scope.clone()).or_default())
     }
 
     /// How many more may pass the gate of a scope, by the limits its target has now.
@@ -170,20 +186,56 @@ impl Room {
         Ok(())
     }
 
+    /// Lets one go who waits for a gate that somebody has left. Whoever left does not wait for that.
+    pub(super) fn let_go_soon(&self, gate: &GateKey) {
+        if lock(&self.lanes).anybody_in(&gate.scope) {
+            lock(&self.planned).soon(gate);
+            self.news.notify_one();
+        }
+    }
+
     /// Lets runs go when the next turn of a rate comes near.
-    pub(super) fn let_go_at(self: &Arc<Self>, scope: &Scope, next: Timestamp, now: Timestamp) {
-        if !lock(&self.lanes).anybody_in(scope) || !lock(&self.awaited).insert(scope.clone()) {
+    pub(super) fn let_go_at(&self, scope: &Scope, next: Timestamp, now: Timestamp) {
+        if !lock(&self.lanes).anybody_in(scope) {
             return;
         }
-        let (room, scope) = (Arc::clone(self), scope.clone());
         let wait = (next - now).to_std().unwrap_or_default().saturating_sub(RATE_WAIT_MAX / 2);
-        tokio::spawn(async move {
-            room.streams.clock().sleep(wait).await;
-            lock(&room.awaited).remove(&scope);
-            if let Err(error) = room.let_go(&scope, None, LET_GO_AT_ONCE_MAX).await {
-                tracing::debug!(%error, "Nobody could be let go for {scope} just now: {error}");
+        let at = self.streams.clock().elapsed() + wait;
+        if lock(&self.planned).at(scope, at) {
+            self.news.notify_one();
+        }
+    }
+
+    async fn try_to_let_go(&self, gate: &GateKey, at_most: u32) {
+        if let Err(error) = self.let_go(&gate.scope, gate.lane, at_most).await {
+            tracing::debug!(%error, "Nobody could be let go for {} just now: {error}", gate.scope);
+        }
+    }
+
+    /// The gates that this worker's last runs have left are not to stand empty until others look.
+    async fn finish_the_plan(&self) {
+        let (due, _) = lock(&self.planned).due(self.streams.clock().elapsed());
+        for (gate, at_most) in due {
+            self.try_to_let_go(&gate, at_most).await;
+        }
+    }
+
+    /// Does what is planned, for ever; of each scope one thing after another.
+    async fn follow_the_plan(&self) {
+        let clock = self.streams.clock();
+        let mut going = FuturesUnordered::new();
+        loop {
+            let now = clock.elapsed();
+            let (due, next_at) = lock(&self.planned).due(now);
+            for (gate, at_most) in due {
+                going.push(async move { self.try_to_let_go(&gate, at_most).await });
             }
-        });
+            tokio::select! {
+                Some(()) = going.next(), if !going.is_empty() => {}
+                () = self.news.notified() => {}
+                () = clock.sleep(next_at.unwrap_or(now).saturating_sub(now)), if next_at.is_some() => {}
+            }
+        }
     }
 
     /// Follows who waits, and looks for what nobody said, until it is told to stop.
@@ -209,6 +261,11 @@ impl Room {
             () = stop.cancelled() => {}
             () = looking => {}
             () = following => {}
+            () = self.follow_the_plan() => {}
+        }
+        tokio::select! {
+            () = self.finish_the_plan() => {}
+            () = self.streams.clock().sleep(FINISH_WAIT_MAX) => {}
         }
     }
 
@@ -261,13 +318,17 @@ impl Room {
         let lanes = lock(&self.lanes).next_to_look_at(LIMIT_LOOK_LANES_MAX);
         let mut gates: BTreeSet<GateKey> = lanes.iter().cloned().collect();
         gates.extend(lanes.iter().map(|lane| GateKey { scope: lane.scope.clone(), lane: None }));
-        {
+        let refused: Vec<GateKey> = {
             let mut refused = lock(&self.refused);
             refused.retain(|_, until| *until > now);
-            gates.extend(refused.keys().take(LIMIT_LOOK_LANES_MAX).cloned());
+            refused.keys().filter(|gate| !gates.contains(gate)).take(LIMIT_LOOK_LANES_MAX).cloned().collect()
+        };
+        if !(gates.is_empty() && refused.is_empty()) {
+            reaper.begin().await?;
         }
-        for gate in gates {
-            reaper.look_at(&gate, &self.keeper.read(&gate).await?).await?;
+        let gates = gates.into_iter().map(|gate| (gate, true));
+        for (gate, is_told) in gates.chain(refused.into_iter().map(|gate| (gate, false))) {
+            reaper.look_at(&gate, &self.keeper.read(&gate).await?, is_told).await?;
         }
         reaper.forget();
         self.look_for_the_forgotten().await?;

@@ -19,7 +19,7 @@ use streams::{
     names::Origin,
 };
 
-use super::{Inner, RAW_BYTES_MAX, RECORD_FOR, Served, TRY_AGAIN, UnderWay};
+use super::{Inner, RECORD_FOR, Served, TRY_AGAIN, UnderWay};
 use crate::{
     identify::Unreadable,
     late::Recorded,
@@ -57,7 +57,9 @@ impl Inner {
         };
         under_way.span.end(next.error.as_ref().map(|error| error.message.as_str()));
         let recorded = self.record(under_way, &next).await;
-        under_way.place.over(recorded.is_ok(), self.streams.clock().elapsed());
+        if recorded.is_ok() {
+            under_way.place.note_recorded();
+        }
         let revision = match recorded {
             Ok(Recorded::Stored(revision)) => revision,
             Ok(Recorded::Stale) => {
@@ -160,18 +162,13 @@ impl Inner {
         task: Option<&Task>,
         delivery: &Delivery,
     ) -> Result<(), WriteError> {
-        let raw = task.is_none().then(|| {
-            let kept = &delivery.payload[..delivery.payload.len().min(RAW_BYTES_MAX)];
-            String::from_utf8_lossy(kept).into_owned()
-        });
-        let letter = DeadLetter {
-            run: record.clone(),
-            task: task.cloned(),
-            raw,
-            subject: delivery.subject.clone(),
-            attempts: Vec::new(),
-        };
-        self.streams.bury(&letter).await
+        let (run, subject) = (record.clone(), delivery.subject.clone());
+        self.streams
+            .bury(match task {
+                Some(task) => DeadLetter::of(run, task.clone(), subject),
+                None => DeadLetter::unreadable(run, &delivery.payload, subject),
+            })
+            .await
     }
 
     /// A message that is no run: a record says so, its dead letter keeps it, and the queue goes on.
