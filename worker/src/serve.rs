@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cancel,
     claim::{Claim, Claimer},
+    elsewhere::Elsewhere,
     executors::{Attempt, Done, Executors, Failure},
     hold,
     identify::{Identified, Unreadable},
@@ -65,6 +66,7 @@ struct Inner {
     /// If the ledger lies on one server: reads of it that share their requests.
     lookups: Option<Lookups>,
     parker: Parker,
+    elsewhere: Elsewhere,
     limits: Limits,
     /// Places for those that record their end.
     settling: Semaphore,
@@ -93,6 +95,7 @@ impl Server {
             status,
             lookups,
             parker,
+            elsewhere: Elsewhere::default(),
             limits,
             settling,
             settling_unclaimed,
@@ -109,11 +112,8 @@ impl Server {
         abort: CancellationToken,
     ) {
         let inner = &self.inner;
-        let result = match inner.identify(&delivery, &queue) {
-            Ok(mut run) => {
-                time_limits::count_from_submission(&mut run, &delivery);
-                inner.work(&run, &delivery, ack_wait, &abort).await
-            }
+        let result = match intake::identified(&delivery, &queue) {
+            Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
             Err(unreadable) => Box::pin(inner.reject(unreadable, &delivery, &queue)).await,
         };
         if let Err(error) = result {
@@ -157,6 +157,10 @@ impl Inner {
         let may_expire = run.task.has_time_limits();
         if may_expire && Box::pin(time_limits::end_if_expired(&self.streams, run)).await?.is_some() {
             let _ = delivery.ack().await;
+            return Ok(());
+        }
+        if let Some(wait) = Box::pin(self.belongs_elsewhere(run, delivery)).await? {
+            let _ = delivery.hand_back(wait).await;
             return Ok(());
         }
         match self.limits.admit(run, delivery, ack_wait).await? {

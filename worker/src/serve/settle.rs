@@ -20,7 +20,7 @@ use streams::{
 use super::{Inner, RAW_BYTES_MAX, RECORD_FOR, Served, TRY_AGAIN, UnderWay};
 use crate::{
     identify::Unreadable,
-    verdict::{Answer, Ending, rejected, verdict},
+    verdict::{Answer, Ending, in_words, rejected, verdict},
 };
 
 impl Inner {
@@ -67,7 +67,7 @@ impl Inner {
         };
         tracing::info!(
             run.id = %next.id, attempt = next.attempt, status = %next.status, duration_ms = next.duration_ms,
-            "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, next.status
+            "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, in_words(&next)
         );
         self.answer(under_way, &next, revision, answer).await;
     }
