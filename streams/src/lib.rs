@@ -40,11 +40,13 @@ mod remove;
 pub mod requests;
 pub mod responder;
 pub mod results;
+mod said;
 pub mod schedules;
 pub mod services;
 mod silence;
 pub mod tasks;
 pub mod topology;
+mod unbegun;
 pub mod witness;
 mod write;
 

@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     Stop,
     credit::{Ask, Credit, Event},
+    queues,
     serve::Server,
 };
 
@@ -149,7 +150,8 @@ impl Line {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(queue = %self.queue, %error, "Queue `{}` cannot be opened: {error}", self.queue);
+                    let why = queues::why_not_opened(&self.streams, &self.queue, error).await;
+                    tracing::warn!(queue = %self.queue, "Queue `{}` cannot be opened: {why}", self.queue);
                 }
             }
             tokio::select! {
