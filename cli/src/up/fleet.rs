@@ -2,7 +2,7 @@
 //!
 //! A queue that is declared while `up` runs gets a worker of its own, so that its runs do not wait for a restart.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use shared::{clock::SharedClock, limits, names::QueueName, queue::QueueShare, suggest::nearest};
 use streams::Streams;
@@ -28,6 +28,8 @@ pub(super) struct Settings {
     pub(super) places: u16,
     pub(super) served: Served,
     pub(super) local: LocalSettings,
+    /// Where the first of its workers takes in what targets answer later; the targets of all are told of it.
+    pub(super) callback_listen: Option<SocketAddr>,
 }
 
 /// Which of the declared queues its workers serve.
@@ -155,7 +157,9 @@ async fn work(settings: Settings, streams: Streams, talk: Talk, stop: Stop) {
                 // Cancelled with `up`, or when somebody drained this worker: then it is not started again.
                 let done = stop.drain.child_token();
                 let drained = Drained { name: name.clone(), talk: talk.clone(), done: done.clone() };
-                let serve = serve(settings.clone(), new, streams.clone(), stop.clone(), drained);
+                let callback_listen = settings.callback_listen.filter(|_| served.len() == new.len());
+                let serve =
+                    serve((settings.clone(), callback_listen), new, streams.clone(), stop.clone(), drained);
                 workers.spawn(supervise(name, talk.clone(), clock.clone(), done, serve));
             }
         }
@@ -197,7 +201,7 @@ fn missing(queue: &QueueName, declared: &BTreeSet<QueueName>) -> String {
 
 /// What starts one worker, as often as it is needed.
 fn serve(
-    settings: Settings,
+    (settings, callback_listen): (Settings, Option<SocketAddr>),
     queues: Vec<QueueName>,
     streams: Streams,
     stop: Stop,
@@ -211,8 +215,8 @@ fn serve(
             drain: limits::DRAIN_DEFAULT,
             local: settings.local.clone(),
             secrets: SecretsFolder::default(),
-            callback_listen: None,
-            callback_url: None,
+            callback_listen,
+            callback_url: settings.callback_listen.map(|address| format!("http://{address}")),
         };
         let worker = Worker::new(settings, streams.clone());
         // Its own tokens: a worker that gives up cancels them, and the others must not stop with it.

@@ -27,6 +27,7 @@ mod supervise;
 mod talk;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -107,6 +108,11 @@ pub struct UpArgs {
     /// The file with the commands that local tasks may run here [default: none may]
     #[arg(long, value_name = "FILE", env = "CRONFLEET_COMMANDS", hide_env_values = true)]
     pub commands: Option<PathBuf>,
+
+    /// Where to take in, over HTTP, what targets answer later (`async`), such as 127.0.0.1:8650 [default: answers come over NATS
+    /// only]
+    #[arg(long, value_name = "ADDRESS", env = "CRONFLEET_CALLBACK_LISTEN", hide_env_values = true)]
+    pub callback_listen: Option<SocketAddr>,
 }
 
 /// Whether this terminal shows the live picture, so that logs must go elsewhere.
@@ -191,6 +197,7 @@ impl Up {
             places: self.args.places,
             served: Served::of(&self.args.queues, &self.args.except),
             local: self.local.clone(),
+            callback_listen: self.args.callback_listen,
         };
         let fleet = Fleet::start(settings, &streams, &self.talk, &self.stop);
 

@@ -31,7 +31,7 @@ pub(super) fn clip(text: &str, columns: usize) -> String {
     clipped
 }
 
-/// A length of time in two units at most, short: `812ms`, `1.2s`, `2m 49s`, `3h 05m`, `6d 4h`.
+/// A length of time in two units at most, short: `812ms`, `1.3s`, `2m 49s`, `3h 05m`, `6d 4h`.
 pub(super) fn short(duration: Duration) -> String {
     // Rounded, so that it is the same number that other verbs show in full.
     let tenths = (duration.as_millis() + 50) / 100;
