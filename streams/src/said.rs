@@ -51,7 +51,7 @@ fn in_words(event: &Event, addresses: &str) -> (bool, String) {
         Event::ClientError(error) => (
             true,
             format!(
-                "nats-server at {addresses} cannot be reached ({error}); trying again until it can. Check the address (--server, \
+                "nats-server at {addresses} cannot be reached ({error}); trying again until it can. Check the address (--url, \
                  NATS_URL) and that the server runs"
             ),
         ),

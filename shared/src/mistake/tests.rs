@@ -45,7 +45,7 @@ fn a_value_of_the_wrong_kind_is_said_with_the_rule_and_the_repair() {
         ("health: /healthz", "max_concurrent: 0", "4:21", "\"0\" is not a whole number from 1"),
         ("health: /healthz", "rate: 10", "4:11", "\"10\" is not a rate; write attempts per time"),
         ("health: /healthz", "rate: {max: 10}", "4:12", "missing field `per`"),
-        ("health: /healthz", "rate: [10]", "4:11", "a list is not a rate"),
+        ("health: /healthz", "rate: [10]", "4:5", "a list is not a rate"),
         ("retry: {attempts: 3, backoff: 10s}", "retry: 5", "16:14", "\"5\" is not a mapping"),
         ("retry: {attempts: 3, backoff: 10s}", "retry:", "16:12", "nothing is not a mapping"),
         ("queue: reports", "overlap: [skip]", "11:14", "a list is not one value"),
