@@ -1,4 +1,6 @@
-//! Tables for people: aligned columns, no frames, nothing wrapped.
+//! Tables for people: aligned columns, no frames, and on a terminal no line that it has to wrap.
+
+mod fit;
 
 use shared::run_state::RunState;
 use unicode_width::UnicodeWidthStr;
@@ -7,6 +9,8 @@ use crate::output::printable;
 
 /// Between two columns.
 const GAP: usize = 2;
+/// Columns with ids and names, of which the end matters, too.
+const IDS: [&str; 4] = ["RUN", "ID", "NAME", "WORKER"];
 
 /// The colours that mean something here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +104,13 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The table as text, each line with its line feed.
+    /// The table as text, each line with its line feed. If stdout is a terminal, it is made to fit.
     pub fn render(&self, colours: bool) -> String {
+        self.render_in(colours, terminal_columns())
+    }
+
+    /// The table as text, no line wider than this if that can be.
+    fn render_in(&self, colours: bool, room: Option<usize>) -> String {
         let header: Vec<Cell> = self.header.iter().map(|title| Cell::from(*title)).collect();
         let lines: Vec<&Vec<Cell>> = std::iter::once(&header).chain(&self.rows).collect();
         let width = |column: usize| {
@@ -113,8 +122,26 @@ impl Table {
                 .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
-        lines.iter().map(|cells| render_line(cells, &widths, colours)).collect()
+        let Some(room) = room else {
+            return lines.iter().map(|cells| render_line(cells, &widths, colours)).collect();
+        };
+        let widths = fit::fitted(widths, GAP, room);
+        let cut = |cells: &Vec<Cell>| -> Vec<Cell> {
+            let cut = |(column, cell): (usize, &Cell)| {
+                let is_id = self.header.get(column).is_some_and(|title| IDS.contains(title));
+                let room = widths.get(column).copied().unwrap_or(usize::MAX);
+                Cell { text: fit::cut(&cell.text, room, is_id), colour: cell.colour }
+            };
+            cells.iter().enumerate().map(cut).collect()
+        };
+        lines.iter().map(|cells| render_line(&cut(cells), &widths, colours)).collect()
     }
+}
+
+/// How many columns the terminal has that stdout is; none if it is no terminal: whoever reads it there gets all of it.
+fn terminal_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 fn render_line(cells: &[Cell], widths: &[usize], colours: bool) -> String {
@@ -151,6 +178,17 @@ mod tests {
             table().render(false),
             "NAME      STATUS   ERROR\n数据归档  SUCCESS\nb         FAILED   line␊break\n"
         );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut table = table();
+        let id = "daily_data_archive.manual-20261123T223732Z-452e47ed";
+        table.row(vec![id.into(), Cell::state(RunState::Retry), "e".repeat(200).into()]);
+        let text = table.render_in(false, Some(40));
+        assert!(text.lines().all(|line| line.width() <= 40), "{text}");
+        assert!(text.contains("47ed  RETRY") && text.contains("eee…"), "{text}");
+        assert!(table.render_in(false, None).contains(id));
     }
 
     #[test]

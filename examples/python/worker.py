@@ -16,6 +16,7 @@ from typing import Any
 
 import nats
 from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 
 from claims import Claims, Malformed
 from fleet import NOT_NOW, NS
@@ -33,7 +34,10 @@ class Worker(Claims):
         self.draining, self.started_at = False, text_of(time.time())
 
     async def run(self, places: int) -> None:
-        self.ack_wait = (await self.js.consumer_info(f"{NS}_TASKS", self.queue)).config.ack_wait
+        try:
+            self.ack_wait = (await self.js.consumer_info(f"{NS}_TASKS", self.queue)).config.ack_wait
+        except NotFoundError:
+            raise SystemExit(f"queue {self.queue} is not declared; declare it under `queues:` and apply, or serve another")
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.drain)
         await self.nc.subscribe(f"{NS}.control.cancel.*.*", cb=self.asked_to_cancel)  # before anything is pulled
@@ -137,6 +141,8 @@ class Worker(Claims):
 
 
 async def main() -> None:
+    if len(sys.argv) < 3:
+        raise SystemExit(__doc__)
     (queue, actions, *places), url = sys.argv[1:], os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     known = {name: value for name, value in runpy.run_path(actions).items() if asyncio.iscoroutinefunction(value)}
     nc = await nats.connect(url, max_reconnect_attempts=-1, name="worker.py")

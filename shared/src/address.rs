@@ -26,7 +26,7 @@ pub(crate) fn address_of(fields: &TargetFields) -> Result<Address, TargetError> 
             Ok(_) => Ok(Address::Service(name.clone())),
             Err(_) => Err(TargetError::Service(name.clone())),
         },
-        (None, None, None) => Err(TargetError::Ways("neither")),
+        (None, None, None) => Err(TargetError::Ways("none of them")),
         _ => Err(TargetError::Ways("several")),
     }
 }

@@ -16,6 +16,8 @@ use crate::{
     Timestamp,
     human_duration::HumanDuration,
     limits::{ASYNC_DEADLINE_DEFAULT, ASYNC_DEADLINE_MAX, ASYNC_HEARTBEAT_MIN, ASYNC_LOOK},
+    mistake::json_words,
+    suggest::explain_unknown,
 };
 
 /// How long a target may take that answers later.
@@ -151,6 +153,7 @@ pub enum CallbackStatus {
 
 /// What a target leaves for the run it took on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Callback {
     /// Absent: failed if there is an error, success otherwise.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -165,6 +168,7 @@ pub struct Callback {
 
 /// What went wrong in a target that answers later.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CallbackError {
     /// In words.
     #[serde(default)]
@@ -179,6 +183,9 @@ pub struct CallbackError {
 
 impl Callback {
     /// Reads what a target left; nothing at all means that it ended well.
+    ///
+    /// A field nobody knows is refused: it may be a failure whose name is misspelt, and would count as a success. Only a sign
+    /// of life may say what it likes beside.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -186,7 +193,9 @@ impl Callback {
         // A list would be read as the fields in their order.
         let is_object = bytes.trim_ascii_start().starts_with(b"{");
         let read = if is_object {
-            serde_json::from_slice(bytes).map_err(|error| error.to_string())
+            serde_json::from_slice(bytes).or_else(|error| {
+                sign_of_life(bytes).ok_or_else(|| explain_unknown(&json_words(&error.to_string())))
+            })
         } else {
             Err("it is no JSON object".to_owned())
         };
@@ -202,6 +211,16 @@ impl Callback {
         let by_error = if self.error.is_some() { CallbackStatus::Failed } else { CallbackStatus::Success };
         self.status.unwrap_or(by_error)
     }
+}
+
+/// What says that its target is at work, whatever else it says.
+fn sign_of_life(bytes: &[u8]) -> Option<Callback> {
+    #[derive(Deserialize)]
+    struct Sign {
+        status: CallbackStatus,
+    }
+    let Sign { status } = serde_json::from_slice(bytes).ok()?;
+    (status == CallbackStatus::Progress).then(|| Callback { status: Some(status), ..Callback::default() })
 }
 
 #[cfg(test)]
@@ -255,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_target_leaves_is_read_leniently_and_garbage_is_told_what_to_write() {
+    fn what_a_target_leaves_is_read_and_garbage_is_told_what_to_write() {
         for (text, status) in [
             ("", CallbackStatus::Success),
             (r#"{"output":{"rows":3}}"#, CallbackStatus::Success),
@@ -266,6 +285,24 @@ mod tests {
         }
         for text in ["done", r#"{"status":"ok"}"#, "[]", "{\"output\":"] {
             assert!(Callback::read(text.as_bytes()).expect_err(text).contains("write {"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_nobody_knows_is_refused_so_that_no_failure_counts_as_a_success() {
+        for (text, words) in [
+            (
+                r#"{"erorr":{"message":"boom"}}"#,
+                "unknown field `erorr`, expected one of `status`, `output`, `error`",
+            ),
+            (r#"{"erorr":{"message":"boom"}}"#, "did you mean `error`?"),
+            (r#"{"success":false,"message":"disk is full"}"#, "unknown field `success`"),
+            (r#"{"outputt":3}"#, "did you mean `output`?"),
+            (r#"{"error":{"mesage":"boom"}}"#, "did you mean `message`?"),
+            (r#"{"staus":"progress","done":7}"#, "did you mean `status`?"),
+        ] {
+            let refused = Callback::read(text.as_bytes()).expect_err(text);
+            assert!(refused.contains(words), "{text}: {refused}");
         }
     }
 

@@ -26,6 +26,7 @@ pub mod limit;
 pub mod limits;
 pub mod mistake;
 pub mod names;
+mod object;
 pub mod past_attempts;
 pub mod pause;
 pub mod queue;

@@ -6,7 +6,10 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -27,7 +30,7 @@ pub struct Rate {
 }
 
 /// A rate as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(rename = "Rate")]
 pub enum RateFields {
@@ -40,6 +43,39 @@ pub enum RateFields {
         /// The time: up to 24h.
         per: HumanDuration,
     },
+}
+
+/// Told apart by what it is, and not by trying, so that what is said of a mistake is about what was meant.
+impl<'de> Deserialize<'de> for RateFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parts {
+            max: NonZeroU32,
+            per: HumanDuration,
+        }
+
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RateFields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rate")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<RateFields, E> {
+                Ok(RateFields::Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RateFields, A::Error> {
+                let Parts { max, per } = Parts::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(RateFields::Parts { max, per })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// A limit that cannot be kept.
@@ -195,6 +231,16 @@ pub enum Scope {
     Target(TargetName),
     /// A local command.
     Command(ActionName),
+}
+
+impl Scope {
+    /// For people: `target storage`, `command vacuum-tool`.
+    pub fn in_words(&self) -> String {
+        match self {
+            Scope::Target(name) => format!("target {name}"),
+            Scope::Command(name) => format!("command {name}"),
+        }
+    }
 }
 
 impl fmt::Display for Scope {

@@ -193,6 +193,14 @@ pub const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(5);
 pub const CLOCK_CHECK: Duration = Duration::from_secs(2);
 /// How often a planner or worker says that it is alive.
 pub const MEMBER_HEARTBEAT: Duration = Duration::from_secs(2);
+/// A run whose command another worker of its queue may run, and this one may not, goes back for this long at first, …
+pub const ELSEWHERE_WAIT_MIN: Duration = Duration::from_millis(20);
+/// … for this long at most while the other has a place for it: which of them the server gives it to is chance, …
+pub const ELSEWHERE_WAIT_ROOM: Duration = Duration::from_millis(100);
+/// … and for this long while it has none.
+pub const ELSEWHERE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Between two such runs of one worker, however many there are: they may not keep it busy.
+pub const ELSEWHERE_SPACING: Duration = Duration::from_millis(5);
 /// A member not heard of for this long is gone.
 pub const MEMBER_GONE: Duration = Duration::from_secs(7);
 /// A partition's cursor is written at least this often, so that a successor has little to look through.

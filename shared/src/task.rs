@@ -11,8 +11,9 @@ use crate::{
     human_duration::HumanDuration,
     limit::KeyLimit,
     limits,
-    mistake::plain_words,
+    mistake::json_words,
     names::{ActionName, Name, TargetName},
+    object::{object, object_if_any},
     retry::{RetryError, RetryPolicy},
     run_record::is_deeper_than,
     suggest::explain_unknown,
@@ -132,14 +133,14 @@ pub struct TaskFields {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub deadline: Option<HumanDuration>,
     /// How often, and how far apart, it is tried.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub retry: RetryPolicy,
     /// Whether an attempt that may have acted may be followed by another.
     #[serde(skip_serializing_if = "Delivery::is_default", default)]
     pub delivery: Delivery,
     /// Attempts at once for one value of a key, over all workers: `{key: parameters.symbol, max: 1}`. It counts with all runs
     /// of the same target (or command) that are limited by the same key; beside the target's own, the stricter counts.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "object_if_any")]
     pub limit: Option<KeyLimit>,
     /// What becomes of its run when the target is unhealthy, disabled or unknown. Default: as the target says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -152,6 +153,11 @@ pub enum TaskError {
     /// Not JSON, cut off, of the wrong shape, or with fields nobody knows.
     #[error("the task is not valid JSON of a task: {0}")]
     Json(String),
+    /// JSON, and no object.
+    #[error(
+        "a task is an object; write {{\"target_service\": …, \"action\": …}} or {{\"command\": [\"NAME\", …]}}"
+    )]
+    NoObject,
     /// Larger than a message should carry.
     #[error("the task has {bytes} bytes; at most {max} are allowed: pass a reference instead of the data", max = limits::TASK_BYTES_MAX)]
     TooLarge {
@@ -294,9 +300,12 @@ impl Task {
             return Err(TaskError::TooLarge { bytes: bytes.len() });
         }
         let unreadable =
-            |error: serde_json::Error| TaskError::Json(explain_unknown(&plain_words(&error.to_string())));
+            |error: serde_json::Error| TaskError::Json(explain_unknown(&json_words(&error.to_string())));
         // First, because it is not for us to choose which of two values was meant.
         serde_json::from_slice::<DistinctKeys>(bytes).map_err(unreadable)?;
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(TaskError::NoObject);
+        }
         let fields: TaskFields = serde_json::from_slice(bytes).map_err(unreadable)?;
         fields.try_into()
     }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_nats::{Client, ConnectOptions, jetstream};
 use shared::{clock::SharedClock, known_timings::KnownTimings};
 
-use crate::{Inner, Names, Namespace, Streams, link::Link};
+use crate::{Inner, Names, Namespace, Streams, link::Link, said::Said};
 
 /// The oldest server that is supported: earlier ones lose per-subject limits under load and refuse schedules wrongly.
 pub const SERVER_VERSION_MIN: (u32, u32, u32) = (2, 14, 5);
@@ -114,6 +114,7 @@ async fn connect_client(
     clock: &SharedClock,
 ) -> Result<Client, ConnectError> {
     let (link, clock) = (link.clone(), clock.clone());
+    let (said, addresses) = (Said::default(), shown(&settings.url));
     let mut options = ConnectOptions::new()
         .name(&settings.client_name)
         .custom_inbox_prefix(format!("_INBOX_{}", settings.namespace))
@@ -122,8 +123,10 @@ async fn connect_client(
             Duration::from_millis(50 * (attempt as u64).min(40)).min(RECONNECT_WAIT_MAX)
         })
         .event_callback(move |event| {
-            link.note(&event, clock.elapsed());
-            async move { tracing::info!(%event, "NATS: {event}") }
+            let now = clock.elapsed();
+            link.note(&event, now);
+            said.say(&event, &addresses, now);
+            std::future::ready(())
         });
     if settings.wait_for_server {
         options = options.retry_on_initial_connect();

@@ -40,12 +40,14 @@ mod remove;
 pub mod requests;
 pub mod responder;
 pub mod results;
+mod said;
 pub mod schedules;
 pub mod services;
 pub mod shared_writes;
 mod silence;
 pub mod tasks;
 pub mod topology;
+mod unbegun;
 pub mod witness;
 mod write;
 

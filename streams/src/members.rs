@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shared::{
     Timestamp,
-    names::{MemberId, QueueName},
+    names::{ActionName, MemberId, QueueName},
     run::RunId,
     run_log::Progress,
 };
@@ -79,6 +79,9 @@ pub struct WorkerStatus {
     /// The weights of its queues; none from a worker of an earlier version.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub weights: BTreeMap<QueueName, u32>,
+    /// The commands it may run; none from a worker of an earlier version.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub commands: Vec<ActionName>,
     /// Runs it executes at once.
     pub places: u16,
     /// The runs it executes now, with their attempts.

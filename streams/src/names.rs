@@ -195,6 +195,11 @@ impl Names {
         format!("{}.tasks.{queue}.{run}", self.ns)
     }
 
+    /// All submissions, or those of this name, in all queues.
+    pub(crate) fn submissions(&self, name: Option<&Name>) -> String {
+        format!("{}.tasks.*.{}.*", self.ns, name.map_or("*", Name::as_str))
+    }
+
     /// The two filters of a queue: what its consumer reads and what the stream accepts for it.
     pub(crate) fn queue_filters(&self, queue: &QueueName) -> [String; 2] {
         [format!("{}.due.{queue}.*.*", self.ns), format!("{}.tasks.{queue}.*.*", self.ns)]

@@ -123,7 +123,11 @@ impl Streams {
     }
 
     /// The subjects of a stream that match and hold something, from its leader. None: more than it tells at once.
-    async fn subjects_of(&self, stream: &str, filter: &str) -> Result<Option<Vec<String>>, ReadError> {
+    pub(crate) async fn subjects_of(
+        &self,
+        stream: &str,
+        filter: &str,
+    ) -> Result<Option<Vec<String>>, ReadError> {
         let request = json!({ "subjects_filter": filter });
         let answer: Response<Subjects> = self
             .jetstream()

@@ -31,6 +31,23 @@ async fn a_publish_of_any_nats_client_runs_and_its_target_is_told_which_attempt_
 }
 
 #[tokio::test]
+async fn the_record_of_a_submission_begins_when_the_server_took_it_however_long_it_waited() {
+    let fleet = Fleet::start().await;
+    fleet.declare_target();
+    let task =
+        json!({"target_service": "target", "action": "flaky", "retry": {"attempts": 2, "backoff": "100ms"}});
+    fleet.submit("waits.1", &task).await.expect("submitted");
+    let taken_by = fleet.now();
+    let _worker = fleet.worker(&[]);
+    fleet.end_of("waits.1").await;
+    let run = "waits.1".parse().expect("a run id");
+    for stored in fleet.streams.ledger().history(&run).await.expect("the history") {
+        let record = stored.value;
+        assert!(record.created_at <= taken_by, "{record:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_same_key_is_refused_while_it_is_queued_or_running_and_dropped_once_it_is_done() {
     let fleet = Fleet::start().await;
     fleet.declare_target();

@@ -280,6 +280,12 @@ async fn over_http_an_answer_is_taken_in_once_and_only_under_the_token_of_the_at
     }
     let (status, words) = post(&url, "done").await;
     assert!(status == 400 && words.contains("write {"), "{status} {words}");
+    for failure in
+        [r#"{"erorr":{"message":"boom"}}"#, r#"{"error":{"mesage":"boom"}}"#, r#"{"success":false}"#]
+    {
+        let (status, words) = post(&url, failure).await;
+        assert!(status == 400 && words.contains("unknown field"), "{failure}: {status} {words}");
+    }
     assert_eq!(post(&url, &" ".repeat(600 * 1024)).await.0, 413);
     assert_eq!(post(&url, r#"{"status":"progress"}"#).await.0, 202);
     assert_eq!(fleet.record("http.1").await.map(|record| record.status), Some(RunState::Running));

@@ -275,14 +275,22 @@ async fn a_drain_hands_the_run_of_a_handler_back_with_its_attempt_unspent() {
 #[tokio::test]
 async fn the_example_in_rust_does_what_it_shows() {
     let fleet = Fleet::start().await;
+    // A queue of its own, as it says: workers beside it have no handler and would ask the target.
+    fleet.apply("queues: {archive: {}}");
+    let _beside = fleet.worker(&[]);
+    let submit = |key: &str, parameters: Value| {
+        let task = json!({"target_service": "storage", "action": "archive_tables", "parameters": parameters});
+        let task = task.to_string();
+        fleet.cronfleet(&["submit", "archive", "--key", key, "--queue", "archive", "-d", &task]);
+    };
     let mut command = Command::new(env!("CARGO_BIN_EXE_archive-worker"));
     command.env("NATS_URL", fleet.nats.url());
     let mut worker = Process::start("archive-worker", command, &fleet.folder());
-    submit(&fleet, "archive.1", "archive_hot_data", json!({"cutoff_days": 7})).await;
+    submit("1", json!({"cutoff_days": 7}));
     assert_eq!(fleet.end_of("archive.1").await.output, Some(json!({"tables": 3})));
     let log = fleet.cronfleet(&["logs", "archive.1"]);
     assert!(log.contains("quotes is archived, as fence"), "{log}");
-    submit(&fleet, "archive.2", "archive_hot_data", json!({"cutoff_days": 0})).await;
+    submit("2", json!({"cutoff_days": 0}));
     assert!(message_of(&fleet, "archive.2").await.contains("give it 1 or more"));
     worker.signal(Signal::INT);
     assert!(worker.ended().await.success());

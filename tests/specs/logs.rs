@@ -276,7 +276,7 @@ async fn a_log_that_shows_nothing_says_why() {
     }
     let later = fleet.try_cronfleet(&["logs", "silent.1", "--attempt", "7"]);
     let said = String::from_utf8_lossy(&later.stderr).into_owned();
-    assert!(said.contains("has had 1 attempts"), "{said}");
+    assert!(said.contains("has had 1 attempt,"), "{said}");
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
-//! A worker in Rust: it executes `archive_hot_data` itself, whatever target a task names.
+//! A worker in Rust: it executes `archive_tables` itself, whatever target a task names, and serves a queue of its own: workers
+//! without the handler would ask the target.
 //!
 //! ```sh
-//! cargo run -p cronfleet-worker --example archive          # beside `cronfleet up`, or NATS_URL=… for another fleet
-//! cronfleet submit archive --wait -d '{"target_service": "storage", "action": "archive_hot_data",
-//!                                      "parameters": {"cutoff_days": 7}}'
+//! cronfleet up --except archive                            # or any fleet, and NATS_URL=… below
+//! echo 'queues: {archive: {}}' | cronfleet apply -f -
+//! cargo run -p cronfleet-worker --example archive
+//! cronfleet submit archive --queue archive --wait -d '{"target_service": "storage", "action": "archive_tables",
+//!                                                      "parameters": {"cutoff_days": 7}}'
 //! ```
 
 use std::time::Duration;
@@ -48,9 +51,9 @@ async fn move_rows(table: &str, cutoff_days: u32) -> anyhow::Result<()> {
 async fn main() -> anyhow::Result<()> {
     let url = std::env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".to_owned());
     let worker = Worker::builder(url)
-        .queue("default", 1)
+        .queue("archive", 1)
         .drain(Duration::from_secs(20))
-        .handler("archive_hot_data", archive)
+        .handler("archive_tables", archive)
         .build()
         .await?;
     let stop = Stop::default();

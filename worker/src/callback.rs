@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     claim::{Claim, ClaimError},
     executors::{Failure, callback_failure},
-    verdict::{Answer, Ending, verdict},
+    verdict::{Answer, Ending, in_words, verdict},
 };
 
 /// Before a subscription that ended is made anew.
@@ -70,9 +70,11 @@ async fn settle(
     let Ok((next, answer)) = verdict(&found.value, task, ending, now) else { return Ok(None) };
     match streams.ledger().update(&next, found.revision).await? {
         Update::Stored(_) => {
+            let is_over = next.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Timeout);
+            let what = if is_over { "is out of time" } else { "has answered" };
             tracing::info!(
                 run.id = %next.id, attempt = next.attempt, status = %next.status,
-                "The target of `{}` has answered, or its time is over: the run is {}", next.id, next.status
+                "The target of `{}` {what}: the run is {}", next.id, in_words(&next)
             );
             Ok(Some((next, answer)))
         }
@@ -105,7 +107,9 @@ fn overdue(awaited: &Awaited, now: Timestamp) -> Failure {
         ),
         _ => {
             let waited = (awaited.deadline - awaited.accepted_at).max(TimeDelta::zero());
-            let waited = HumanDuration(std::time::Duration::from_secs(waited.num_seconds().unsigned_abs()));
+            // To the nearest second: the target took it on a moment after its deadline was set.
+            let seconds = (waited.num_milliseconds().unsigned_abs() + 500) / 1_000;
+            let waited = HumanDuration(std::time::Duration::from_secs(seconds));
             format!(
                 "the target took the run on and did not say within about {waited} how it ended (`async.deadline`)"
             )

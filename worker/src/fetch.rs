@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     Stop, WorkerError,
     credit::{Ask, Credit, Event},
+    queues,
     serve::Server,
 };
 
@@ -164,7 +165,8 @@ impl Line {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(queue = %self.queue, %error, "Queue `{}` cannot be opened: {error}", self.queue);
+                    let why = queues::why_not_opened(&self.streams, &self.queue, error).await;
+                    tracing::warn!(queue = %self.queue, "Queue `{}` cannot be opened: {why}", self.queue);
                 }
             }
             tokio::select! {

@@ -42,16 +42,17 @@ pub(crate) struct Parts<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Says which run a delivery is, and which task.
+/// Says which run a delivery is, and which task. A submission's record begins when the server took it: the same for every delivery
+/// of it, and the time it waits in its queue is its own.
 pub(crate) fn identify(
     parts: &Parts<'_>,
     queue: &QueueName,
-    now: Timestamp,
+    taken_at: Timestamp,
 ) -> Result<Identified, Unreadable> {
     let trace = parts.traceparent.and_then(TraceContext::parse);
     match parts.origin {
         Origin::Due => due(parts, trace),
-        Origin::AdHoc => ad_hoc(parts, queue, now, trace.unwrap_or_else(TraceContext::root)),
+        Origin::AdHoc => ad_hoc(parts, queue, taken_at, trace.unwrap_or_else(TraceContext::root)),
     }
 }
 
@@ -75,7 +76,7 @@ fn due(parts: &Parts<'_>, trace: Option<TraceContext>) -> Result<Identified, Unr
 fn ad_hoc(
     parts: &Parts<'_>,
     queue: &QueueName,
-    now: Timestamp,
+    taken_at: Timestamp,
     trace: TraceContext,
 ) -> Result<Identified, Unreadable> {
     let (name, key) = parts.tokens;
@@ -94,7 +95,7 @@ fn ad_hoc(
         target_service: task.target().cloned(),
         action: Some(task.action().clone()),
         trace_id: Some(trace.trace_id_text()),
-        ..RunRecord::pending(run, queue.clone(), now)
+        ..RunRecord::pending(run, queue.clone(), taken_at)
     };
     Ok(Identified { record, revision: None, task: task.into(), trace })
 }

@@ -10,6 +10,7 @@
 //! | `fetch.rs` | asks for exactly as many runs as there are free places |
 //! | `identify.rs` | reads a delivery: which run, which task (pure) |
 //! | `limits/` | whether a run may begin, by the limits of the whole fleet |
+//! | `elsewhere.rs` | a command that this worker may not run, and another of the queue may |
 //! | `claim.rs` | PENDING or RETRY to RUNNING by compare-and-set; who may take a run over |
 //! | `unclaimed.rs` | which runs are begun without a claim, and what a lost one of those means (pure) |
 //! | `exclusive.rs` | finds out that nobody else can have a run; what is handed back or lost of those |
@@ -37,6 +38,7 @@ mod cancel;
 mod claim;
 mod credit;
 mod drain;
+mod elsewhere;
 mod exclusive;
 mod fetch;
 mod hold;

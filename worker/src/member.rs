@@ -41,6 +41,7 @@ impl Status {
             started_at,
             queues: settings.queues.iter().map(|share| share.queue.clone()).collect(),
             weights: settings.queues.iter().map(|share| (share.queue.clone(), share.weight)).collect(),
+            commands: settings.local.commands.keys().cloned().collect(),
             places: settings.places,
             running: Vec::new(),
             progress: Vec::new(),

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cancel,
     claim::{Claim, Claimer},
+    elsewhere::Elsewhere,
     executors::{Attempt, Done, Executors, Failure},
     hold,
     identify::{Identified, Unreadable},
@@ -68,6 +69,7 @@ struct Inner {
     shared_writes: SharedWrites,
     parker: Parker,
     spans: Spans,
+    elsewhere: Elsewhere,
     limits: Limits,
     /// Places for those that record their end.
     settling: Semaphore,
@@ -99,6 +101,7 @@ impl Server {
             shared_writes,
             parker,
             spans: Spans::default(),
+            elsewhere: Elsewhere::default(),
             limits,
             settling,
             settling_unclaimed,
@@ -115,11 +118,8 @@ impl Server {
         abort: CancellationToken,
     ) {
         let inner = &self.inner;
-        let result = match inner.identify(&delivery, &queue) {
-            Ok(mut run) => {
-                time_limits::count_from_submission(&mut run, &delivery);
-                inner.work(&run, &delivery, ack_wait, &abort).await
-            }
+        let result = match intake::identified(&delivery, &queue) {
+            Ok(run) => inner.work(&run, &delivery, ack_wait, &abort).await,
             Err(unreadable) => Box::pin(inner.reject(unreadable, &delivery, &queue)).await,
         };
         if let Err(error) = result {
@@ -163,6 +163,12 @@ impl Inner {
         let may_expire = run.task.has_time_limits();
         if may_expire && Box::pin(time_limits::end_if_expired(&self.streams, run)).await?.is_some() {
             let _ = delivery.ack().await;
+            return Ok(());
+        }
+        if self.executors.lacks_command(&run.task).is_some()
+            && let Some(wait) = Box::pin(self.belongs_elsewhere(run, delivery)).await?
+        {
+            let _ = delivery.hand_back(wait).await;
             return Ok(());
         }
         let needs_target = !self.executors.is_in_process(&run.task);

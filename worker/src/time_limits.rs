@@ -3,19 +3,10 @@
 use shared::{clock::SharedClock, run_record::RunRecord, task::Task};
 use streams::{
     ReadError, Streams, WriteError,
-    delivery::Delivery,
     ledger::{Creation, Update},
-    names::Origin,
 };
 
 use crate::identify::Identified;
-
-/// The time of a submission counts from when the server took it, not from when somebody had a place for it.
-pub(crate) fn count_from_submission(run: &mut Identified, delivery: &Delivery) {
-    if delivery.origin == Origin::AdHoc && run.task.has_time_limits() {
-        run.record.created_at = run.record.created_at.min(delivery.published_at);
-    }
-}
 
 /// Ends a run that has waited longer than it may. Its record then; none if it may be begun. For tasks with limits: others
 /// need no read.

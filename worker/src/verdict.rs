@@ -98,7 +98,10 @@ pub(crate) fn verdict(
         let skipped = record.apply(RunEvent::Skipped, now)?.because(Reason::Precheck);
         return Ok((skipped.with_error(failure.error), Answer::Ack));
     }
-    let reason = reason_of(&failure);
+    let is_out_of_all_time = failure.error.kind == ErrorKind::Timeout
+        && task.deadline_of(record).is_some_and(|deadline| now >= deadline);
+    // Not the attempt's own time, the run's: so it is called, whether or not another attempt was left.
+    let reason = if is_out_of_all_time { Some(Reason::Deadline) } else { reason_of(&failure) };
     let permanent = failure.permanent || (task.delivery == Delivery::AtMostOnce && may_have_acted(&failure));
     if permanent || !task.retry.allows_after(record.attempt_of_policy()) {
         let last = if permanent { Reason::Permanent } else { Reason::AttemptsExhausted };
@@ -138,6 +141,16 @@ fn reason_of(failure: &Failure) -> Option<Reason> {
         ErrorKind::UnknownTarget => Some(Reason::Unknown),
         _ => None,
     }
+}
+
+/// What an attempt left its run as, for the log: `RETRY (timeout: the attempt took longer than its timeout of 5m)`.
+pub(crate) fn in_words(record: &RunRecord) -> String {
+    let reason = record.reason.and_then(|reason| serde_json::to_value(reason).ok());
+    let reason = reason.and_then(|reason| reason.as_str().map(str::to_owned));
+    let error =
+        record.error.as_ref().map(|error| error.message.lines().next().unwrap_or_default().to_owned());
+    let why: Vec<String> = reason.into_iter().chain(error).collect();
+    if why.is_empty() { record.status.to_string() } else { format!("{} ({})", record.status, why.join(": ")) }
 }
 
 /// The record of a message that is no run.
@@ -318,6 +331,30 @@ mod tests {
                 (RunState::Failed, Some(reason), Answer::Bury)
             );
         }
+    }
+
+    #[test]
+    fn a_deadline_is_called_one_also_in_the_last_attempt() {
+        for fields in
+            [r#""retry":{"attempts":1}"#, r#""retry":{"attempts":3}"#, r#""delivery":"at_most_once""#]
+        {
+            let json = format!(r#"{{"target_service":"a","action":"b","deadline":"5s",{fields}}}"#);
+            let task = Task::from_json(json.as_bytes()).expect("task");
+            let (record, answer) =
+                verdict(&running(1), &task, Ending::TimedOut, at("02:00:05")).expect("legal");
+            assert_eq!(
+                (record.status, record.reason, answer),
+                (RunState::Failed, Some(Reason::Deadline), Answer::Bury),
+                "{fields}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_log_says_why_an_attempt_left_its_run_so() {
+        let (record, _) = end(1, Ending::Failed(Failure::permanent(ErrorKind::Target, "404\nmore")));
+        assert_eq!(in_words(&record), "FAILED (permanent: 404)");
+        assert_eq!(in_words(&end(1, Ending::Output(Value::Null)).0), "SUCCESS");
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod supervise;
 mod talk;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -34,16 +35,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use shared::{clock::SharedClock, limits};
+use shared::{clock::SharedClock, limits, names::QueueName};
 use streams::{ConnectSettings, Namespace, Streams, topology::Replicas};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use worker::{Stop, executors::local::LocalSettings};
+use worker::{
+    Stop,
+    executors::local::{LocalExecutor, LocalSettings},
+};
 
 use self::{
     data_dir::DataDir,
     demo::Demo,
-    fleet::Fleet,
+    fleet::{Fleet, Served},
     server::Server,
     talk::{Logs, Talk},
 };
@@ -63,6 +67,7 @@ Examples:
   cronfleet up                                 an empty fleet, its data in .cronfleet
   cronfleet up --example marketprism           the demo: four services, seven schedules
   cronfleet up --data-dir /tmp/two --port 4333 a second one beside it
+  cronfleet up --except archive                leaves queue archive to a worker of your own
 
 Then, in another terminal:
   cronfleet get schedules
@@ -92,9 +97,22 @@ pub struct UpArgs {
           hide_env_values = true, value_parser = clap::value_parser!(u16).range(1..=i64::from(limits::PLACES_MAX)))]
     pub places: u16,
 
+    /// A queue to serve, and no other. May be given several times [default: every queue that is declared, now or later]
+    #[arg(long = "queue", value_name = "QUEUE", value_delimiter = ',', conflicts_with = "except")]
+    pub queues: Vec<QueueName>,
+
+    /// A queue to leave to workers of your own: one that needs handlers, say. May be given several times
+    #[arg(long, value_name = "QUEUE", value_delimiter = ',')]
+    pub except: Vec<QueueName>,
+
     /// The file with the commands that local tasks may run here [default: none may]
     #[arg(long, value_name = "FILE", env = "CRONFLEET_COMMANDS", hide_env_values = true)]
     pub commands: Option<PathBuf>,
+
+    /// Where to take in, over HTTP, what targets answer later (`async`), such as 127.0.0.1:8650 [default: answers come over NATS
+    /// only]
+    #[arg(long, value_name = "ADDRESS", env = "CRONFLEET_CALLBACK_LISTEN", hide_env_values = true)]
+    pub callback_listen: Option<SocketAddr>,
 }
 
 /// Whether this terminal shows the live picture, so that logs must go elsewhere.
@@ -114,6 +132,9 @@ pub async fn run(args: UpArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> 
         None => Namespace::default(),
     };
     let local = local_settings(args.commands.as_deref())?;
+    for complaint in LocalExecutor::complaints(&local).await {
+        talk.say(format!("warning: {complaint}"));
+    }
     let data = Arc::new(DataDir::open(&args.data_dir)?);
     talk.say(format!("data directory {}", data.path().display()));
     let kind = live::Kind::of_stdout();
@@ -171,7 +192,13 @@ impl Up {
             () = self.stop.drain.cancelled() => return Ok(()),
         };
         let (streams, demo) = started?;
-        let settings = fleet::Settings { host: host(), places: self.args.places, local: self.local.clone() };
+        let settings = fleet::Settings {
+            host: host(),
+            places: self.args.places,
+            served: Served::of(&self.args.queues, &self.args.except),
+            local: self.local.clone(),
+            callback_listen: self.args.callback_listen,
+        };
         let fleet = Fleet::start(settings, &streams, &self.talk, &self.stop);
 
         let fixed = live::Fixed {

@@ -22,6 +22,7 @@ use streams::{
 };
 
 use super::{
+    known::slip,
     runs::{self, word},
     when::{ago, parse_instant, utc},
 };
@@ -175,8 +176,23 @@ pub async fn list(streams: &Streams, output: Output, args: DeadArgs) -> anyhow::
     if count > items.len() {
         crate::output::talk(format!("{} of {count} are shown; more with --limit", items.len()));
     }
-    let when_empty = "no such dead letter; every run that was not cancelled goes on or went well";
-    output.list(&items, |item| item.id.to_string(), || table(&items, now), when_empty)
+    let when_empty = if items.is_empty() { none_match(streams, &args.filter).await? } else { String::new() };
+    output.list(&items, |item| item.id.to_string(), || table(&items, now), &when_empty)
+}
+
+/// What to say when no dead letter is as it was asked for: how many others there are, and which name was a slip.
+pub async fn none_match(streams: &Streams, filter: &FilterArgs) -> anyhow::Result<String> {
+    let mut count = 0_usize;
+    streams.each_dead_letter(&Wanted::default(), |_| count += 1).await?;
+    if count == 0 {
+        return Ok("no dead letters; every run that was not cancelled goes on or went well".to_owned());
+    }
+    let words = match count {
+        1 => "no dead letter matches; there is 1".to_owned(),
+        count => format!("no dead letter matches; there are {count}"),
+    };
+    let slip = slip(streams, filter.queue.as_ref(), filter.target.as_ref()).await?;
+    Ok(slip.map_or_else(|| words.clone(), |slip| format!("{words}; {slip}")))
 }
 
 /// A letter in a heap, where its place decides and not its content.
@@ -265,7 +281,11 @@ pub fn letter_text(letter: &DeadLetter, colours: bool) -> String {
         }
         text.push('\n');
     }
-    let _ = writeln!(text, "dead letter, as it came on {}:", printable(&letter.subject));
+    let subject = printable(&letter.subject);
+    let _ = match letter.task {
+        Some(_) => writeln!(text, "dead letter: the task, with its defaults, as it was read on {subject}:"),
+        None => writeln!(text, "dead letter: what came on {subject}:"),
+    };
     let task = letter.task.as_ref().map(|task| serde_json::to_string_pretty(task).unwrap_or_default());
     for line in task.or_else(|| letter.raw.clone()).unwrap_or_default().lines() {
         let _ = writeln!(text, "  {}", printable(line));

@@ -26,7 +26,7 @@ use super::{
     known::unknown,
     logs,
     progress::{RunItem, with_progress},
-    reader, runs,
+    reader, runs, unbegun,
     when::{in_zone, utc},
 };
 use crate::{
@@ -219,7 +219,11 @@ impl From<Stored<RunRecord>> for Version {
 }
 
 async fn describe_run(streams: &Streams, output: Output, id: &RunId) -> anyhow::Result<()> {
-    let Some(stored) = streams.ledger().get(id).await? else {
+    let found = match streams.ledger().get(id).await? {
+        Some(stored) => Some(stored.value),
+        None => unbegun::record_of(streams, id).await?,
+    };
+    let Some(run) = found else {
         if let Some(Ok(appointment)) = streams.delayed().find(id).await?.map(|waiting| waiting.read) {
             let until = utc(appointment.not_before);
             bail!(
@@ -228,7 +232,6 @@ async fn describe_run(streams: &Streams, output: Output, id: &RunId) -> anyhow::
         }
         bail!("there is no record of run {id}; `cronfleet get runs {}` lists those of that name", id.name);
     };
-    let run = stored.value;
     let history = streams.ledger().history(id).await?.into_iter().map(Version::from).collect();
     let dead_letter = streams.dead_letter(&run).await?;
     let (mut log, said_so) = last_words(streams, id).await?;
@@ -272,7 +275,10 @@ fn run_text(description: &RunDescription, colours: bool) -> String {
     if let Some(progress) = &description.progress {
         let _ = writeln!(text, "{:<14}{}", "progress", printable(&progress.words()));
     }
-    let _ = write!(text, "\n{}", table.render(colours));
+    // One that no worker has taken has no history.
+    if !description.history.is_empty() {
+        let _ = write!(text, "\n{}", table.render(colours));
+    }
     if !description.log.is_empty() {
         let id = &description.run.id;
         let _ = writeln!(text, "\nthe last of its log; `cronfleet logs {id}` has all that is kept:");

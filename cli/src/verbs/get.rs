@@ -1,6 +1,9 @@
 //! `get`: lists.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{
+    collections::{BTreeMap, HashSet},
+    process::ExitCode,
+};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -22,10 +25,10 @@ use streams::{Streams, schedules::Version};
 use super::{
     dead::{self, DeadArgs},
     delayed::{self, DelayedArgs},
-    known::unknown,
+    known::{slip, unknown},
     lists,
     progress::with_progress,
-    runs, targets,
+    runs, targets, unbegun,
     when::utc,
 };
 use crate::{
@@ -296,13 +299,17 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
     let name = match args.name.as_deref() {
         Some(text) if text.contains('.') => {
             let id: RunId = text.parse()?;
-            let Some(stored) = streams.ledger().get(&id).await? else {
+            let record = match streams.ledger().get(&id).await? {
+                Some(stored) => Some(stored.value),
+                None => unbegun::record_of(streams, &id).await?,
+            };
+            let Some(record) = record else {
                 bail!(
                     "there is no record of run {id}; `cronfleet get runs {}` lists those of that name",
                     id.name
                 );
             };
-            let items = with_progress(streams, vec![stored.value]).await?;
+            let items = with_progress(streams, vec![record]).await?;
             let table = || runs::table_with_progress(&items, now).render(output.colours);
             return items.first().map_or(Ok(()), |item| output.one(item, || id.to_string(), table));
         }
@@ -311,9 +318,20 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
     };
     let filter = name.as_ref().map_or_else(|| ">".to_owned(), |name| format!("{name}.*"));
     let stored = streams.ledger().list(&filter).await?;
-    let all = stored.into_iter().map(|stored| stored.value).collect();
+    let mut all: Vec<RunRecord> = stored.into_iter().map(|stored| stored.value).collect();
+    if all.len() < args.limit {
+        let known: HashSet<&RunId> = all.iter().map(|run| &run.id).collect();
+        let room = args.limit - all.len();
+        let unbegun = unbegun::records(streams, name.as_ref(), |run| known.contains(run), room).await?;
+        all.extend(unbegun);
+    }
     let found = with_progress(streams, newest(all, &args)).await?;
-    let when_empty = no_runs(name.as_ref(), &args);
+    let mut when_empty = no_runs(name.as_ref(), &args);
+    if found.is_empty()
+        && let Some(slip) = slip(streams, args.queue.as_ref(), None).await?
+    {
+        when_empty = format!("{when_empty}; {slip}");
+    }
     let table = || runs::table_with_progress(&found, now);
     output.list(&found, |item| item.run.id.to_string(), table, &when_empty)
 }

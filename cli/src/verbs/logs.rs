@@ -15,7 +15,11 @@ use shared::{
 };
 use streams::{ReadError, Streams, log::LogReader};
 
-use super::when::{ago, precise, utc};
+use super::{
+    runs::counted,
+    unbegun,
+    when::{ago, precise, utc},
+};
 use crate::{
     GlobalArgs,
     exit::Exit,
@@ -84,8 +88,16 @@ async fn follow(streams: &Streams, id: &RunId, log: &mut LogReader, shown: &mut 
     let stages = signals::listen()?;
     // Before the ledger is asked: an end between the two is heard.
     let mut results = streams.results_of(id).await?;
-    let Some(record) = streams.ledger().get(id).await? else { bail!(no_such_run(streams, id).await?) };
-    let mut has_ended = record.value.status.is_final();
+    let record = streams.ledger().get(id).await?.map(|stored| stored.value);
+    if record.is_none() {
+        let Some(waits) = unbegun::record_of(streams, id).await? else {
+            bail!(no_such_run(streams, id).await?)
+        };
+        let unserved = unbegun::unserved(streams, &waits.queue).await?;
+        let why = unserved.unwrap_or_else(|| "no worker has taken it yet".to_owned());
+        talk(format!("run {id} lies in queue {}: {why}", waits.queue));
+    }
+    let mut has_ended = record.is_some_and(|record| record.status.is_final());
     for batch in log.rest().await? {
         shown.show(&batch)?;
     }
@@ -155,6 +167,10 @@ impl Shown {
         if self.attempt.is_some_and(|attempt| attempt != batch.attempt) {
             return Ok(());
         }
+        // An attempt that was handed back and begun anew has its number twice.
+        if self.lines > 0 && !self.latest.contains_key(&batch.fence) && self.output.format == Format::Table {
+            line(format!("[here attempt {} begins, with fence {}]", batch.attempt, batch.fence))?;
+        }
         for said in &batch.lines {
             let before = self.latest.insert(batch.fence, said.n).unwrap_or(0);
             self.lines += 1;
@@ -214,7 +230,8 @@ fn why_empty(run: &RunRecord, attempt: Option<u32>, now: shared::Timestamp) -> S
         );
     }
     if let Some(attempt) = attempt.filter(|attempt| *attempt > run.attempt) {
-        return format!("run {id} has had {} attempts, and not yet one with number {attempt}", run.attempt);
+        let had = counted(u64::from(run.attempt), "attempt");
+        return format!("run {id} has had {had}, and not yet one with number {attempt}");
     }
     let is_old =
         |finished: &shared::Timestamp| (now - *finished).to_std().is_ok_and(|age| age > LOG_RETENTION);

@@ -37,6 +37,7 @@ pub mod submit;
 pub mod tail;
 pub mod targets;
 pub mod trigger;
+pub mod unbegun;
 pub mod unreached;
 pub mod wait;
 pub mod when;

@@ -65,6 +65,7 @@ mod tests {
             progress: vec![(id, Progress::new(0.4, Some("half")))],
             draining: false,
             drained_by: None,
+            commands: Vec::new(),
             weights: std::collections::BTreeMap::default(),
         });
         let running = RunRecord { status: RunState::Running, worker: Some(worker), ..pending.clone() };

@@ -8,14 +8,24 @@ use std::{
 
 use clap::Args;
 use serde::Serialize;
-use shared::{Timestamp, names::Name, run::RunId};
+use shared::{
+    Timestamp,
+    names::{Name, QueueName},
+    run::RunId,
+};
 use streams::{
     Streams,
     dead::{RetryError, Retrying, Wanted},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{dead::FilterArgs, machine::person, retry::in_short, runs, when::ago};
+use super::{
+    dead::{FilterArgs, none_match},
+    machine::person,
+    retry::in_short,
+    runs,
+    when::ago,
+};
 use crate::{
     GlobalArgs,
     exit::Exit,
@@ -110,13 +120,23 @@ pub async fn run(args: ReplayArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
     streams
         .each_dead_letter(&wanted, |found| {
             let because = if args.dry_run { runs::because(&found.letter.run) } else { String::new() };
-            matched.push(Meant { failed_at: found.failed_at(), id: found.letter.run.id, because });
+            let is_readable = found.letter.task.is_some();
+            let failed_at = found.failed_at();
+            let (id, queue) = (found.letter.run.id, found.letter.run.queue);
+            matched.push(Meant { failed_at, id, because, left: None, queue, is_readable });
         })
         .await?;
     matched.sort();
     matched.truncate(args.limit.unwrap_or(usize::MAX));
     let output = global.output();
+    if matched.is_empty() {
+        talk(none_match(&streams, &args.filter).await?);
+    }
     if args.dry_run {
+        let queues = streams.catalog().queues().await?;
+        for meant in &mut matched {
+            meant.left = left_alone(meant, |queue| queues.contains_key(queue));
+        }
         return dry_run(&matched, begun_at, output);
     }
     talk(match matched.len() {
@@ -137,20 +157,43 @@ struct Meant {
     id: RunId,
     #[serde(skip_serializing_if = "String::is_empty")]
     because: String,
+    /// Why it would be left alone; absent if it would be replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<String>,
+    #[serde(skip)]
+    queue: QueueName,
+    #[serde(skip)]
+    is_readable: bool,
+}
+
+/// Why a replay would leave this one alone, as far as that can be told before; nothing if it would not. Pure.
+fn left_alone(meant: &Meant, is_declared: impl Fn(&QueueName) -> bool) -> Option<String> {
+    if !meant.is_readable {
+        return Some("its task cannot be understood".to_owned());
+    }
+    (!is_declared(&meant.queue)).then(|| format!("queue {} is not declared", meant.queue))
 }
 
 fn dry_run(matched: &[Meant], now: Timestamp, output: Output) -> anyhow::Result<ExitCode> {
     let table = || {
-        let mut table = Table::new(&["RUN", "FAILED", "REASON"]);
+        let mut table = Table::new(&["RUN", "FAILED", "REPLAYED", "REASON"]);
         for meant in matched {
             let failed = format!("{} ago", ago(meant.failed_at, now));
-            table.row(vec![meant.id.to_string().into(), failed.into(), meant.because.as_str().into()]);
+            let replayed = meant.left.as_ref().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
+            table.row(vec![
+                meant.id.to_string().into(),
+                failed.into(),
+                replayed.into(),
+                meant.because.as_str().into(),
+            ]);
         }
         table
     };
-    output.list(matched, |meant| meant.id.to_string(), table, "no such dead letter")?;
-    talk(format!("{} would be replayed; nothing was changed", matched.len()));
-    Ok(Exit::Done.into())
+    output.list(matched, |meant| meant.id.to_string(), table, "nothing to replay")?;
+    let replayed = matched.iter().filter(|meant| meant.left.is_none()).count();
+    talk(format!("{replayed} of {} would be replayed; nothing was changed", matched.len()));
+    // As the replay itself would end.
+    Ok(if replayed == matched.len() { Exit::Done } else { Exit::Error }.into())
 }
 
 fn report(outcome: &Outcome, begun_at: Timestamp, output: Output) -> anyhow::Result<ExitCode> {
@@ -170,7 +213,10 @@ fn report(outcome: &Outcome, begun_at: Timestamp, output: Output) -> anyhow::Res
     output.one(
         outcome,
         || outcome.replayed.to_string(),
-        || format!("{} of {} were replayed\n", outcome.replayed, outcome.matched),
+        || {
+            let verb = if outcome.matched == 1 { "was" } else { "were" };
+            format!("{} of {} {verb} replayed\n", outcome.replayed, outcome.matched)
+        },
     )?;
     let is_done = outcome.left.is_empty() && outcome.remaining == 0;
     Ok(if is_done { Exit::Done } else { Exit::Error }.into())
@@ -269,6 +315,21 @@ enum Went {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_be_left_alone_is_known_before() {
+        let meant = |is_readable| Meant {
+            failed_at: Timestamp::UNIX_EPOCH,
+            id: "a.1".parse().expect("id"),
+            because: String::new(),
+            left: None,
+            queue: QueueName::default_queue(),
+            is_readable,
+        };
+        assert_eq!(left_alone(&meant(true), |_| true), None);
+        assert!(left_alone(&meant(false), |_| true).is_some_and(|why| why.contains("cannot be understood")));
+        assert_eq!(left_alone(&meant(true), |_| false).as_deref(), Some("queue default is not declared"));
+    }
 
     #[test]
     fn a_rate_is_so_many_in_a_second_or_a_minute() {

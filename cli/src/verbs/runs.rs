@@ -3,7 +3,14 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use shared::{Timestamp, limits::LATE_AFTER, run_log::Progress, run_record::RunRecord, shard::Shards};
+use shared::{
+    Timestamp,
+    limits::LATE_AFTER,
+    run_log::Progress,
+    run_record::{Reason, RunRecord},
+    run_state::RunState,
+    shard::Shards,
+};
 
 use super::{
     progress::RunItem,
@@ -31,7 +38,7 @@ fn table_of<'a>(runs: impl Iterator<Item = (&'a RunRecord, Option<&'a Progress>)
     let mut table = Table::new(&["RUN", "STATUS", "ATTEMPT", "QUEUE", "AGE", "DURATION", "REASON"]);
     for (run, progress) in runs {
         let progress = progress.map(|progress| cut(&progress.words()));
-        let because = [progress.unwrap_or_default(), because(run)];
+        let because = [progress.unwrap_or_default(), next_attempt(run, now), because(run)];
         let because = because.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(": ");
         table.row(vec![
             run.id.to_string().into(),
@@ -44,6 +51,14 @@ fn table_of<'a>(runs: impl Iterator<Item = (&'a RunRecord, Option<&'a Progress>)
         ]);
     }
     table
+}
+
+/// When the next attempt of a run begins that waits for it; nothing for any other.
+pub fn next_attempt(run: &RunRecord, now: Timestamp) -> String {
+    let Some(at) = run.next_attempt_at.filter(|_| run.status == RunState::Retry) else {
+        return String::new();
+    };
+    if at <= now { "again now".to_owned() } else { format!("again in {}", ago(now, at)) }
 }
 
 /// Why a run is as it is, in one line: `attempts_exhausted: the target answered 503`.
@@ -60,7 +75,10 @@ pub fn because(run: &RunRecord) -> String {
     }
     parts.extend(run.reason.map(|reason| word(&reason)));
     parts.extend(run.note.as_deref().map(cut));
-    if let Some(error) = &run.error {
+    // Of one that somebody stopped while it waited to be tried again, the last error is not the reason.
+    let was_stopped = run.status == RunState::Cancelled
+        && matches!(run.reason, Some(Reason::ByOperator | Reason::Replaced | Reason::ScheduleDeleted));
+    if let Some(error) = run.error.as_ref().filter(|_| !was_stopped) {
         parts.push(cut(&error.message));
     }
     parts.join(": ")
@@ -71,6 +89,11 @@ fn cut(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let shown: String = line.chars().take(ERROR_CHARS_MAX).collect();
     if line.chars().count() > ERROR_CHARS_MAX { format!("{shown}…") } else { shown }
+}
+
+/// A number with its noun: `1 attempt`, `3 attempts`.
+pub fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// A reason or an error's kind as records write it.
@@ -103,7 +126,8 @@ pub fn text(run: &RunRecord) -> String {
     field(
         "retried",
         run.retried.as_ref().map(|retried| {
-            format!("{} times, the last by {} at {}", retried.times, retried.by, utc(retried.at))
+            let times = counted(u64::from(retried.times), "time");
+            format!("{times}, the last by {} at {}", retried.by, utc(retried.at))
         }),
     );
     field("backfill", run.backfill.as_ref().map(ToString::to_string));
@@ -156,7 +180,7 @@ pub fn text(run: &RunRecord) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::run_record::{ErrorKind, Reason, RunError};
+    use shared::run_record::{ErrorKind, RunError};
 
     use super::*;
 
@@ -174,6 +198,16 @@ mod tests {
             .render(false);
         assert_eq!(shown.lines().count(), 3);
         assert!(shown.contains("attempts_exhausted: first\n") && shown.contains("x…\n"), "{shown}");
+    }
+
+    #[test]
+    fn a_run_that_waits_for_its_next_attempt_says_when_that_is() {
+        let now = "2026-11-24T02:00:30Z".parse().expect("now");
+        let next_attempt_at = Some("2026-11-24T02:00:42Z".parse().expect("instant"));
+        let waits = RunRecord { status: RunState::Retry, reason: None, next_attempt_at, ..run("503") };
+        assert!(table(std::slice::from_ref(&waits), now).render(false).contains("again in 12s: 503"));
+        let stopped = RunRecord { status: RunState::Cancelled, ..waits }.because(Reason::ByOperator);
+        assert_eq!(because(&stopped), "by_operator");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use streams::{Names, Streams, WriteError, delayed::check_not_before};
 
 use super::{
     known::unknown,
+    unbegun::warn_if_unserved,
     wait::{self, WaitArgs},
     when::{parse_instant, utc},
 };
@@ -113,6 +114,9 @@ pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
                 check_is_recorded(&streams, &args.queue).await?;
             }
             submit(&streams, &submission, args.wait.wait).await?;
+            if not_before.is_none() {
+                warn_if_unserved(&streams, &args.queue).await?;
+            }
         }
     }
     if let Some(results) = results {

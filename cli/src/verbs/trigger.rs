@@ -16,6 +16,7 @@ use super::{
     known::unknown,
     lists::alive_planners,
     machine::person,
+    unbegun::warn_if_unserved,
     wait::{self, WaitArgs},
 };
 use crate::{GlobalArgs, exit::Exit, output::talk};
@@ -61,6 +62,7 @@ pub async fn run(args: TriggerArgs, global: &GlobalArgs) -> anyhow::Result<ExitC
     let streams = global.connect().await?;
     let output = global.output();
     check_known(&streams, &args.schedule).await?;
+    let queue = streams.schedules().get(&args.schedule).await?.map(|stored| stored.value.queue);
     let run = RunId { name: args.schedule, key: RunKey::by_hand(global.clock().now()) };
     let parameters: Map<String, Value> = args.parameters.into_iter().collect();
     let trigger = Trigger { run: run.clone(), parameters, by: person(), at: streams.clock().now() };
@@ -70,6 +72,9 @@ pub async fn run(args: TriggerArgs, global: &GlobalArgs) -> anyhow::Result<ExitC
     patiently(streams.clock().as_ref(), || streams.trigger(&trigger)).await?;
     if alive_planners(&streams).await?.iter().all(|planner| planner.stopping) {
         talk("warning: no planner is alive; the run is made as soon as one is: `cronfleet planner`");
+    }
+    if let Some(queue) = queue {
+        warn_if_unserved(&streams, &queue).await?;
     }
     if let Some(results) = results {
         return wait::for_end(&streams, &run, results, args.wait.timeout(), output).await;

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use shared::{human_duration::HumanDuration, run::RunId, run_record::RunRecord, run_state::RunState};
 use streams::Streams;
 
-use super::runs;
+use super::{runs, unbegun};
 use crate::{
     exit::Exit,
     output::{Output, talk},
@@ -55,10 +55,13 @@ pub async fn for_end(
         () = clock.sleep(timeout) => None,
     };
     let Some(ended) = ended else {
-        let state = seen.map_or_else(
-            || "no record of it was seen yet".to_owned(),
-            |(status, _)| format!("it is {status} and goes on"),
-        );
+        let state = match seen {
+            Some((status, _)) => format!("it is {status} and goes on"),
+            None => match unbegun::record_of(streams, run).await.ok().flatten() {
+                Some(record) => format!("it lies in queue {}, and no worker has taken it yet", record.queue),
+                None => "no record of it was seen yet".to_owned(),
+            },
+        };
         talk(format!(
             "timed out after {}: {run} has not ended, {state}; look with `cronfleet describe run {run}`",
             HumanDuration(timeout)
@@ -102,7 +105,9 @@ async fn end(
         let Some(record) = record else { continue };
         if *seen != Some((record.status, record.attempt)) {
             *seen = Some((record.status, record.attempt));
-            let because = runs::because(&record);
+            let because = [runs::next_attempt(&record, clock.now()), runs::because(&record)];
+            let because =
+                because.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(": ");
             let because = if because.is_empty() { because } else { format!(" ({because})") };
             talk(format!("{run}: {}, attempt {}{because}", record.status, record.attempt));
         }

@@ -9,7 +9,10 @@ mod place;
 mod words;
 
 use self::{indent::misfit_near, place::block_of};
-pub use self::{place::Place, words::plain_words};
+pub use self::{
+    place::Place,
+    words::{json_words, plain_words},
+};
 use crate::{definitions::DefinitionsError, suggest::explain_unknown};
 
 /// Lines below the place of a structural mistake in which its cause is looked for.
@@ -41,7 +44,7 @@ pub(crate) fn of_yaml(text: &str, path: Option<&str>, error: &serde_saphyr::Erro
 
 /// What to say of a JSON text that could not be read: the reader's own words end with the place.
 pub(crate) fn of_json(path: &str, message: &str) -> String {
-    with_path(Some(path), &explain_unknown(&plain_words(message)))
+    with_path(Some(path), &explain_unknown(&json_words(message)))
 }
 
 /// What a reader says where the structure of a text is not as it should be.

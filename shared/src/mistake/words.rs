@@ -1,7 +1,18 @@
 //! What the readers of YAML and JSON say, in an author's words: no type of the program is among them.
 
+/// How the text is written that a mistake is in, and its repair with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Syntax {
+    Yaml,
+    Json,
+}
+
 /// The words of one kind of value: what is expected, and how it is written.
 fn expected_in_words(expected: &str) -> Option<String> {
+    expected_in(expected, Syntax::Yaml)
+}
+
+fn expected_in(expected: &str, syntax: Syntax) -> Option<String> {
     let expected = expected.trim_start_matches("a ").trim_start_matches("an ");
     let words = match expected {
         "u8" => format!("a whole number from 0 to {}", u8::MAX),
@@ -13,6 +24,12 @@ fn expected_in_words(expected: &str) -> Option<String> {
         "nonzero u32" => "a whole number from 1".to_owned(),
         "bool" | "boolean" => "true or false; write one of them".to_owned(),
         "string" | "borrowed string" => "a text; put it in quotes".to_owned(),
+        "duration" => "a length of time; write a number with its unit, in quotes, such as \"30s\"".to_owned(),
+        "rate" => "a rate; write attempts per time, in quotes, such as \"10/s\"".to_owned(),
+        "sequence" if syntax == Syntax::Json => "a list; write [\"a\", \"b\"]".to_owned(),
+        other if syntax == Syntax::Json && (other == "map" || other.starts_with("struct ")) => {
+            "an object; write {\"field\": value}".to_owned()
+        }
         "map" => "a mapping; write its fields below it, or {field: value}".to_owned(),
         "sequence" => "a list; write [a, b], or one item per line after `- `".to_owned(),
         other if other.starts_with("struct ") => {
@@ -26,6 +43,15 @@ fn expected_in_words(expected: &str) -> Option<String> {
 
 /// Serde's `invalid type: string "many", expected u32` in plain words; anything else stays as it is.
 pub fn plain_words(message: &str) -> String {
+    words_of(message, Syntax::Yaml)
+}
+
+/// As [`plain_words`], of a text that is JSON: what is to be written is JSON too.
+pub fn json_words(message: &str) -> String {
+    words_of(message, Syntax::Json)
+}
+
+fn words_of(message: &str, syntax: Syntax) -> String {
     let start =
         ["invalid type: ", "invalid value: "].iter().find_map(|kind| Some((message.find(kind)?, kind.len())));
     let Some((at, length)) = start else { return of_cron_lines(message, None) };
@@ -38,17 +64,22 @@ pub fn plain_words(message: &str) -> String {
     };
     let place =
         if place.is_empty() { String::new() } else { format!(" ({})", place.trim_start_matches(" at ")) };
-    match expected_in_words(expected) {
-        Some(words) => format!("{before}{} is not {words}{place}", unexpected_in_words(unexpected)),
+    match expected_in(expected, syntax) {
+        Some(words) => format!("{before}{} is not {words}{place}", unexpected_in_words(unexpected, syntax)),
         None => message.to_owned(),
     }
 }
 
-/// What serde calls an integer, 5 in backticks, is "5"; what it calls a string keeps its quotes.
-fn unexpected_in_words(unexpected: &str) -> String {
+/// What serde calls an integer, 5 in backticks, is "5" in YAML, where everything is a text, and 5 in JSON; what it calls a string
+/// keeps its quotes.
+fn unexpected_in_words(unexpected: &str, syntax: Syntax) -> String {
     let value = match unexpected.split_once(['`', '"']) {
+        Some((_, value)) if syntax == Syntax::Json && unexpected.ends_with('`') => {
+            return value.trim_end_matches('`').to_owned();
+        }
         Some((_, value)) => value.trim_end_matches(['`', '"']),
         None => match unexpected {
+            "map" if syntax == Syntax::Json => return "an object".to_owned(),
             "map" => return "a mapping".to_owned(),
             "sequence" => return "a list".to_owned(),
             "null" | "unit" | "unit value" => return "nothing".to_owned(),

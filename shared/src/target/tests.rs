@@ -39,7 +39,7 @@ fn a_password_or_a_token_in_an_address_is_refused_without_being_repeated() {
 #[test]
 fn a_target_that_cannot_be_reached_is_refused_with_the_repair() {
     for (json, part) in [
-        ("{}", "neither"),
+        ("{}", "none of them"),
         (r#"{"http":"http://a","message":"b"}"#, "several"),
         (r#"{"http":"file:///etc/passwd"}"#, "scheme and host"),
         (r#"{"http":"http://user:secret@host"}"#, "scheme and host"),

@@ -32,7 +32,17 @@ fn what_is_no_task_is_refused_with_the_repair() {
     for (json, part) in [
         (r#"{"target_service":"#, "EOF"),
         ("", "EOF"),
-        ("[1]", "is not a text"),
+        ("[1]", "a task is an object"),
+        (r#"["n","mine","echo"]"#, "a task is an object"),
+        ("7", "a task is an object"),
+        (
+            r#"{"target_service":"a","action":"b","retry":[4,"2s"]}"#,
+            "a list is not an object; write {\"field\": value}",
+        ),
+        (r#"{"target_service":"a","action":"b","limit":["parameters.x",1]}"#, "a list is not an object"),
+        (r#"{"command":"work hello"}"#, "\"work hello\" is not a list; write [\"a\", \"b\"] (line 1"),
+        (r#"{"command":["work"],"timeout":30}"#, "30 is not a length of time; write a number with its unit"),
+        (r#"{"command":[1]}"#, "1 is not a text; put it in quotes"),
         (r"{}", "neither"),
         (r#"{"target_service":"a"}"#, "no `action`"),
         (r#"{"target_service":"a","action":"b","command":["c"]}"#, "both"),

@@ -279,6 +279,14 @@ impl Executors {
         self.in_process.handler_of(task).is_some()
     }
 
+    /// The command of a task, if this worker may not run it.
+    pub(crate) fn lacks_command<'a>(&self, task: &'a Task) -> Option<&'a ActionName> {
+        match &task.work {
+            Work::Command { name, .. } => (!self.local.has(name)).then_some(name),
+            Work::Service { .. } => None,
+        }
+    }
+
     /// The check before an attempt: nothing is sent to the target but the question how it is.
     pub async fn check(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<(), Failure> {
         let Work::Service { target: name, .. } = &attempt.task.work else { return Ok(()) };

@@ -420,7 +420,7 @@ impl Inner {
     /// Writes into the record that its run waits for a limit.
     async fn note_limited(&self, run: &Identified, closed: &Limit) -> Result<Noted, LimitError> {
         let ledger = self.streams.ledger();
-        let words = closed.label.clone().unwrap_or_else(|| closed.gate.scope.to_string());
+        let words = closed.label.clone().unwrap_or_else(|| closed.gate.scope.in_words());
         for _ in 0..3 {
             let now = self.streams.clock().now();
             let found = ledger.get(&run.record.id).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::names::QueueName;
-use streams::delivery::Delivery;
+use streams::{ReadError, delivery::Delivery};
 
 use super::{Inner, Server};
 use crate::{
@@ -15,7 +15,7 @@ impl Server {
     /// Hands back what was not begun: nothing of it is spent.
     pub(crate) async fn give_back(&self, delivery: &Delivery, queue: &QueueName, wait: Duration) {
         // Its next worker will know this from an attempt that was lost, if that can be written just now.
-        if let Ok(run) = self.inner.identify(delivery, queue) {
+        if let Ok(run) = identified(delivery, queue) {
             // Of what is not begun no acknowledge wait matters.
             let claimer = self.inner.claimer(queue, Duration::ZERO);
             if let Err(error) = claimer.note_handed_back(&run, delivery).await {
@@ -27,16 +27,15 @@ impl Server {
 }
 
 impl Inner {
-    pub(super) fn identify(&self, delivery: &Delivery, queue: &QueueName) -> Result<Identified, Unreadable> {
-        let parts = Parts {
-            origin: delivery.origin,
-            tokens: (&delivery.tokens.0, &delivery.tokens.1),
-            run_header: delivery.run_header.as_deref(),
-            revision: delivery.revision,
-            traceparent: delivery.traceparent.as_deref(),
-            payload: &delivery.payload,
-        };
-        identify(&parts, queue, self.streams.clock().now())
+    /// For how long a run goes back to its queue because another worker there has its command, and this one has not.
+    pub(super) async fn belongs_elsewhere(
+        &self,
+        run: &Identified,
+        delivery: &Delivery,
+    ) -> Result<Option<Duration>, ReadError> {
+        let Some(command) = self.executors.lacks_command(&run.task) else { return Ok(None) };
+        let wanted = (&run.record.queue, command);
+        self.elsewhere.wait_for_another(&self.streams, &self.status, wanted, delivery.deliveries).await
     }
 
     pub(super) fn claimer(&self, queue: &QueueName, ack_wait: Duration) -> Claimer<'_> {
@@ -50,4 +49,17 @@ impl Inner {
             is_limited: false,
         }
     }
+}
+
+/// Says which run a delivery is, and which task.
+pub(super) fn identified(delivery: &Delivery, queue: &QueueName) -> Result<Identified, Unreadable> {
+    let parts = Parts {
+        origin: delivery.origin,
+        tokens: (&delivery.tokens.0, &delivery.tokens.1),
+        run_header: delivery.run_header.as_deref(),
+        revision: delivery.revision,
+        traceparent: delivery.traceparent.as_deref(),
+        payload: &delivery.payload,
+    };
+    identify(&parts, queue, delivery.published_at)
 }

@@ -23,7 +23,7 @@ use super::{Inner, RECORD_FOR, Served, TRY_AGAIN, UnderWay};
 use crate::{
     identify::Unreadable,
     late::Recorded,
-    verdict::{Answer, Ending, rejected, verdict},
+    verdict::{Answer, Ending, in_words, rejected, verdict},
 };
 
 impl Inner {
@@ -78,7 +78,7 @@ impl Inner {
         };
         tracing::info!(
             run.id = %next.id, attempt = next.attempt, status = %next.status, duration_ms = next.duration_ms,
-            "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, next.status
+            "Attempt {} of `{}` ended: the run is {}", record.attempt, next.id, in_words(&next)
         );
         self.answer(under_way, &next, revision, answer).await;
     }

@@ -90,6 +90,6 @@ mod tests {
             .expect("done");
         let done = RunRecord { output: Some(serde_json::json!({"rows": "4\u{1b}[0m"})), ..done };
         let line = line(&done, at("2026-11-24T02:00:01.250Z"));
-        assert_eq!(line, "2026-11-24T02:00:01Z  SUCCESS    reindex.4711  attempt 1  1.2s  rows=4␛[0m");
+        assert_eq!(line, "2026-11-24T02:00:01Z  SUCCESS    reindex.4711  attempt 1  1.3s  rows=4␛[0m");
     }
 }

@@ -77,7 +77,15 @@ fn header(model: &Model, width: usize, height: usize, colour: bool) -> Vec<Strin
         lines.extend(flow(&services, width));
     }
     // A small terminal is for the tables.
-    lines.truncate(height.div_ceil(5));
+    let room = height.div_ceil(5);
+    let is_cut = lines.len() > room;
+    lines.truncate(room);
+    // The first line is painted, and never the last of several.
+    if let [_, .., last] = lines.as_mut_slice()
+        && is_cut
+    {
+        *last = clip(&format!("{last} · …"), width);
+    }
     lines
 }
 

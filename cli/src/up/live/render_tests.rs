@@ -113,6 +113,17 @@ fn a_wide_terminal_shows_everything() {
 }
 
 #[test]
+fn what_has_no_room_in_the_header_leaves_a_sign() {
+    let mut model = busy();
+    let one = model.fixed.services[0].clone();
+    model.fixed.services = vec![one; 9];
+    let picture = render(&model, 80, 24, false);
+    let header: Vec<&str> = picture.lines().take(5).collect();
+    assert!(header[4].ends_with('…') && width(header[4]) <= 80, "{picture}");
+    assert!(!render(&busy(), 180, 24, false).lines().take(5).any(|line| line.ends_with('…')));
+}
+
+#[test]
 fn a_usual_terminal_keeps_what_matters() {
     let picture = render(&busy(), 80, 24, false);
     for part in ["daily_data_archive", "16h 00m", "11-25 02:00 Asia/Sh", "✓ SUCCESS", "ctrl-C stops"] {

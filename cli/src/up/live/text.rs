@@ -31,12 +31,14 @@ pub(super) fn clip(text: &str, columns: usize) -> String {
     clipped
 }
 
-/// A length of time in two units at most, short: `812ms`, `1.2s`, `2m 49s`, `3h 05m`, `6d 4h`.
+/// A length of time in two units at most, short: `812ms`, `1.3s`, `2m 49s`, `3h 05m`, `6d 4h`.
 pub(super) fn short(duration: Duration) -> String {
-    let (seconds, millis) = (duration.as_secs(), duration.subsec_millis());
-    match seconds {
-        0 => format!("{millis}ms"),
-        1..60 => format!("{seconds}.{}s", millis / 100),
+    // Rounded, so that it is the same number that other verbs show in full.
+    let tenths = (duration.as_millis() + 50) / 100;
+    match duration.as_secs() {
+        0 => format!("{}ms", duration.subsec_millis()),
+        1..60 if tenths < 600 => format!("{}.{}s", tenths / 10, tenths % 10),
+        1..60 => coarse(Duration::from_mins(1)),
         _ => coarse(duration),
     }
 }
@@ -93,7 +95,9 @@ mod tests {
         for (millis, text) in [
             (0, "0ms"),
             (812, "812ms"),
-            (1_250, "1.2s"),
+            (1_250, "1.3s"),
+            (2_177, "2.2s"),
+            (59_990, "1m 00s"),
             (169_000, "2m 49s"),
             (11_100_000, "3h 05m"),
             (532_800_000, "6d 04h"),

@@ -79,6 +79,11 @@ impl LocalExecutor {
         self
     }
 
+    /// Whether a command is on the allow-list.
+    pub(crate) fn has(&self, name: &ActionName) -> bool {
+        self.settings.commands.contains_key(name)
+    }
+
     /// Makes one attempt. Its time is bounded by `stop` alone; after it the command has the grace to end.
     pub async fn execute(&self, attempt: &Attempt, stop: &CancellationToken) -> Result<Value, Failure> {
         let Work::Command { name, arguments } = &attempt.task.work else {
