@@ -33,6 +33,7 @@ pub mod log;
 pub mod lookups;
 pub mod members;
 pub mod names;
+pub mod operate;
 pub mod pauses;
 pub mod queue_depth;
 pub mod raw;
