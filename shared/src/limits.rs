@@ -1,6 +1,10 @@
 //! Every limit of the fleet, by name and unit, and the relations between them, which the compiler checks.
 
+mod console;
+
 use std::time::Duration;
+
+pub use console::*;
 
 /// Shares into which schedules are divided among planners. Part of stored keys: it never changes.
 pub const PARTITIONS: u16 = 64;
@@ -320,39 +324,6 @@ pub const LIMIT_LOOK: Duration = Duration::from_secs(2);
 pub const LIMIT_LOOK_LANES_MAX: usize = 16;
 /// A gate that nobody passes, and a lane where nobody waits, are forgotten after this long.
 pub const LIMIT_FORGOTTEN: Duration = Duration::from_mins(1);
-
-/// Connections a console has open at once; one more is answered 503 and closed.
-pub const CONSOLE_CONNECTIONS_MAX: usize = 512;
-/// Requests a console works on at once, without those that wait for the end of a run and without streams.
-pub const CONSOLE_REQUESTS_MAX: usize = 128;
-/// Requests of a console that wait for the end of a run, at once.
-pub const CONSOLE_WAITS_MAX: usize = 256;
-/// Streams of events a console serves at once.
-pub const CONSOLE_STREAMS_MAX: usize = 256;
-/// How long the head of a request may take to come.
-pub const CONSOLE_HEAD_WAIT: Duration = Duration::from_secs(10);
-/// How long a request may take, body included, without the time it waits for the end of a run.
-pub const CONSOLE_REQUEST_WAIT: Duration = Duration::from_secs(30);
-/// How long a request may wait for the end of a run (`Prefer: wait=60`), at most.
-pub const CONSOLE_RUN_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long requests may go on when the console stops.
-pub const CONSOLE_STOP_WAIT: Duration = Duration::from_secs(5);
-/// Bytes of all headers of a request, at most.
-pub const CONSOLE_HEADERS_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a request's path and query, at most.
-pub const CONSOLE_URI_BYTES_MAX: usize = 8 * 1024;
-/// Between two signs of life of a stream of events that has nothing to say.
-pub const CONSOLE_STREAM_SIGN: Duration = Duration::from_secs(15);
-/// Characters of a bearer token, at least.
-pub const CONSOLE_TOKEN_CHARS_MIN: usize = 16;
-/// Items of a page, when the request does not say.
-pub const PAGE_DEFAULT: usize = 50;
-/// Items of a page, at most.
-pub const PAGE_MAX: usize = 500;
-/// Runs that one request cancels, retries or replays, at most; the answer says how many are left.
-pub const BULK_MAX: usize = 1_000;
-/// Characters of an idempotency key, and of what says who asks.
-pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
 
 /// Versions kept of a run's record: the whole life of a run with a few retries.
 pub const RUN_HISTORY: i64 = 16;

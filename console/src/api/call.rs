@@ -141,7 +141,7 @@ impl Call {
 
     /// How many items a page has.
     pub fn limit(&self) -> usize {
-        self.text("limit").and_then(|text| text.parse().ok()).unwrap_or(PAGE_DEFAULT)
+        self.text("limit").and_then(|text| text.parse().ok()).unwrap_or(usize::from(PAGE_DEFAULT))
     }
 
     /// An instant.

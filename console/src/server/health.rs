@@ -1,0 +1,39 @@
+//! `/livez` and `/readyz`: whether the process works, and whether it can do what it is for.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    routing::get,
+};
+use serde_json::{Value, json};
+
+use crate::api::{kinds, problem::Problem, state::Api};
+
+pub(super) fn routes(api: Arc<Api>) -> Router {
+    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(api)
+}
+
+/// It answers, so it lives.
+async fn livez() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// Ready once NATS answers and what is listed is known; otherwise what it waits for.
+async fn readyz(State(api): State<Arc<Api>>) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    let mut waits = Vec::new();
+    if !api.streams.is_connected() {
+        waits.push("NATS is not connected".to_owned());
+    } else if let Err(error) = api.streams.catalog().queues().await {
+        waits.push(error.to_string());
+    }
+    waits.extend(api.book.waits_for());
+    waits.extend(api.runs_wait_for());
+    if waits.is_empty() {
+        return (StatusCode::OK, Json(json!({ "status": "ok" }))).into_response();
+    }
+    Problem::new(&kinds::NOT_READY, waits.join("; ")).response()
+}
