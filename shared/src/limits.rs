@@ -344,6 +344,8 @@ pub const COUNT_MAX: u64 = 10_000;
 pub const STRIPS_MAX: usize = 500;
 /// Runs in a strip, at most.
 pub const STRIP_RUNS_MAX: usize = 50;
+/// Times, or days, that one answer about a schedule is divided into, at most: a year of days.
+pub const BUCKETS_MAX: usize = 400;
 /// How long one question to the read model may take; then it is given up.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a question waits for others that are being answered.

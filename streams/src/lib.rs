@@ -27,6 +27,7 @@ pub mod headers;
 mod in_order;
 pub mod leases;
 pub mod ledger;
+pub mod ledger_changes;
 pub mod limited;
 pub mod lines;
 mod link;

@@ -132,6 +132,13 @@ pub struct DayCounts {
     pub open: u64,
 }
 
+impl DayCounts {
+    /// A day on which nothing was.
+    pub(super) fn of(day: NaiveDate) -> Self {
+        Self { day, success: 0, failed: 0, skipped: 0, cancelled: 0, open: 0 }
+    }
+}
+
 /// The runs around a run, as far as the model has them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Relatives {

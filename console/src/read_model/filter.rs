@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use chrono::SubsecRound;
 use shared::{
     Timestamp,
     limits::{NAME_CHARS_MAX, SEARCH_TEXT_CHARS_MAX},
@@ -170,7 +171,7 @@ impl RunFilter {
         }
     }
 
-    /// Whether a record is one of those that are wanted.
+    /// Whether a record is one of those that are wanted. Instants count in whole milliseconds.
     pub fn matches(&self, record: &RunRecord) -> bool {
         fn is<T: PartialEq>(wanted: Option<&T>, found: Option<&T>) -> bool {
             wanted.is_none() || wanted == found
@@ -179,7 +180,9 @@ impl RunFilter {
             let error = record.error.as_ref();
             error.is_some_and(|error| error.message.to_ascii_lowercase().contains(text.as_str()))
         };
-        is(self.schedule.as_ref(), record.schedule.as_ref())
+        // A record that names another schedule than its id does is a stranger's, and of no schedule.
+        let schedule = record.schedule.as_ref().filter(|schedule| **schedule == record.id.name);
+        is(self.schedule.as_ref(), schedule)
             && is(self.name.as_ref(), Some(&record.id.name))
             && is(self.queue.as_ref(), Some(&record.queue))
             && is(self.worker.as_ref(), record.worker.as_ref())
@@ -188,8 +191,9 @@ impl RunFilter {
             && is(self.late.as_ref(), Some(&record.late))
             && (self.statuses.is_empty() || self.statuses.contains(&record.status))
             && (self.reasons.is_empty() || record.reason.is_some_and(|reason| self.reasons.contains(&reason)))
-            && self.created.contains(record.created_at)
-            && (self.slot.is_open() || record.slot.is_some_and(|slot| self.slot.contains(slot)))
+            && self.created.contains(record.created_at.trunc_subsecs(3))
+            && (self.slot.is_open()
+                || record.slot.is_some_and(|slot| self.slot.contains(slot.trunc_subsecs(3))))
             && self.attempts_min.is_none_or(|attempts| record.attempt >= attempts)
             && self.error_text.as_ref().is_none_or(says)
             && self.id_prefix.as_ref().is_none_or(|prefix| record.id.to_string().starts_with(prefix.as_str()))

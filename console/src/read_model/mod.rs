@@ -47,16 +47,34 @@
 //! The model is behind the ledger by milliseconds as a rule; [`ModelStatus`] says by how much. What is in a queue and has no
 //! record yet is not in here.
 
+mod aggregates;
 mod answers;
+mod apply;
 mod cursor;
+mod feed;
+mod file;
+pub mod filling;
 mod filter;
+mod list;
+mod model;
+mod projection;
 mod query;
+mod readers;
+mod schema;
+mod select;
 mod status;
+mod words;
+mod writer;
 
 pub use answers::{
     Count, DayCounts, DurationBucket, Listed, MinuteCounts, Page, Relatives, StatusCounts, Strip, StripRun,
 };
 pub use cursor::{Cursor, CursorError};
+pub use feed::{FeedEvent, Subscription};
+pub use file::OpenError;
 pub use filter::{ErrorText, FilterError, IdPrefix, RunFilter, TimeRange};
+pub use model::ReadModel;
+pub use projection::Projection;
 pub use query::{Order, QueryError, RunQuery};
+pub use readers::ModelError;
 pub use status::{Built, BuiltBecause, ModelStatus};

@@ -1,0 +1,72 @@
+//! Names as numbers: a table that holds each once, and what the writer remembers of it.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension};
+
+/// What a word is. The same text may be of several kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Name = 0,
+    Queue = 1,
+    Worker = 2,
+    Target = 3,
+    Action = 4,
+}
+
+/// Words that are remembered, of about 100 bytes each: all names of 100,000 schedules.
+const REMEMBERED_MAX: usize = 150_000;
+
+/// The numbers of words, as far as they are remembered. Of one session: what was rolled back must not be remembered.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    known: HashMap<(Kind, Box<str>), i64>,
+}
+
+impl Words {
+    /// The number of a word, which gets one if it has none.
+    pub(super) fn number(&mut self, conn: &Connection, kind: Kind, text: &str) -> rusqlite::Result<i64> {
+        // One map for each kind would spare this allocation, and cost five maps.
+        let key = (kind, Box::from(text));
+        if let Some(number) = self.known.get(&key) {
+            return Ok(*number);
+        }
+        let number = match find(conn, kind, text)? {
+            Some(number) => number,
+            None => {
+                let mut insert = conn.prepare_cached("INSERT INTO words (kind, text) VALUES (?1, ?2)")?;
+                insert.insert((kind as i64, text))?
+            }
+        };
+        if self.known.len() >= REMEMBERED_MAX {
+            self.known.clear();
+        }
+        self.known.insert(key, number);
+        Ok(number)
+    }
+
+    /// Forgets a word that no run has any more; only kinds that come and go without end.
+    pub(super) fn forget(&mut self, conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<()> {
+        let column = match kind {
+            Kind::Name => "name",
+            Kind::Worker => "worker",
+            Kind::Queue | Kind::Target | Kind::Action => return Ok(()),
+        };
+        let sql = format!(
+            "DELETE FROM words WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE {column} = ?1) RETURNING text"
+        );
+        let text: Option<String> =
+            conn.prepare_cached(&sql)?.query_row([number], |row| row.get(0)).optional()?;
+        if let Some(text) = text {
+            self.known.remove(&(kind, text.into_boxed_str()));
+        }
+        Ok(())
+    }
+}
+
+/// The number of a word, if it has one.
+pub(super) fn find(conn: &Connection, kind: Kind, text: &str) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached("SELECT id FROM words WHERE kind = ?1 AND text = ?2")?
+        .query_row((kind as i64, text), |row| row.get(0))
+        .optional()
+}
