@@ -151,8 +151,7 @@ impl ScheduleBook {
                 }
                 continue;
             }
-            let is_found =
-                |text: &String| contains_ignoring_case(name.as_str(), text);
+            let is_found = |text: &String| contains_ignoring_case(name.as_str(), text);
             let pause = || book.pauses.get(name).and_then(|epoch| epoch.standing(now));
             let is_wanted = search.as_ref().is_none_or(is_found)
                 && wanted.paused.is_none_or(|paused| pause().is_some() == paused)

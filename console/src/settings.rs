@@ -48,10 +48,14 @@ pub enum SettingsError {
     )]
     ShortToken(usize),
     /// It could not be sent in a header.
-    #[error("the token holds a blank or a character that no header carries; take letters, digits and - . _ ~ + / =")]
+    #[error(
+        "the token holds a blank or a character that no header carries; take letters, digits and - . _ ~ + / ="
+    )]
     OddToken,
     /// Not a name.
-    #[error("{0:?} is no name of a host; write it as browsers do, without scheme and port: cronfleet.example.com")]
+    #[error(
+        "{0:?} is no name of a host; write it as browsers do, without scheme and port: cronfleet.example.com"
+    )]
     Name(String),
 }
 

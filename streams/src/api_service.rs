@@ -97,9 +97,7 @@ impl Streams {
                 let map = headers_of(&answer).into_map();
                 let answer = match answer.error {
                     None => Ok(answer.body),
-                    Some(error) => {
-                        Err(Error { status: one_line(&error), code: usize::from(answer.status) })
-                    }
+                    Some(error) => Err(Error { status: one_line(&error), code: usize::from(answer.status) }),
                 };
                 if let Err(error) = request.respond_with_headers(answer, map).await {
                     tracing::warn!(%error, "An answer could not be sent: {error}");

@@ -101,7 +101,9 @@ impl Call {
         let values = self.arguments.entry(parameter.name).or_default();
         values.push(value);
         if values.len() > 1 && !parameter.is_repeated {
-            return Err(refuse("it is given twice; which one is meant cannot be known: give it once".to_owned()));
+            return Err(refuse(
+                "it is given twice; which one is meant cannot be known: give it once".to_owned(),
+            ));
         }
         if values.len() > REPEATS_MAX {
             return Err(refuse(format!("it is given more than {REPEATS_MAX} times; ask several times")));
@@ -129,7 +131,8 @@ impl Call {
     /// A parameter that may be there.
     pub fn parsed<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
         let read = |text: &str| {
-            text.parse().map_err(|error: T::Err| Problem::new(&kinds::BAD_PARAMETER, error.to_string()).at(name))
+            text.parse()
+                .map_err(|error: T::Err| Problem::new(&kinds::BAD_PARAMETER, error.to_string()).at(name))
         };
         self.text(name).map(read).transpose()
     }
@@ -157,7 +160,8 @@ impl Call {
 
     /// States of runs.
     pub fn states(&self, name: &str) -> Vec<RunState> {
-        let find = |text: &String| RunState::ALL.into_iter().find(|state| state.as_str().eq_ignore_ascii_case(text));
+        let find =
+            |text: &String| RunState::ALL.into_iter().find(|state| state.as_str().eq_ignore_ascii_case(text));
         self.texts(name).iter().filter_map(find).collect()
     }
 
@@ -171,13 +175,18 @@ impl Call {
         let bad = |name: &str, words: &str| Err(Problem::new(&kinds::BAD_PARAMETER, words).at(name));
         match (self.text("If-Match"), self.text("If-None-Match")) {
             (None, None) => Ok(Expected::Anything),
-            (Some(_), Some(_)) => bad("If-Match", "If-Match and If-None-Match contradict each other; send one of them"),
+            (Some(_), Some(_)) => {
+                bad("If-Match", "If-Match and If-None-Match contradict each other; send one of them")
+            }
             (None, Some("*")) => Ok(Expected::Nothing),
             (None, Some(_)) => bad("If-None-Match", "If-None-Match is `*` here: only if there is none yet"),
             (Some("*"), None) => Ok(Expected::Something),
             (Some(tag), None) => match revision_of(tag) {
                 Some(revision) => Ok(Expected::Revision(revision)),
-                None => bad("If-Match", "If-Match is an ETag as it was answered, such as \"42\" in its quotes, or `*`"),
+                None => bad(
+                    "If-Match",
+                    "If-Match is an ETag as it was answered, such as \"42\" in its quotes, or `*`",
+                ),
             },
         }
     }

@@ -43,13 +43,21 @@ pub const VERBS: &[Verb] = &[
             query("queue", Kind::Name, "Those of this queue."),
             query("name", Kind::Name, "Those of this schedule, or submitted under this name."),
             query("target", Kind::Name, "Those that act on this target."),
-            query("since", Kind::Moment, "Those that failed at this instant or later: RFC 3339, or how long ago, such as 2h."),
+            query(
+                "since",
+                Kind::Moment,
+                "Those that failed at this instant or later: RFC 3339, or how long ago, such as 2h.",
+            ),
             query("until", Kind::Moment, "Those that failed before this instant."),
             query("error", TEXT, "Those whose error, its kind or the reason has this text in it."),
             LIMIT,
         ],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "The latest of them", schema: Some(schema_of::<Page<Item>>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "The latest of them",
+            schema: Some(schema_of::<Page<Item>>),
+        }],
         run: Run::Once(|api, call| Box::pin(list(api, call))),
     },
     Verb {
@@ -72,8 +80,16 @@ pub const VERBS: &[Verb] = &[
         parameters: &[RUN, PREFER, BY],
         body: None,
         answers: &[
-            AnswerOf { status: 200, means: "The run has ended; its record", schema: Some(schema_of::<RunRecord>) },
-            AnswerOf { status: 202, means: "It is queued; `Location` is where it is found", schema: Some(schema_of::<waiting::Accepted>) },
+            AnswerOf {
+                status: 200,
+                means: "The run has ended; its record",
+                schema: Some(schema_of::<RunRecord>),
+            },
+            AnswerOf {
+                status: 202,
+                means: "It is queued; `Location` is where it is found",
+                schema: Some(schema_of::<waiting::Accepted>),
+            },
         ],
         run: Run::Once(|api, call| Box::pin(retry(api, call))),
     },
@@ -85,8 +101,17 @@ pub const VERBS: &[Verb] = &[
         about: "Those that match, the earliest first, at most 1000 at a time: `remaining` says how many more match. One whose schedule is occupied is \
                 left, and is there when it is asked for again.",
         parameters: &[DRY_RUN, BY],
-        body: Some(BodyOf { schema: schema_of::<Filter>, bytes_max: 64 * 1_024, is_yaml_read: false, is_optional: false }),
-        answers: &[AnswerOf { status: 200, means: "What was done, or (dry run) how many are meant", schema: Some(schema_of::<Outcome>) }],
+        body: Some(BodyOf {
+            schema: schema_of::<Filter>,
+            bytes_max: 64 * 1_024,
+            is_yaml_read: false,
+            is_optional: false,
+        }),
+        answers: &[AnswerOf {
+            status: 200,
+            means: "What was done, or (dry run) how many are meant",
+            schema: Some(schema_of::<Outcome>),
+        }],
         run: Run::Once(|api, call| Box::pin(replay(api, call))),
     },
 ];
@@ -185,7 +210,9 @@ async fn replay(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     let now = api.clock().now();
     let wanted = wanted(call.json()?, now)?;
     let mut meant: Vec<(Timestamp, RunId)> = Vec::new();
-    api.streams.each_dead_letter(&wanted, |found| meant.push((found.failed_at(), found.letter.run.id))).await?;
+    api.streams
+        .each_dead_letter(&wanted, |found| meant.push((found.failed_at(), found.letter.run.id)))
+        .await?;
     meant.sort();
     let remaining = meant.len().saturating_sub(BULK_MAX) as u64;
     meant.truncate(BULK_MAX);
@@ -194,7 +221,7 @@ async fn replay(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     }
     drop(call.place.take());
     let ids = meant.into_iter().map(|(_, run)| run).collect();
-    Ok(Answer::ok(retry_each(&api, ids, remaining, &call.by).await))
+    Ok(Answer::ok(retry_each(&api.streams, ids, remaining, &call.by).await))
 }
 
 fn wanted(filter: Filter, now: Timestamp) -> Result<Wanted, Problem> {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use shared::{calendar::Calendar, definitions::Definitions, limits::DEFINITIONS_BYTES_MAX, names::CalendarName};
+use shared::{
+    calendar::Calendar, definitions::Definitions, limits::DEFINITIONS_BYTES_MAX, names::CalendarName,
+};
 use streams::operate::{
     apply::{Done, write_all},
     fleet::{Change, Fleet, summary},
@@ -33,11 +35,24 @@ pub const VERBS: &[Verb] = &[
                 Applying it again changes nothing.",
         parameters: &[
             DRY_RUN,
-            query("prune", Kind::Boolean, "`true`: delete schedules that are in the fleet and not in the file. All else stays."),
+            query(
+                "prune",
+                Kind::Boolean,
+                "`true`: delete schedules that are in the fleet and not in the file. All else stays.",
+            ),
             BY,
         ],
-        body: Some(BodyOf { schema: schema_of::<Definitions>, bytes_max: DEFINITIONS_BYTES_MAX, is_yaml_read: true, is_optional: false }),
-        answers: &[AnswerOf { status: 200, means: "What was done, or (dry run) would be", schema: Some(schema_of::<Applied>) }],
+        body: Some(BodyOf {
+            schema: schema_of::<Definitions>,
+            bytes_max: DEFINITIONS_BYTES_MAX,
+            is_yaml_read: true,
+            is_optional: false,
+        }),
+        answers: &[AnswerOf {
+            status: 200,
+            means: "What was done, or (dry run) would be",
+            schema: Some(schema_of::<Applied>),
+        }],
         run: Run::Once(|api, call| Box::pin(apply(api, call))),
     },
     Verb {
@@ -89,7 +104,9 @@ async fn apply(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     files.check_references(&stays).map_err(|error| not_followed(&error, text))?;
     if is_pruned && files.schedules.is_empty() && fleet.schedule_names().next().is_some() {
         let count = fleet.schedule_names().count();
-        let words = format!("the file holds no schedule, so prune would delete all {count}; delete them one by one if that is meant");
+        let words = format!(
+            "the file holds no schedule, so prune would delete all {count}; delete them one by one if that is meant"
+        );
         return Err(Problem::new(&kinds::BAD_DEFINITION, words).at("schedules"));
     }
     let planned = fleet.changes(&files, is_pruned);

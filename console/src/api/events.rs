@@ -16,10 +16,14 @@ use super::{
 };
 use crate::read_model::{FeedEvent, Subscription};
 
-const LAST_EVENT_ID: Parameter =
-    header("Last-Event-ID", TEXT, "The `id` of the last event that was seen: those after it come. Browsers send it.");
+const LAST_EVENT_ID: Parameter = header(
+    "Last-Event-ID",
+    TEXT,
+    "The `id` of the last event that was seen: those after it come. Browsers send it.",
+);
 /// For those who cannot send a header.
-const AFTER: Parameter = query("after", Kind::Number { min: 0, max: u64::MAX }, "The same, for who cannot send that header.");
+const AFTER: Parameter =
+    query("after", Kind::Number { min: 0, max: u64::MAX }, "The same, for who cannot send that header.");
 
 const TAKES: [Parameter; 18] = {
     let mut all = [AFTER; 18];

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::{
     Router,
     body::{Body as HttpBody, to_bytes},
-    extract::{Query, RawPathParams, Request, State},
+    extract::{FromRequestParts, Query, RawPathParams, Request, State},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     routing::{MethodFilter, MethodRouter},
 };
@@ -89,7 +89,10 @@ async fn answer_in_time(
         Run::Once(run) => run(api, call).await.map(written),
         Run::Stream(run) => {
             let stream_place = Arc::clone(&api.event_streams).try_acquire_owned().map_err(|_| {
-                Problem::new(&kinds::BUSY, "the console serves as many streams as it may; close one, or try again")
+                Problem::new(
+                    &kinds::BUSY,
+                    "the console serves as many streams as it may; close one, or try again",
+                )
             })?;
             drop(call.place.take());
             let (stop, clock) = (api.stop.clone(), api.clock().clone());
@@ -110,11 +113,14 @@ async fn answer_in_time(
 
 async fn read(verb: &'static Verb, request: Request) -> Result<Call, Problem> {
     let (mut parts, body) = request.into_parts();
-    let by = parts.extensions.get::<Peer>().map_or_else(|| "http".to_owned(), |peer| format!("http {}", peer.0.ip()));
+    let by = parts
+        .extensions
+        .get::<Peer>()
+        .map_or_else(|| "http".to_owned(), |peer| format!("http {}", peer.0.ip()));
     let mut given = Vec::new();
     let bad = |error: &dyn std::fmt::Display| Problem::new(&kinds::BAD_REQUEST, error.to_string());
-    let path: RawPathParams =
-        axum::extract::FromRequestParts::from_request_parts(&mut parts, &()).await.map_err(|error| bad(&error))?;
+    let path = <RawPathParams as FromRequestParts<()>>::from_request_parts(&mut parts, &()).await;
+    let path = path.map_err(|error| bad(&error))?;
     given.extend(path.iter().map(|(name, value)| (Place::Path, name.to_owned(), value.to_owned())));
     let Query(query): Query<Vec<(String, String)>> =
         Query::try_from_uri(&parts.uri).map_err(|error| bad(&error))?;
@@ -122,7 +128,8 @@ async fn read(verb: &'static Verb, request: Request) -> Result<Call, Problem> {
     for parameter in verb.parameters.iter().filter(|parameter| parameter.place == Place::Header) {
         for value in parts.headers.get_all(parameter.name) {
             let value = std::str::from_utf8(value.as_bytes()).map_err(|_| {
-                Problem::new(&kinds::BAD_PARAMETER, format!("header {} is not UTF-8", parameter.name)).at(parameter.name)
+                Problem::new(&kinds::BAD_PARAMETER, format!("header {} is not UTF-8", parameter.name))
+                    .at(parameter.name)
             })?;
             given.push((Place::Header, parameter.name.to_owned(), value.to_owned()));
         }
@@ -135,7 +142,9 @@ async fn read_body(verb: &Verb, headers: &HeaderMap, body: HttpBody) -> Result<B
     let bytes_max = verb.body.map_or(0, |body| body.bytes_max);
     let bytes = to_bytes(body, bytes_max).await.map_err(|_| {
         let words = match verb.body {
-            Some(_) => format!("the body has more than the {bytes_max} bytes that are read here, or broke off"),
+            Some(_) => {
+                format!("the body has more than the {bytes_max} bytes that are read here, or broke off")
+            }
             None => "this operation reads no body; send none".to_owned(),
         };
         Problem::new(&kinds::TOO_LARGE, words)
@@ -145,7 +154,10 @@ async fn read_body(verb: &Verb, headers: &HeaderMap, body: HttpBody) -> Result<B
         return Ok(Body::default());
     }
     if bytes.is_empty() {
-        return Err(Problem::new(&kinds::BAD_BODY, "the body is empty; `/openapi.json` has what it is to be"));
+        return Err(Problem::new(
+            &kinds::BAD_BODY,
+            "the body is empty; `/openapi.json` has what it is to be",
+        ));
     }
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -155,7 +167,10 @@ async fn read_body(verb: &Verb, headers: &HeaderMap, body: HttpBody) -> Result<B
     }
     let also = if expected.is_yaml_read { " or application/yaml" } else { "" };
     let shown: String = given.chars().take(64).collect();
-    Err(Problem::new(&kinds::UNSUPPORTED_MEDIA, format!("Content-Type is {shown:?}; send application/json{also}")))
+    Err(Problem::new(
+        &kinds::UNSUPPORTED_MEDIA,
+        format!("Content-Type is {shown:?}; send application/json{also}"),
+    ))
 }
 
 fn written(answer: Answer) -> Response<HttpBody> {

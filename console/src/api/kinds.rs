@@ -132,7 +132,11 @@ pub fn page() -> String {
     );
     for kind in ALL {
         let Kind { name, status, title, means, repair } = kind;
-        let _ = write!(page, "\n## {name}\n\n`{}`, status {status}: {title}.\n\n{means}\n\nRepair: {repair}\n", kind.path());
+        let _ = write!(
+            page,
+            "\n## {name}\n\n`{}`, status {status}: {title}.\n\n{means}\n\nRepair: {repair}\n",
+            kind.path()
+        );
     }
     page
 }

@@ -88,7 +88,8 @@ fn call_of(verb: &Verb, payload: &Bytes) -> Result<Call, Problem> {
                 Value::String(text) => text,
                 Value::Bool(_) | Value::Number(_) => value.to_string(),
                 _ => {
-                    let words = format!("{name} is neither a text, a number, true nor false, nor a list of those");
+                    let words =
+                        format!("{name} is neither a text, a number, true nor false, nor a list of those");
                     return Err(Problem::new(&kinds::BAD_PARAMETER, words).at(name));
                 }
             };
@@ -112,7 +113,11 @@ fn body_of(verb: &Verb, body: Option<Value>) -> Result<Body, Problem> {
                 body => (serde_json::to_vec(&body).unwrap_or_default(), false),
             };
             if bytes.len() > expected.bytes_max {
-                let words = format!("the body has {} bytes; at most {} are read here", bytes.len(), expected.bytes_max);
+                let words = format!(
+                    "the body has {} bytes; at most {} are read here",
+                    bytes.len(),
+                    expected.bytes_max
+                );
                 return Err(Problem::new(&kinds::TOO_LARGE, words).at("body"));
             }
             Ok(Body { bytes: bytes.into(), is_yaml })

@@ -101,7 +101,8 @@ fn operation(verb: &'static Verb, generator: &mut SchemaGenerator) -> Value {
         operation["responses"][answer.status.to_string()] = answered(verb, answer, generator);
     }
     for status in problems(verb) {
-        operation["responses"][status.to_string()] = json!({ "$ref": format!("#/components/responses/{}", response_name(status)) });
+        operation["responses"][status.to_string()] =
+            json!({ "$ref": format!("#/components/responses/{}", response_name(status)) });
     }
     operation
 }
@@ -146,7 +147,8 @@ fn responses(problem: &Value) -> Map<String, Value> {
     let mut all: Map<String, Value> = Map::new();
     for kind in kinds::ALL {
         let of_status: Vec<&&Kind> = kinds::ALL.iter().filter(|other| other.status == kind.status).collect();
-        let titles: Vec<String> = of_status.iter().map(|kind| format!("{} ({})", kind.title, kind.name)).collect();
+        let titles: Vec<String> =
+            of_status.iter().map(|kind| format!("{} ({})", kind.title, kind.name)).collect();
         all.insert(
             response_name(kind.status),
             json!({

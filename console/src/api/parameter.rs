@@ -115,10 +115,14 @@ pub const CURSOR: Parameter =
 pub const DRY_RUN: Parameter =
     query("dry_run", Kind::Boolean, "`true`: only say what would be done. Nothing is changed.");
 /// What must be there.
-pub const IF_MATCH: Parameter =
-    header("If-Match", TEXT, "The ETag that is to be written over, or `*`: whatever is there. Otherwise 412.");
+pub const IF_MATCH: Parameter = header(
+    "If-Match",
+    TEXT,
+    "The ETag that is to be written over, or `*`: whatever is there. Otherwise 412.",
+);
 /// What must not be there.
-pub const IF_NONE_MATCH: Parameter = header("If-None-Match", TEXT, "`*`: only if there is none yet. Otherwise 412.");
+pub const IF_NONE_MATCH: Parameter =
+    header("If-None-Match", TEXT, "`*`: only if there is none yet. Otherwise 412.");
 /// The caller's key.
 pub const IDEMPOTENCY_KEY: Parameter = header(
     "Idempotency-Key",
@@ -160,7 +164,9 @@ impl Parameter {
             Kind::Instant => from_instant(text),
             Kind::Moment if text.parse::<HumanDuration>().is_ok() => Ok(()),
             Kind::Moment => from_instant(text).map_err(|error| format!("{error}; or how long ago: 2h")),
-            Kind::State if RunState::ALL.iter().any(|state| state.as_str().eq_ignore_ascii_case(text)) => Ok(()),
+            Kind::State if RunState::ALL.iter().any(|state| state.as_str().eq_ignore_ascii_case(text)) => {
+                Ok(())
+            }
             Kind::State => {
                 let all = RunState::ALL.map(RunState::as_str).join(", ");
                 Err(format!("{text:?} is no state; it is one of {all}"))
@@ -175,7 +181,9 @@ impl Parameter {
     pub fn schema(&self) -> Value {
         let one = match self.kind {
             Kind::Name | Kind::Member => json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$" }),
-            Kind::Run => json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}\\.[A-Za-z0-9_-]{1,64}$" }),
+            Kind::Run => {
+                json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}\\.[A-Za-z0-9_-]{1,64}$" })
+            }
             Kind::Number { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
             Kind::Boolean => json!({ "type": "boolean" }),
             Kind::Instant => json!({ "type": "string", "format": "date-time" }),
@@ -186,7 +194,6 @@ impl Parameter {
         };
         if self.is_repeated { json!({ "type": "array", "items": one, "maxItems": REPEATS_MAX }) } else { one }
     }
-
 }
 
 /// How often a parameter may be given that may be given several times.
@@ -214,7 +221,9 @@ fn check_text(text: &str, max: usize) -> Result<(), String> {
 pub fn parse_instant(text: &str) -> Result<Timestamp, String> {
     let read = chrono::DateTime::parse_from_rfc3339(text).map(|at| at.to_utc());
     read.map_err(|error| {
-        format!("{text:?} is no instant ({error}); write it as 2026-11-24T02:00:00Z or 2026-11-24T10:00:00+08:00")
+        format!(
+            "{text:?} is no instant ({error}); write it as 2026-11-24T02:00:00Z or 2026-11-24T10:00:00+08:00"
+        )
     })
 }
 

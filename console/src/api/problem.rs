@@ -12,6 +12,7 @@ use streams::{
 };
 
 use super::kinds::{self, Kind};
+use crate::read_model::ModelError;
 
 /// A problem, with what is to be said of this one.
 #[derive(Debug, Clone)]
@@ -110,6 +111,18 @@ impl From<WriteError> for Problem {
             WriteError::NoStream { .. } => &kinds::NOT_SET_UP,
             WriteError::TooLarge { .. } => &kinds::TOO_LARGE,
             WriteError::Header { .. } => &kinds::BAD_PARAMETER,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ModelError> for Problem {
+    fn from(error: ModelError) -> Self {
+        let kind = match &error {
+            ModelError::Busy => &kinds::BUSY,
+            ModelError::TooSlow => &kinds::TIMED_OUT,
+            ModelError::Unreadable(_) => &kinds::NOT_READY,
+            ModelError::Query(_) => &kinds::BAD_PARAMETER,
         };
         Self::new(kind, error.to_string())
     }

@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn the_order_of_fields_and_blanks_do_not_make_another_request() {
-        assert_eq!(canonical(br#"{"a":1,"b":{"d":2,"c":3}}"#), canonical(br#"{ "b": {"c":3, "d":2}, "a": 1 }"#));
+        assert_eq!(
+            canonical(br#"{"a":1,"b":{"d":2,"c":3}}"#),
+            canonical(br#"{ "b": {"c":3, "d":2}, "a": 1 }"#)
+        );
         assert_ne!(canonical(br#"{"a":1}"#), canonical(br#"{"a":2}"#));
         assert_eq!(canonical(b"no json"), b"no json");
     }

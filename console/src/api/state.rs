@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use shared::limits::{CONSOLE_REQUESTS_MAX, CONSOLE_STREAMS_MAX, CONSOLE_WAITS_MAX};
 
-use crate::schedule_book::ScheduleBook;
+use crate::{read_model::ReadModel, schedule_book::ScheduleBook};
 
 /// What all verbs share.
 pub struct Api {
@@ -17,6 +17,8 @@ pub struct Api {
     pub streams: Streams,
     /// All schedules, in memory.
     pub book: ScheduleBook,
+    /// The ledger as tables.
+    pub model: ReadModel,
     /// Asks targets how they are.
     pub http: reqwest::Client,
     /// Ends what goes on: streams, and whoever waits for the end of a run.
@@ -31,11 +33,14 @@ pub struct Api {
 
 impl Api {
     /// As told.
-    pub fn new(streams: Streams, book: ScheduleBook, stop: CancellationToken) -> Self {
+    pub fn new(streams: Streams, book: ScheduleBook, model: ReadModel, stop: CancellationToken) -> Self {
+        // A target that leads elsewhere is not followed there. What cannot be built asks nobody.
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
         Self {
             streams,
             book,
-            http: reqwest::Client::new(),
+            model,
+            http: http.unwrap_or_default(),
             stop,
             requests: Arc::new(Semaphore::new(CONSOLE_REQUESTS_MAX)),
             waits: Arc::new(Semaphore::new(CONSOLE_WAITS_MAX)),
@@ -46,5 +51,15 @@ impl Api {
     /// The one clock.
     pub fn clock(&self) -> &SharedClock {
         self.streams.clock()
+    }
+
+    /// What lists of runs wait for, if the read model does not answer for the whole ledger yet.
+    pub fn runs_wait_for(&self) -> Option<String> {
+        let status = self.model.status();
+        let trouble = status.trouble.map(|trouble| format!("the read model does not get on: {trouble}"));
+        let rebuilding = || {
+            format!("the read model is being built ({} runs so far, {} to come)", status.runs, status.behind)
+        };
+        trouble.or_else(|| status.is_rebuilding.then(rebuilding))
     }
 }

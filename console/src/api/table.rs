@@ -62,8 +62,14 @@ mod tests {
             assert!(!verb.answers.is_empty(), "{}", verb.id);
             let legal = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
             assert!(verb.id.chars().all(legal) && verb.id.matches('.').count() == 1, "{}", verb.id);
-            let keys: BTreeSet<String> = verb.parameters.iter().map(super::super::parameter::Parameter::key).collect();
-            assert_eq!(keys.len(), verb.parameters.len(), "{}: over NATS each has a name of its own", verb.id);
+            let keys: BTreeSet<String> =
+                verb.parameters.iter().map(super::super::parameter::Parameter::key).collect();
+            assert_eq!(
+                keys.len(),
+                verb.parameters.len(),
+                "{}: over NATS each has a name of its own",
+                verb.id
+            );
             assert!(!keys.contains("body"), "{}", verb.id);
             let in_path = verb.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
             let declared = verb.parameters.iter().filter(|parameter| parameter.place == Place::Path);

@@ -24,7 +24,11 @@ pub struct Accepted {
 /// 200 with the record, or 202 with the id.
 pub const ANSWERS: [AnswerOf; 2] = [
     AnswerOf { status: 200, means: "The run has ended; its record", schema: Some(schema_of::<RunRecord>) },
-    AnswerOf { status: 202, means: "It is asked for; `Location` is where it is found", schema: Some(schema_of::<Accepted>) },
+    AnswerOf {
+        status: 202,
+        means: "It is asked for; `Location` is where it is found",
+        schema: Some(schema_of::<Accepted>),
+    },
 ];
 
 /// Asks for a run, and waits for its end as long as was preferred.

@@ -58,7 +58,11 @@ pub(super) fn check_origin(method: &Method, headers: &HeaderMap, is_stream: bool
             (scheme == "http" || scheme == "https") && rest.eq_ignore_ascii_case(host)
         });
         let shown: String = origin.chars().take(64).collect();
-        return if is_ours { Ok(()) } else { refuse(format!("Origin is {shown:?}, and the request is for {host:?}")) };
+        return if is_ours {
+            Ok(())
+        } else {
+            refuse(format!("Origin is {shown:?}, and the request is for {host:?}"))
+        };
     }
     // Browsers that send no Origin say where it comes from in this way.
     match text("sec-fetch-site") {
@@ -77,7 +81,9 @@ pub(super) fn check_token(headers: &HeaderMap, token: Option<&Token>) -> Result<
     });
     match presented {
         Some(presented) if token.is(presented) && given.next().is_none() => Ok(()),
-        Some(_) => Err(Problem::new(&kinds::UNAUTHORIZED, "the token is not the one in the console's settings")),
+        Some(_) => {
+            Err(Problem::new(&kinds::UNAUTHORIZED, "the token is not the one in the console's settings"))
+        }
         None => Err(Problem::new(
             &kinds::UNAUTHORIZED,
             "no token was presented; send `Authorization: Bearer TOKEN` with the one in the console's settings",
@@ -139,7 +145,10 @@ mod tests {
         ] {
             assert_eq!(check_origin(&post, &headers(&pairs), false).is_ok(), is_let_in, "{pairs:?}");
             assert_eq!(check_origin(&Method::GET, &headers(&pairs), true).is_ok(), is_let_in, "{pairs:?}");
-            assert!(check_origin(&Method::GET, &headers(&pairs), false).is_ok(), "reading is the browser's matter");
+            assert!(
+                check_origin(&Method::GET, &headers(&pairs), false).is_ok(),
+                "reading is the browser's matter"
+            );
         }
     }
 

@@ -10,7 +10,10 @@ use hyper_util::{
 };
 use shared::{
     clock::SharedClock,
-    limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_HEAD_WAIT, CONSOLE_HEADERS_BYTES_MAX, CONSOLE_STOP_WAIT, CONSOLE_URI_BYTES_MAX},
+    limits::{
+        CONSOLE_CONNECTIONS_MAX, CONSOLE_HEAD_WAIT, CONSOLE_HEADERS_BYTES_MAX, CONSOLE_STOP_WAIT,
+        CONSOLE_URI_BYTES_MAX,
+    },
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -27,7 +30,12 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// What hyper reads of a head before it gives up by itself. The guard's own bounds are below it, and answer with a problem.
 const HEAD_BYTES_MAX: usize = 4 * (CONSOLE_HEADERS_BYTES_MAX + CONSOLE_URI_BYTES_MAX);
 
-pub(super) async fn serve(listener: TcpListener, router: Router, clock: SharedClock, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    clock: SharedClock,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONSOLE_CONNECTIONS_MAX));
     let open = TaskTracker::new();
     loop {
@@ -90,7 +98,9 @@ async fn one(stream: TcpStream, peer: SocketAddr, router: Router, stop: Cancella
 
 /// Says that there are too many, without reading anything.
 async fn turn_away(mut stream: TcpStream) {
-    let body = Problem::new(&kinds::BUSY, "the console has as many connections as it may; close some, or try again").json();
+    let body =
+        Problem::new(&kinds::BUSY, "the console has as many connections as it may; close some, or try again")
+            .json();
     let head = format!(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",

@@ -43,12 +43,14 @@ impl Guard {
         let (headers, uri) = (request.headers(), request.uri());
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if bytes > CONSOLE_HEADERS_BYTES_MAX {
-            let words = format!("the headers have {bytes} bytes; at most {CONSOLE_HEADERS_BYTES_MAX} are read");
+            let words =
+                format!("the headers have {bytes} bytes; at most {CONSOLE_HEADERS_BYTES_MAX} are read");
             return Err(Problem::new(&kinds::HEADERS_TOO_LARGE, words));
         }
         let length = uri.path().len() + uri.query().map_or(0, str::len);
         if length > CONSOLE_URI_BYTES_MAX {
-            let words = format!("path and query have {length} bytes; at most {CONSOLE_URI_BYTES_MAX} are read");
+            let words =
+                format!("path and query have {length} bytes; at most {CONSOLE_URI_BYTES_MAX} are read");
             return Err(Problem::new(&kinds::URI_TOO_LONG, words));
         }
         check_host(headers, &self.names, self.is_loopback)?;

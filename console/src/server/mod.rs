@@ -44,9 +44,16 @@ pub fn router(api: &Arc<Api>, settings: &ConsoleSettings, page: Router) -> Route
         .route("/openapi.json", get(openapi_document))
         .route("/problems/{name}", get(problem_page))
         .merge(page)
-        .fallback(async || Problem::new(&kinds::NOT_FOUND, "nothing is served at this path; `/openapi.json` lists all").response())
+        .fallback(async || {
+            Problem::new(&kinds::NOT_FOUND, "nothing is served at this path; `/openapi.json` lists all")
+                .response()
+        })
         .method_not_allowed_fallback(async || {
-            Problem::new(&kinds::METHOD_NOT_ALLOWED, "this path has no such method; `Allow` lists those it has").response()
+            Problem::new(
+                &kinds::METHOD_NOT_ALLOWED,
+                "this path has no such method; `Allow` lists those it has",
+            )
+            .response()
         })
         .layer(axum::middleware::from_fn_with_state(guard, guard::pass))
 }

@@ -34,6 +34,7 @@ pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
 // A run that is waited for as long as may be is waited for longer than any other request takes.
 const _: () = assert!(CONSOLE_REQUEST_WAIT.as_millis() <= CONSOLE_RUN_WAIT_MAX.as_millis());
 // All that may be open at once besides requests leaves places for these.
-const _: () = assert!(CONSOLE_STREAMS_MAX < CONSOLE_CONNECTIONS_MAX && CONSOLE_REQUESTS_MAX < CONSOLE_CONNECTIONS_MAX);
+const _: () =
+    assert!(CONSOLE_STREAMS_MAX < CONSOLE_CONNECTIONS_MAX && CONSOLE_REQUESTS_MAX < CONSOLE_CONNECTIONS_MAX);
 // Who waits for the next sign of life of a stream is not cut off by the time a request may take.
 const _: () = assert!(CONSOLE_STREAM_SIGN.as_millis() < CONSOLE_REQUEST_WAIT.as_millis());

@@ -63,7 +63,11 @@ pub const VERBS: &[Verb] = &[
         about: "Each with its queues, its places and what it runs.",
         parameters: &[],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "The workers", schema: Some(schema_of::<Page<WorkerStatus>>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "The workers",
+            schema: Some(schema_of::<Page<WorkerStatus>>),
+        }],
         run: Run::Once(|api, call| Box::pin(workers(api, call))),
     },
     Verb {
@@ -85,7 +89,12 @@ pub const VERBS: &[Verb] = &[
         about: "It fetches nothing new, lets its runs finish for as long as its own --drain says, hands the rest back without using up an attempt, \
                 and ends.",
         parameters: &[WORKER, BY],
-        body: Some(BodyOf { schema: schema_of::<DrainBody>, bytes_max: 1_024, is_yaml_read: false, is_optional: true }),
+        body: Some(BodyOf {
+            schema: schema_of::<DrainBody>,
+            bytes_max: 1_024,
+            is_yaml_read: false,
+            is_optional: true,
+        }),
         answers: &[AnswerOf { status: 202, means: "It is asked to", schema: Some(schema_of::<Drained>) }],
         run: Run::Once(|api, call| Box::pin(drain(api, call))),
     },
@@ -97,7 +106,11 @@ pub const VERBS: &[Verb] = &[
         about: "Each with its partitions, how late it runs and how right its clock is.",
         parameters: &[],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "The planners", schema: Some(schema_of::<Page<PlannerStatus>>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "The planners",
+            schema: Some(schema_of::<Page<PlannerStatus>>),
+        }],
         run: Run::Once(|api, call| Box::pin(planners(api, call))),
     },
     Verb {

@@ -134,7 +134,9 @@ async fn health(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let took = |since: Duration| u64::try_from(clock.elapsed().saturating_sub(since).as_millis()).ok();
     let health = match answer {
         None => said("ill", format!("{url} did not answer within {} s", HEALTH_ANSWER_WAIT.as_secs())),
-        Some(Ok(answer)) if answer.status().is_success() => said("healthy", format!("{url} answered {}", answer.status())),
+        Some(Ok(answer)) if answer.status().is_success() => {
+            said("healthy", format!("{url} answered {}", answer.status()))
+        }
         Some(Ok(answer)) => said("ill", format!("{url} answered {}", answer.status())),
         Some(Err(error)) => said("ill", format!("{url} cannot be asked: {}", error.without_url())),
     };

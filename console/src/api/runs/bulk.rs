@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use shared::{
     run_state::RunState,
 };
 use streams::{
+    Streams,
     cancel::{CancelRequest, Cancelling},
     dead::Retrying,
     operate::refusals::in_short,
@@ -34,10 +35,17 @@ use crate::{
 /// Runs that are worked on at once.
 const AT_ONCE: usize = 16;
 /// A body of so many ids.
-const BODY: BodyOf =
-    BodyOf { schema: schema_of::<Selection>, bytes_max: 256 * 1_024, is_yaml_read: false, is_optional: false };
-const ANSWERS: &[AnswerOf] =
-    &[AnswerOf { status: 200, means: "What was done, or (dry run) how many are meant", schema: Some(schema_of::<Outcome>) }];
+const BODY: BodyOf = BodyOf {
+    schema: schema_of::<Selection>,
+    bytes_max: 256 * 1_024,
+    is_yaml_read: false,
+    is_optional: false,
+};
+const ANSWERS: &[AnswerOf] = &[AnswerOf {
+    status: 200,
+    means: "What was done, or (dry run) how many are meant",
+    schema: Some(schema_of::<Outcome>),
+}];
 
 /// The verbs.
 pub const VERBS: &[Verb] = &[
@@ -97,18 +105,23 @@ async fn cancel_many(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
         return Ok(Answer::ok(Outcome { matched: ids.len(), remaining, ..Outcome::default() }));
     }
     drop(call.place.take());
-    let by = &call.by;
-    let done = each(ids, remaining, async |run: &RunId| {
-        let at = api.clock().now();
-        let request = CancelRequest { run: run.clone(), reason: Reason::ByOperator, by: by.clone(), at };
-        match api.streams.cancel(&request).await {
-            Ok(Cancelling::Cancelled(_) | Cancelling::Asked(_)) => Ok(()),
-            Ok(Cancelling::Ended(record)) => Err(format!("it is {} already", record.status)),
-            Ok(Cancelling::Unknown) => Err("there is no such run".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    });
-    Ok(Answer::ok(done.await))
+    let act = move |run: RunId| {
+        let (streams, by, at) = (api.streams.clone(), call.by.clone(), api.clock().now());
+        let cancelling = async move {
+            cancel_one(&streams, CancelRequest { run, reason: Reason::ByOperator, by, at }).await
+        };
+        cancelling.boxed()
+    };
+    Ok(Answer::ok(each(ids, remaining, act).await))
+}
+
+async fn cancel_one(streams: &Streams, request: CancelRequest) -> Result<(), String> {
+    match streams.cancel(&request).await {
+        Ok(Cancelling::Cancelled(_) | Cancelling::Asked(_)) => Ok(()),
+        Ok(Cancelling::Ended(record)) => Err(format!("it is {} already", record.status)),
+        Ok(Cancelling::Unknown) => Err("there is no such run".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn retry_many(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
@@ -117,29 +130,34 @@ async fn retry_many(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
         return Ok(Answer::ok(Outcome { matched: ids.len(), remaining, ..Outcome::default() }));
     }
     drop(call.place.take());
-    Ok(Answer::ok(retry_each(&api, ids, remaining, &call.by).await))
+    Ok(Answer::ok(retry_each(&api.streams, ids, remaining, &call.by).await))
 }
 
 /// Retries these, the first first.
-pub async fn retry_each(api: &Api, ids: Vec<RunId>, remaining: u64, by: &str) -> Outcome {
-    each(ids, remaining, async |run: &RunId| match api.streams.retry(run, by).await {
+pub async fn retry_each(streams: &Streams, ids: Vec<RunId>, remaining: u64, by: &str) -> Outcome {
+    let act = move |run: RunId| {
+        let (streams, by) = (streams.clone(), by.to_owned());
+        async move { retry_one(&streams, &run, &by).await }.boxed()
+    };
+    each(ids, remaining, act).await
+}
+
+async fn retry_one(streams: &Streams, run: &RunId, by: &str) -> Result<(), String> {
+    match streams.retry(run, by).await {
         Ok(Retrying::Queued(_)) => Ok(()),
         Ok(refused) => Err(in_short(&refused).unwrap_or_default()),
         Err(error) => Err(error.to_string()),
-    })
-    .await
+    }
 }
 
 async fn each(
     ids: Vec<RunId>,
     remaining: u64,
-    act: impl AsyncFn(&RunId) -> Result<(), String>,
+    act: impl Fn(RunId) -> BoxFuture<'static, Result<(), String>> + Send,
 ) -> Outcome {
     let mut outcome = Outcome { matched: ids.len(), remaining, ..Outcome::default() };
-    let act = &act;
-    let mut acts = stream::iter(ids)
-        .map(|run| async move { (act(&run).await, run) })
-        .buffered(AT_ONCE);
+    let acts = ids.into_iter().map(|run| act(run.clone()).map(move |acted| (acted, run)).boxed());
+    let mut acts = stream::iter(acts.collect::<Vec<_>>()).buffered(AT_ONCE);
     while let Some((acted, run)) = acts.next().await {
         match acted {
             Ok(()) => outcome.done += 1,
@@ -157,13 +175,24 @@ async fn meant(api: &Api, call: &Call, states: &[RunState]) -> Result<(Vec<RunId
     let filter = match call.json()? {
         Selection { ids: Some(ids), filter: None } if ids.len() <= BULK_MAX => return Ok((ids, 0)),
         Selection { ids: Some(ids), filter: None } => {
-            return Err(bad(format!("it has {} ids; at most {BULK_MAX} are taken at once: send them in parts", ids.len()), "ids"));
+            return Err(bad(
+                format!("it has {} ids; at most {BULK_MAX} are taken at once: send them in parts", ids.len()),
+                "ids",
+            ));
         }
         Selection { ids: None, filter: Some(filter) } if !filter.is_empty() => filter,
         Selection { ids: None, .. } => {
-            return Err(bad("write `ids`, or a `filter` that is not empty: nothing is meant by nothing".to_owned(), "filter"));
+            return Err(bad(
+                "write `ids`, or a `filter` that is not empty: nothing is meant by nothing".to_owned(),
+                "filter",
+            ));
         }
-        Selection { .. } => return Err(bad("`ids` and `filter` contradict each other; write one of them".to_owned(), "filter")),
+        Selection { .. } => {
+            return Err(bad(
+                "`ids` and `filter` contradict each other; write one of them".to_owned(),
+                "filter",
+            ));
+        }
     };
     let mut pairs = pairs_of(&filter)?;
     if !filter.contains_key("status") {
@@ -209,7 +238,9 @@ fn pairs_of(filter: &Map<String, Value>) -> Result<Vec<(&'static str, String)>, 
                 Value::Bool(_) | Value::Number(_) => value.to_string(),
                 _ => String::new(),
             };
-            parameter.check(&text).map_err(|words| Problem::new(&kinds::BAD_BODY, words).at(field.clone()))?;
+            parameter
+                .check(&text)
+                .map_err(|words| Problem::new(&kinds::BAD_BODY, words).at(field.clone()))?;
             pairs.push((parameter.name, text));
         }
     }

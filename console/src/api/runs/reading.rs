@@ -34,7 +34,11 @@ pub const FILTERS: [Parameter; 16] = [
     query("name", Kind::Name, "Runs under this name, of a schedule or ad hoc."),
     query("queue", Kind::Name, "In this queue."),
     queries("status", Kind::State, "In this state. May be given several times."),
-    queries("reason", Kind::Text(64), "For this reason, such as `skipped_overlap`. May be given several times."),
+    queries(
+        "reason",
+        Kind::Text(64),
+        "For this reason, such as `skipped_overlap`. May be given several times.",
+    ),
     query("worker", Kind::Member, "Whose latest attempt this worker made."),
     query("target", Kind::Name, "Acting on this target."),
     query("action", Kind::Name, "Asking for this action, or running this command."),
@@ -44,8 +48,16 @@ pub const FILTERS: [Parameter; 16] = [
     query("slot_to", Kind::Instant, "Whose slot is before this instant."),
     query("error", TEXT, "Whose latest error has this text in it, in whatever case."),
     query("late", Kind::Boolean, "Dispatched late, or not."),
-    query("attempts_min", Kind::Number { min: 1, max: 1_000 }, "In, or ended with, this attempt or a later one."),
-    query("id_prefix", Kind::Text(160), "Whose id begins so: a name, or a name, a dot and the beginning of a key."),
+    query(
+        "attempts_min",
+        Kind::Number { min: 1, max: 1_000 },
+        "In, or ended with, this attempt or a later one.",
+    ),
+    query(
+        "id_prefix",
+        Kind::Text(160),
+        "Whose id begins so: a name, or a name, a dot and the beginning of a key.",
+    ),
 ];
 
 /// All that a list of runs takes.
@@ -56,7 +68,11 @@ const LIST: [Parameter; 19] = {
         all[at] = FILTERS[at];
         at += 1;
     }
-    all[16] = query("order", Kind::Text(16), "`newest` (default), `oldest`, or `failures`: those that failed first.");
+    all[16] = query(
+        "order",
+        Kind::Text(16),
+        "`newest` (default), `oldest`, or `failures`: those that failed first.",
+    );
     all[17] = LIMIT;
     all[18] = CURSOR;
     all
@@ -73,7 +89,11 @@ pub const VERBS: &[Verb] = &[
                 a run by itself has its own.",
         parameters: &LIST,
         body: None,
-        answers: &[AnswerOf { status: 200, means: "A page of runs", schema: Some(schema_of::<Page<RunRecord>>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "A page of runs",
+            schema: Some(schema_of::<Page<RunRecord>>),
+        }],
         run: Run::Once(|api, call| Box::pin(list(api, call))),
     },
     Verb {
@@ -84,7 +104,11 @@ pub const VERBS: &[Verb] = &[
         about: "Its record from the ledger, with how far it is if it says so. `ETag` is the record's revision.",
         parameters: &[RUN],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "The run", schema: Some(schema_of::<streams::operate::progress::RunItem>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "The run",
+            schema: Some(schema_of::<streams::operate::progress::RunItem>),
+        }],
         run: Run::Once(|api, call| Box::pin(get(api, call))),
     },
     Verb {
@@ -122,7 +146,8 @@ pub const VERBS: &[Verb] = &[
     },
 ];
 
-const ATTEMPT: Parameter = query("attempt", Kind::Number { min: 1, max: 1_000 }, "Only what this attempt said.");
+const ATTEMPT: Parameter =
+    query("attempt", Kind::Number { min: 1, max: 1_000 }, "Only what this attempt said.");
 
 /// One version of a run's record.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -158,7 +183,8 @@ struct Said {
 
 /// The query of the read model that a call's parameters are.
 pub fn query_of(call: &Call, names: impl IntoIterator<Item = &'static str>) -> Result<RunQuery, Problem> {
-    let pairs = names.into_iter().flat_map(|name| call.texts(name).iter().map(move |value| (name, value.as_str())));
+    let pairs =
+        names.into_iter().flat_map(|name| call.texts(name).iter().map(move |value| (name, value.as_str())));
     RunQuery::from_pairs(pairs).map_err(|error| Problem::new(&kinds::BAD_PARAMETER, error.to_string()))
 }
 
@@ -285,4 +311,3 @@ impl Following {
         }
     }
 }
-

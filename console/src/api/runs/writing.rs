@@ -49,7 +49,12 @@ pub const VERBS: &[Verb] = &[
         about: "What any NATS client does with one publish, with checks before it. The run's id is `name.key`; the key makes it idempotent for as \
                 long as the ledger remembers it. With `at` or `in` it waits for its instant.",
         parameters: &[IDEMPOTENCY_KEY, PREFER, BY],
-        body: Some(BodyOf { schema: schema_of::<SubmitBody>, bytes_max: TASK_BYTES_MAX + 4_096, is_yaml_read: false, is_optional: false }),
+        body: Some(BodyOf {
+            schema: schema_of::<SubmitBody>,
+            bytes_max: TASK_BYTES_MAX + 4_096,
+            is_yaml_read: false,
+            is_optional: false,
+        }),
         answers: &waiting::ANSWERS,
         run: Run::Once(|api, call| Box::pin(submit(api, call))),
     },
@@ -63,8 +68,16 @@ pub const VERBS: &[Verb] = &[
         parameters: &[RUN, BY],
         body: None,
         answers: &[
-            AnswerOf { status: 200, means: "It is cancelled; its record", schema: Some(schema_of::<RunRecord>) },
-            AnswerOf { status: 202, means: "Its worker was asked to stop it; its record", schema: Some(schema_of::<RunRecord>) },
+            AnswerOf {
+                status: 200,
+                means: "It is cancelled; its record",
+                schema: Some(schema_of::<RunRecord>),
+            },
+            AnswerOf {
+                status: 202,
+                means: "Its worker was asked to stop it; its record",
+                schema: Some(schema_of::<RunRecord>),
+            },
         ],
         run: Run::Once(|api, call| Box::pin(cancel(api, call))),
     },
@@ -77,8 +90,16 @@ pub const VERBS: &[Verb] = &[
         parameters: &[RUN, PREFER, BY],
         body: None,
         answers: &[
-            AnswerOf { status: 200, means: "The run has ended; its record", schema: Some(schema_of::<RunRecord>) },
-            AnswerOf { status: 202, means: "It is queued; `Location` is where it is found", schema: Some(schema_of::<waiting::Accepted>) },
+            AnswerOf {
+                status: 200,
+                means: "The run has ended; its record",
+                schema: Some(schema_of::<RunRecord>),
+            },
+            AnswerOf {
+                status: 202,
+                means: "It is queued; `Location` is where it is found",
+                schema: Some(schema_of::<waiting::Accepted>),
+            },
         ],
         run: Run::Once(|api, call| Box::pin(retry(api, call))),
     },
@@ -110,9 +131,12 @@ struct SubmitBody {
 async fn submit(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     let SubmitBody { name, key, queue, at, after, task } = call.json()?;
     let bytes = serde_json::to_vec(&task).unwrap_or_default();
-    let task = Task::from_json(&bytes).map_err(|error| Problem::new(&kinds::BAD_TASK, error.to_string()).at("task"))?;
+    let task = Task::from_json(&bytes)
+        .map_err(|error| Problem::new(&kinds::BAD_TASK, error.to_string()).at("task"))?;
     if at.is_some() && after.is_some() {
-        return Err(Problem::new(&kinds::BAD_BODY, "`at` and `in` contradict each other; write one of them").at("in"));
+        return Err(
+            Problem::new(&kinds::BAD_BODY, "`at` and `in` contradict each other; write one of them").at("in")
+        );
     }
     let now = api.clock().now();
     let key: Option<RunKey> = match key {
@@ -129,7 +153,8 @@ async fn submit(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     // Of a request that is repeated the instant may be over by now: it was not when it was made.
     let not_before = match promised.is_older() {
         true => at,
-        false => not_before(at, after, now).map_err(|words| Problem::new(&kinds::BAD_BODY, words.replace("--", "")).at("at"))?,
+        false => not_before(at, after, now)
+            .map_err(|words| Problem::new(&kinds::BAD_BODY, words.replace("--", "")).at("at"))?,
     };
     let streams = &api.streams;
     waiting::asked(&api, &mut call, &run, async {
@@ -142,7 +167,9 @@ async fn submit(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
             let submission = Submission { queue: &queue, run: &run, not_before, task: &bytes };
             let sent = submission.send(streams, &TraceContext::root().to_string()).await?;
             if sent == Sent::There && !promised.is_older() {
-                let words = format!("{run} waits, is queued or runs already; nothing was submitted: take another key");
+                let words = format!(
+                    "{run} waits, is queued or runs already; nothing was submitted: take another key"
+                );
                 return Err(Problem::new(&kinds::CONFLICT, words).at("key"));
             }
         }

@@ -42,10 +42,23 @@ pub const VERBS: &[Verb] = &[
         about: "Writes the earlier definition anew, as a version of its own. Without `to` it is the latest one that differs. What was deleted comes \
                 back.",
         parameters: &[NAME, DRY_RUN, LANG, IF_MATCH, BY],
-        body: Some(BodyOf { schema: schema_of::<RollbackBody>, bytes_max: 1_024, is_yaml_read: false, is_optional: true }),
+        body: Some(BodyOf {
+            schema: schema_of::<RollbackBody>,
+            bytes_max: 1_024,
+            is_yaml_read: false,
+            is_optional: true,
+        }),
         answers: &[
-            AnswerOf { status: 200, means: "It is as it was, or (dry run) what would be done", schema: Some(schema_of::<Preview>) },
-            AnswerOf { status: 201, means: "It was deleted, and is there again", schema: Some(schema_of::<Preview>) },
+            AnswerOf {
+                status: 200,
+                means: "It is as it was, or (dry run) what would be done",
+                schema: Some(schema_of::<Preview>),
+            },
+            AnswerOf {
+                status: 201,
+                means: "It was deleted, and is there again",
+                schema: Some(schema_of::<Preview>),
+            },
         ],
         run: Run::Once(|api, call| Box::pin(rollback(api, call))),
     },
@@ -119,12 +132,20 @@ async fn history(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
             Err(reason) => (None, Some(reason)),
         };
         let diff = unified(&before, &text);
-        items.push(VersionItem { revision: version.revision, since: version.since, what, definition, invalid, diff });
+        items.push(VersionItem {
+            revision: version.revision,
+            since: version.since,
+            what,
+            definition,
+            invalid,
+            diff,
+        });
         before = text;
     }
     items.reverse();
     let pauses = api.streams.schedules().pause_history(&name).await?.into_iter().rev();
-    let pauses = pauses.map(|epoch| PauseItem { revision: epoch.revision, since: epoch.since, paused: epoch.pause });
+    let pauses =
+        pauses.map(|epoch| PauseItem { revision: epoch.revision, since: epoch.since, paused: epoch.pause });
     Ok(Answer::ok(History { items, pauses: pauses.collect() }))
 }
 
@@ -141,7 +162,9 @@ async fn rollback(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     });
     let Some(schedule) = found else {
         let words = match to {
-            Some(to) => format!("schedule {name} has no version {to} that can be understood; its history lists those it has"),
+            Some(to) => format!(
+                "schedule {name} has no version {to} that can be understood; its history lists those it has"
+            ),
             None => format!("schedule {name} has no earlier version that differs"),
         };
         return Err(Problem::new(&kinds::CONFLICT, words).at("to"));

@@ -35,7 +35,8 @@ pub const NAME: Parameter = path("name", Kind::Name, "The schedule.");
 /// What to say of a schedule that is not there.
 pub fn no_schedule(api: &Api, name: &Name) -> Problem {
     let names = api.book.names();
-    Problem::new(&kinds::UNKNOWN, unknown("schedule", name.as_str(), names.iter().map(Name::as_str))).at("name")
+    Problem::new(&kinds::UNKNOWN, unknown("schedule", name.as_str(), names.iter().map(Name::as_str)))
+        .at("name")
 }
 
 /// Refuses a schedule that is not there.
@@ -70,7 +71,11 @@ pub async fn check_references(api: &Api, name: &Name, schedule: &Schedule) -> Re
 
 /// A definition that cannot be followed: where and why.
 pub fn not_followed(error: &DefinitionsError, text: &str) -> Problem {
-    let kind = if matches!(error, DefinitionsError::TooLarge(_)) { &kinds::TOO_LARGE } else { &kinds::BAD_DEFINITION };
+    let kind = if matches!(error, DefinitionsError::TooLarge(_)) {
+        &kinds::TOO_LARGE
+    } else {
+        &kinds::BAD_DEFINITION
+    };
     let words = error.explain(text).replace("<input>", "body");
     let problem = Problem::new(kind, words);
     match field_of(error) {

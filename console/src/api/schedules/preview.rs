@@ -45,7 +45,12 @@ pub struct Preview {
 }
 
 /// What writing this definition would do.
-pub async fn preview(api: &Api, name: &Name, schedule: &Schedule, language: Language) -> Result<Preview, Problem> {
+pub async fn preview(
+    api: &Api,
+    name: &Name,
+    schedule: &Schedule,
+    language: Language,
+) -> Result<Preview, Problem> {
     let (change, before) = match api.streams.schedules().get(name).await {
         Ok(None) => (Outcome::Created, String::new()),
         Ok(Some(stored)) if stored.value == *schedule => (Outcome::Unchanged, as_yaml(schedule)),

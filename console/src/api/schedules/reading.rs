@@ -53,7 +53,11 @@ pub const VERBS: &[Verb] = &[
             CURSOR,
         ],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "A page of schedules", schema: Some(schema_of::<Page<ScheduleItem>>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "A page of schedules",
+            schema: Some(schema_of::<Page<ScheduleItem>>),
+        }],
         run: Run::Once(|api, call| Box::pin(list(api, call))),
     },
     Verb {
@@ -161,11 +165,17 @@ async fn get(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 
 async fn next(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let name: Name = call.path("name")?;
-    let Some(stored) = api.streams.schedules().get(&name).await? else { return Err(no_schedule(&api, &name)) };
+    let Some(stored) = api.streams.schedules().get(&name).await? else {
+        return Err(no_schedule(&api, &name));
+    };
     let from = call.instant("from").unwrap_or_else(|| api.clock().now());
     let until = call.instant("until");
     if until.is_some_and(|until| until <= from) {
-        return Err(Problem::new(&kinds::BAD_PARAMETER, "`until` is not after `from`: no slot is between them").at("until"));
+        return Err(Problem::new(
+            &kinds::BAD_PARAMETER,
+            "`until` is not after `from`: no slot is between them",
+        )
+        .at("until"));
     }
     let count = call.parsed("count")?.unwrap_or(10);
     let slots = slots(&api, &stored.value, from, until, count).await?;

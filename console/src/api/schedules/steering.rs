@@ -50,7 +50,12 @@ pub const VERBS: &[Verb] = &[
         about: "The run is one more: it does not replace a slot, and the schedule's overlap policy holds for it. A planner makes it, at once if one \
                 is alive.",
         parameters: &[NAME, IDEMPOTENCY_KEY, PREFER, BY],
-        body: Some(BodyOf { schema: schema_of::<TriggerBody>, bytes_max: TASK_BYTES_MAX, is_yaml_read: false, is_optional: true }),
+        body: Some(BodyOf {
+            schema: schema_of::<TriggerBody>,
+            bytes_max: TASK_BYTES_MAX,
+            is_yaml_read: false,
+            is_optional: true,
+        }),
         answers: &waiting::ANSWERS,
         run: Run::Once(|api, call| Box::pin(trigger(api, call))),
     },
@@ -62,7 +67,12 @@ pub const VERBS: &[Verb] = &[
         about: "Its slots are recorded as CANCELLED, `paused`, and nothing is caught up afterwards. A schedule that is paused already keeps its \
                 pause, unless another reason or end is given.",
         parameters: &[NAME, BY],
-        body: Some(BodyOf { schema: schema_of::<PauseBody>, bytes_max: SMALL, is_yaml_read: false, is_optional: true }),
+        body: Some(BodyOf {
+            schema: schema_of::<PauseBody>,
+            bytes_max: SMALL,
+            is_yaml_read: false,
+            is_optional: true,
+        }),
         answers: &[AnswerOf { status: 200, means: "It is paused", schema: Some(schema_of::<Paused>) }],
         run: Run::Once(|api, call| Box::pin(pause(api, call))),
     },
@@ -85,9 +95,18 @@ pub const VERBS: &[Verb] = &[
         about: "A slot that has run, or is running, is left alone; one that was skipped is run under its own record. `dry_run=true` says what would \
                 become of each slot.",
         parameters: &[NAME, DRY_RUN, IDEMPOTENCY_KEY, BY],
-        body: Some(BodyOf { schema: schema_of::<BackfillBody>, bytes_max: SMALL, is_yaml_read: false, is_optional: false }),
+        body: Some(BodyOf {
+            schema: schema_of::<BackfillBody>,
+            bytes_max: SMALL,
+            is_yaml_read: false,
+            is_optional: false,
+        }),
         answers: &[
-            AnswerOf { status: 200, means: "What would become of each slot (dry run)", schema: Some(schema_of::<Prospects>) },
+            AnswerOf {
+                status: 200,
+                means: "What would become of each slot (dry run)",
+                schema: Some(schema_of::<Prospects>),
+            },
             AnswerOf { status: 202, means: "It is asked for", schema: Some(schema_of::<BackfillAccepted>) },
         ],
         run: Run::Once(|api, call| Box::pin(backfill(api, call))),
@@ -100,7 +119,11 @@ pub const VERBS: &[Verb] = &[
         about: "With how far each is, the latest first.",
         parameters: &[NAME],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "Its backfills", schema: Some(schema_of::<Page<BackfillProgress>>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "Its backfills",
+            schema: Some(schema_of::<Page<BackfillProgress>>),
+        }],
         run: Run::Once(|api, call| Box::pin(backfills(api, call))),
     },
 ];
@@ -173,7 +196,11 @@ async fn trigger(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     let name: Name = call.path("name")?;
     let TriggerBody { parameters } = call.json()?;
     if parameters.values().any(is_too_deep) {
-        return Err(Problem::new(&kinds::BAD_BODY, "parameters nest too deep; pass a reference instead of the data").at("parameters"));
+        return Err(Problem::new(
+            &kinds::BAD_BODY,
+            "parameters nest too deep; pass a reference instead of the data",
+        )
+        .at("parameters"));
     }
     check_known(&api, &name).await?;
     let now = api.clock().now();
@@ -195,7 +222,10 @@ async fn trigger(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
 
 /// A promise that names no run was written by somebody else.
 pub(crate) fn odd_promise(id: &str) -> Problem {
-    Problem::new(&kinds::UNREADABLE, format!("the promise under this Idempotency-Key names {id:?}, which is none of ours"))
+    Problem::new(
+        &kinds::UNREADABLE,
+        format!("the promise under this Idempotency-Key names {id:?}, which is none of ours"),
+    )
 }
 
 async fn pause(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -235,7 +265,9 @@ fn read_until(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
     let bad = |words: String| Problem::new(&kinds::BAD_BODY, words).at("until");
     let until = match text.parse::<HumanDuration>() {
         Ok(length) => TimeDelta::from_std(length.0).ok().and_then(|length| now.checked_add_signed(length)),
-        Err(_) => Some(parse_instant(text).map_err(|words| bad(format!("{words}; or a length of time: 2h")))?),
+        Err(_) => {
+            Some(parse_instant(text).map_err(|words| bad(format!("{words}; or a length of time: 2h")))?)
+        }
     };
     match until {
         Some(until) if until > now => Ok(until),

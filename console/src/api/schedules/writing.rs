@@ -48,7 +48,11 @@ pub const VERBS: &[Verb] = &[
         parameters: &[NAME, DRY_RUN, LANG, IF_MATCH, IF_NONE_MATCH, BY],
         body: Some(DEFINITION),
         answers: &[
-            AnswerOf { status: 200, means: "It is replaced, is just so already, or (dry run) what would be done", schema: Some(schema_of::<Preview>) },
+            AnswerOf {
+                status: 200,
+                means: "It is replaced, is just so already, or (dry run) what would be done",
+                schema: Some(schema_of::<Preview>),
+            },
             AnswerOf { status: 201, means: "It is created", schema: Some(schema_of::<Preview>) },
         ],
         run: Run::Once(|api, call| Box::pin(put(api, call))),
@@ -72,7 +76,11 @@ pub const VERBS: &[Verb] = &[
         about: "A run that is queued or running still comes to its end. The records of its runs and the history of its definition stay.",
         parameters: &[NAME, DRY_RUN, IF_MATCH, BY],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "It is deleted, or (dry run) would be", schema: Some(schema_of::<Deleted>) }],
+        answers: &[AnswerOf {
+            status: 200,
+            means: "It is deleted, or (dry run) would be",
+            schema: Some(schema_of::<Deleted>),
+        }],
         run: Run::Once(|api, call| Box::pin(delete(api, call))),
     },
 ];
@@ -137,10 +145,12 @@ async fn put_patiently(
     })
     .await;
     match written {
-        Err(WriteError::Conflict { what }) if answer_was_lost.load(Ordering::Relaxed) => match schedules.get(name).await {
-            Ok(Some(stored)) if stored.value == *schedule => Ok((Applied::Changed, stored.revision)),
-            _ => Err(WriteError::Conflict { what }),
-        },
+        Err(WriteError::Conflict { what }) if answer_was_lost.load(Ordering::Relaxed) => {
+            match schedules.get(name).await {
+                Ok(Some(stored)) if stored.value == *schedule => Ok((Applied::Changed, stored.revision)),
+                _ => Err(WriteError::Conflict { what }),
+            }
+        }
         written => written,
     }
 }
@@ -148,7 +158,9 @@ async fn put_patiently(
 fn lost(error: WriteError, expected: Expected, name: &Name) -> Problem {
     let words = match (&error, expected) {
         (WriteError::Conflict { .. }, Expected::Revision(revision)) => {
-            format!("schedule {name} is not at revision {revision} any more; read it again, and write over what is there now")
+            format!(
+                "schedule {name} is not at revision {revision} any more; read it again, and write over what is there now"
+            )
         }
         (WriteError::Conflict { .. }, Expected::Nothing) => {
             format!("schedule {name} exists already; leave If-None-Match out to replace it")
