@@ -6,6 +6,7 @@ pub mod bench;
 pub mod bench_worker;
 pub mod cancel;
 pub mod completion;
+pub mod console;
 pub mod dead;
 pub mod delayed;
 pub mod delete;
