@@ -28,7 +28,13 @@ impl Served {
         let usual: SocketAddr = LISTEN_DEFAULT.parse()?;
         let settings = |listen| {
             let data_dir = data_dir.to_owned();
-            anyhow::Ok(ConsoleSettings { host: host(), listen, token: token(None)?, names: Vec::new(), data_dir })
+            anyhow::Ok(ConsoleSettings {
+                host: host(),
+                listen,
+                token: token(None)?,
+                names: Vec::new(),
+                data_dir,
+            })
         };
         let console = match Console::new(settings(listen.unwrap_or(usual))?, streams.clone()).await {
             // Somebody else's console, or another `up`.

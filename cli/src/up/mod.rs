@@ -181,7 +181,8 @@ impl Up {
         let (streams, demo) = started?;
         let settings = fleet::Settings { host: host(), places: self.args.places, local: self.local.clone() };
         let fleet = Fleet::start(settings, &streams, &self.talk, &self.stop);
-        let console = Served::start(self.args.console, &self.data.file("console"), &streams, &self.talk).await?;
+        let console =
+            Served::start(self.args.console, &self.data.file("console"), &streams, &self.talk).await?;
 
         let fixed = live::Fixed {
             address: server.address().to_owned(),

@@ -85,6 +85,9 @@ async fn answer_in_time(
         }
     };
     call.place = Some(place);
+    if !verb.is_from_memory() {
+        api.reached().await?;
+    }
     match verb.run {
         Run::Once(run) => run(api, call).await.map(written),
         Run::Stream(run) => {

@@ -71,6 +71,7 @@ async fn run(api: Arc<Api>, id: &str, payload: &Bytes) -> Result<Answer, Problem
     let not_found = || Problem::new(&kinds::NOT_FOUND, format!("there is no verb {id}"));
     let verb = table::find(id).ok_or_else(not_found)?;
     let Run::Once(run) = verb.run else { return Err(not_found()) };
+    // Who asks over NATS has reached it, and so have we.
     run(api, call_of(verb, payload)?).await
 }
 

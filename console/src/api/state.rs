@@ -1,6 +1,6 @@
 //! What all verbs share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use shared::clock::SharedClock;
 use streams::Streams;
@@ -9,7 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use shared::limits::{CONSOLE_REQUESTS_MAX, CONSOLE_STREAMS_MAX, CONSOLE_WAITS_MAX};
 
+use super::{kinds, problem::Problem};
 use crate::{read_model::ReadModel, schedule_book::ScheduleBook};
+
+/// How often, and how long apart, it is looked whether NATS is connected again.
+const CONNECTED_LOOKS: u32 = 20;
+const CONNECTED_LOOK: Duration = Duration::from_millis(100);
 
 /// What all verbs share.
 pub struct Api {
@@ -51,6 +56,17 @@ impl Api {
     /// The one clock.
     pub fn clock(&self) -> &SharedClock {
         self.streams.clock()
+    }
+
+    /// Refuses, soon, what would wait long for a server that is away. A reconnect is waited for.
+    pub async fn reached(&self) -> Result<(), Problem> {
+        for _ in 0..CONNECTED_LOOKS {
+            if self.streams.is_connected() {
+                return Ok(());
+            }
+            self.clock().sleep(CONNECTED_LOOK).await;
+        }
+        Err(Problem::new(&kinds::UNAVAILABLE, "NATS is not connected; nothing was done"))
     }
 
     /// What lists of runs wait for, if the read model does not answer for the whole ledger yet.

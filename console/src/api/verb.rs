@@ -109,6 +109,11 @@ impl Verb {
         self.method == Method::Get
     }
 
+    /// Whether it is answered from what the console has, also while NATS is away.
+    pub fn is_from_memory(&self) -> bool {
+        ["schedules.list", "runs.list", "results.stream"].contains(&self.id)
+    }
+
     /// Whether it goes on to tell.
     pub fn is_stream(&self) -> bool {
         matches!(self.run, Run::Stream(_))

@@ -1,11 +1,14 @@
 //! `/livez` and `/readyz`: whether the process works, and whether it can do what it is for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 
 use crate::api::{kinds, problem::Problem, state::Api};
+
+/// How long NATS may take to answer while the console counts as ready.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 pub(super) fn routes(api: Arc<Api>) -> Router {
     Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(api)
@@ -22,8 +25,13 @@ async fn readyz(State(api): State<Arc<Api>>) -> axum::response::Response {
     let mut waits = Vec::new();
     if !api.streams.is_connected() {
         waits.push("NATS is not connected".to_owned());
-    } else if let Err(error) = api.streams.catalog().queues().await {
-        waits.push(error.to_string());
+    } else {
+        let catalog = api.streams.catalog();
+        // A probe does not wait as long as a request of ours may.
+        tokio::select! {
+            read = catalog.queues() => waits.extend(read.err().map(|error| error.to_string())),
+            () = api.clock().sleep(ANSWER_WAIT) => waits.push(format!("NATS has not answered within {} s", ANSWER_WAIT.as_secs())),
+        }
     }
     waits.extend(api.book.waits_for());
     waits.extend(api.runs_wait_for());
