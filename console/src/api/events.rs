@@ -1,6 +1,6 @@
 //! Every change of a run as it comes: server-sent events from the read model's feed, filtered at the console, resumable.
 
-use std::sync::Arc;
+use std::future::ready;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -48,11 +48,11 @@ pub const VERBS: &[Verb] = &[Verb {
     parameters: &TAKES,
     body: None,
     answers: &[AnswerOf { status: 200, means: "The changes, as they come", schema: Some(any_object) }],
-    run: Run::Stream(|api, call| Box::pin(follow(api, call))),
+    run: Run::Stream(|api, call| Box::pin(ready(follow(&api, &call)))),
 }];
 
-async fn follow(api: Arc<Api>, call: Call) -> Result<Events, Problem> {
-    let query = query_of(&call, FILTERS.iter().map(|parameter| parameter.name))?;
+fn follow(api: &Api, call: &Call) -> Result<Events, Problem> {
+    let query = query_of(call, FILTERS.iter().map(|parameter| parameter.name))?;
     let after = match call.text("Last-Event-ID").or_else(|| call.text("after")) {
         None => None,
         Some(text) => Some(text.parse().map_err(|_| {

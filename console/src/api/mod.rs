@@ -1,4 +1,4 @@
-//! Resources and verbs. One table says what can be asked; HTTP routes, NATS endpoints and the OpenAPI document come from it.
+//! Resources and verbs. One table says what can be asked; HTTP routes, NATS endpoints and the `OpenAPI` document come from it.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from the table of verbs and the schemas of the types that are read and written. Nothing in it is said
+//! The `OpenAPI` 3.1 document, made from the table of verbs and the schemas of the types that are read and written. Nothing in it is said
 //! twice, so it cannot say something else than the console does.
 
 use schemars::{SchemaGenerator, generate::SchemaSettings};

@@ -1,4 +1,4 @@
-//! What verbs take beside a body: each parameter has a kind, which refuses a value before a verb sees it, and says so in the OpenAPI
+//! What verbs take beside a body: each parameter has a kind, which refuses a value before a verb sees it, and says so in the `OpenAPI`
 //! document.
 
 use std::str::FromStr;
@@ -25,7 +25,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// As OpenAPI writes it.
+    /// As `OpenAPI` writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Place::Path => "path",

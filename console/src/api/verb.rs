@@ -1,4 +1,4 @@
-//! A verb: one thing that can be asked of a console, however it is asked. HTTP routes, NATS endpoints and the OpenAPI document all come
+//! A verb: one thing that can be asked of a console, however it is asked. HTTP routes, NATS endpoints and the `OpenAPI` document all come
 //! from the one table of verbs.
 
 use std::sync::Arc;

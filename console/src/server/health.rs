@@ -23,15 +23,17 @@ async fn livez() -> Json<Value> {
 async fn readyz(State(api): State<Arc<Api>>) -> axum::response::Response {
     use axum::response::IntoResponse;
     let mut waits = Vec::new();
-    if !api.streams.is_connected() {
-        waits.push("NATS is not connected".to_owned());
-    } else {
+    if api.streams.is_connected() {
         let catalog = api.streams.catalog();
         // A probe does not wait as long as a request of ours may.
         tokio::select! {
             read = catalog.queues() => waits.extend(read.err().map(|error| error.to_string())),
-            () = api.clock().sleep(ANSWER_WAIT) => waits.push(format!("NATS has not answered within {} s", ANSWER_WAIT.as_secs())),
+            () = api.clock().sleep(ANSWER_WAIT) => {
+                waits.push(format!("NATS has not answered within {} s", ANSWER_WAIT.as_secs()));
+            }
         }
+    } else {
+        waits.push("NATS is not connected".to_owned());
     }
     waits.extend(api.book.waits_for());
     waits.extend(api.runs_wait_for());

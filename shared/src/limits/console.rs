@@ -15,7 +15,7 @@ pub const CONSOLE_HEAD_WAIT: Duration = Duration::from_secs(10);
 /// How long a request may take, body included, without the time it waits for the end of a run.
 pub const CONSOLE_REQUEST_WAIT: Duration = Duration::from_secs(30);
 /// How long a request may wait for the end of a run (`Prefer: wait=60`), at most.
-pub const CONSOLE_RUN_WAIT_MAX: Duration = Duration::from_secs(60);
+pub const CONSOLE_RUN_WAIT_MAX: Duration = Duration::from_mins(1);
 /// How long requests may go on when the console stops.
 pub const CONSOLE_STOP_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of all headers of a request, at most.

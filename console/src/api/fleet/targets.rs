@@ -59,14 +59,14 @@ pub const VERBS: &[Verb] = &[
                 has not.",
         parameters: &[TARGET],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "How it is", schema: Some(schema_of::<Health>) }],
+        answers: &[AnswerOf { status: 200, means: "How it is", schema: Some(schema_of::<HowItIs>) }],
         run: Run::Once(|api, call| Box::pin(health(api, call))),
     },
 ];
 
 /// How a target is.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Health {
+struct HowItIs {
     /// The target.
     name: TargetName,
     /// `healthy`, `ill`, `disabled`, or `unknown`: it declares no check that can be made from here.
@@ -113,7 +113,7 @@ async fn get(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 
 async fn health(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let (name, target) = find(&api, &call).await?;
-    let said = |health, detail: String| Health { name: name.clone(), health, detail, took_ms: None };
+    let said = |health, detail: String| HowItIs { name: name.clone(), health, detail, took_ms: None };
     if !target.enabled {
         let why = target.reason.clone().unwrap_or_else(|| "no reason is given".to_owned());
         return Ok(Answer::ok(said("disabled", why)));
@@ -140,5 +140,5 @@ async fn health(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
         Some(Ok(answer)) => said("ill", format!("{url} answered {}", answer.status())),
         Some(Err(error)) => said("ill", format!("{url} cannot be asked: {}", error.without_url())),
     };
-    Ok(Answer::ok(Health { took_ms: took(asked_at), ..health }))
+    Ok(Answer::ok(HowItIs { took_ms: took(asked_at), ..health }))
 }

@@ -304,7 +304,7 @@ impl Following {
             }
             self.api.clock().sleep(LOOK).await;
             self.looks += 1;
-            if self.looks % LOOKS_PER_ASK == 0 && !self.has_ended {
+            if self.looks.is_multiple_of(LOOKS_PER_ASK) && !self.has_ended {
                 let record = self.api.streams.ledger().get(&self.run).await.ok().flatten();
                 self.has_ended = record.is_some_and(|record| record.value.status.is_final());
             }

@@ -151,10 +151,11 @@ async fn submit(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     let promised = promised(&api, &call, "runs.submit", new.to_string()).await?;
     let run: RunId = promised.id.parse().map_err(|_| odd_promise(&promised.id))?;
     // Of a request that is repeated the instant may be over by now: it was not when it was made.
-    let not_before = match promised.is_older() {
-        true => at,
-        false => not_before(at, after, now)
-            .map_err(|words| Problem::new(&kinds::BAD_BODY, words.replace("--", "")).at("at"))?,
+    let not_before = if promised.is_older() {
+        at
+    } else {
+        let read = not_before(at, after, now);
+        read.map_err(|words| Problem::new(&kinds::BAD_BODY, words.replace("--", "")).at("at"))?
     };
     let streams = &api.streams;
     waiting::asked(&api, &mut call, &run, async {
@@ -242,7 +243,7 @@ pub async fn retry(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     let by = call.by.clone();
     let streams = &api.streams;
     waiting::asked(&api, &mut call, &run, async {
-        match streams.retry(&run, &by).await? {
+        match Box::pin(streams.retry(&run, &by)).await? {
             Retrying::Queued(_) => Ok(()),
             // Of two who ask at once, or of one who asks twice, the second finds it done.
             Retrying::Lives(record) if record.retried.is_some() => Ok(()),

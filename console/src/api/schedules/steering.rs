@@ -73,7 +73,7 @@ pub const VERBS: &[Verb] = &[
             is_yaml_read: false,
             is_optional: true,
         }),
-        answers: &[AnswerOf { status: 200, means: "It is paused", schema: Some(schema_of::<Paused>) }],
+        answers: &[AnswerOf { status: 200, means: "It is paused", schema: Some(schema_of::<Standing>) }],
         run: Run::Once(|api, call| Box::pin(pause(api, call))),
     },
     Verb {
@@ -84,7 +84,7 @@ pub const VERBS: &[Verb] = &[
         about: "Slots from now on run again. What is not paused is no error.",
         parameters: &[NAME, BY],
         body: None,
-        answers: &[AnswerOf { status: 200, means: "It is not paused", schema: Some(schema_of::<Paused>) }],
+        answers: &[AnswerOf { status: 200, means: "It is not paused", schema: Some(schema_of::<Standing>) }],
         run: Run::Once(|api, call| Box::pin(resume(api, call))),
     },
     Verb {
@@ -151,7 +151,7 @@ struct PauseBody {
 
 /// Whether a schedule is paused.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Paused {
+struct Standing {
     /// The schedule.
     name: Name,
     /// Whether this request changed that.
@@ -258,7 +258,7 @@ async fn resume(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
 
 async fn paused(api: &Api, name: Name, changed: bool) -> Result<Answer, Problem> {
     let paused = api.streams.schedules().pause(&name).await?.standing(api.clock().now());
-    Ok(Answer::ok(Paused { name, changed, paused }))
+    Ok(Answer::ok(Standing { name, changed, paused }))
 }
 
 fn read_until(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
