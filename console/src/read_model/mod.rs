@@ -63,6 +63,8 @@ mod readers;
 mod schema;
 mod select;
 mod status;
+#[cfg(test)]
+mod tests;
 mod words;
 mod writer;
 
@@ -78,3 +80,6 @@ pub use projection::Projection;
 pub use query::{Order, QueryError, RunQuery};
 pub use readers::ModelError;
 pub use status::{Built, BuiltBecause, ModelStatus};
+
+#[cfg(test)]
+use writer::Writer;

@@ -180,7 +180,7 @@ impl Writer {
         Ok(look)
     }
 
-    fn store(&mut self, changes: &[LedgerChange], pending: u64) -> Result<(), Ended> {
+    pub(super) fn store(&mut self, changes: &[LedgerChange], pending: u64) -> Result<(), Ended> {
         let Some(last) = changes.last() else { return Ok(()) };
         let is_heard = self.head.is_whole && self.inner.feed.receiver_count() > 0;
         let transaction = self.conn.transaction()?;
@@ -230,7 +230,7 @@ impl Writer {
         self.tell(FeedEvent::Anew);
     }
 
-    fn look(&mut self, extent: &LedgerExtent) -> Result<(), Ended> {
+    pub(super) fn look(&mut self, extent: &LedgerExtent) -> Result<(), Ended> {
         if file::identity(&self.inner.path) != self.identity {
             return Err(Ended::Spoiled(BuiltBecause::Removed));
         }
@@ -257,7 +257,7 @@ impl Writer {
     }
 
     /// Forgets some runs that the ledger has forgotten, or that are too many.
-    fn forget_some(&mut self) -> Result<(), Ended> {
+    pub(super) fn forget_some(&mut self) -> Result<(), Ended> {
         let transaction = self.conn.transaction()?;
         let mut gone = apply::remove_forgotten(&transaction, &mut self.words, self.first, FORGOTTEN_AT_ONCE)?;
         if gone == 0 && self.head.runs > MODEL_RUNS_MAX {
