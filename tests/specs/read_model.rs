@@ -48,7 +48,12 @@ impl Following {
                 .collect();
             let mut found = self.ids().await?;
             (expected.sort(), found.sort());
-            if expected == found { Ok(status) } else { Err(format!("{found:?}, and {status:?}")) }
+            // What was counted before may be of a moment before.
+            if expected == found {
+                Ok(self.model.status())
+            } else {
+                Err(format!("{found:?}, and {status:?}"))
+            }
         })
         .await
     }

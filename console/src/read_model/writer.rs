@@ -89,7 +89,7 @@ impl Writer {
             }
             other => {
                 let because = other.err().unwrap_or(BuiltBecause::OtherLedger);
-                inner.readers.renew(|| file::begin(&inner.path, now, because)).map_err(trouble)?
+                inner.readers.renew(|| file::begin(&inner.path, now, &because)).map_err(trouble)?
             }
         };
         if head.stream.is_empty() {

@@ -18,6 +18,8 @@ use crate::read_model::{
     BuiltBecause, ModelError, Order, QueryError, RunFilter, RunQuery, StatusCounts, TimeRange, writer::Ended,
 };
 
+const HOUR: i64 = 3_600_000;
+
 fn planned(schedule: &str, millisecond: i64) -> RunRecord {
     let (schedule, at) = (schedule.parse().expect("name"), at(millisecond));
     RunRecord::planned(&schedule, Slot::at(at), QueueName::default_queue(), at)
@@ -35,7 +37,6 @@ fn skipped(record: &RunRecord, reason: Reason) -> RunRecord {
 #[tokio::test]
 async fn the_last_runs_the_days_the_counts_and_the_durations_of_a_schedule_are_told() {
     let mut table = Table::new();
-    const HOUR: i64 = 3_600_000;
     let runs = [
         ended(&planned("daily", 0), RunEvent::Succeeded, 100),
         ended(&planned("daily", HOUR), RunEvent::FailedForGood, 300),
@@ -251,7 +252,7 @@ async fn a_model_that_is_opened_again_answers_with_what_it_had_before_anybody_wr
     rusqlite::Connection::open(&path)
         .and_then(|conn| conn.execute("VACUUM INTO ?1", [copy.to_str().expect("a path")]))
         .expect("copied");
-    let again = open(copy);
+    let again = open(&copy);
     assert_eq!((again.status().runs, again.status().is_rebuilding), (10, false));
     assert_eq!(again.runs(&RunQuery::default()).await.expect("a page").items.len(), 10);
 }

@@ -1,11 +1,11 @@
-//! The model on SQLite alone: changes go in by its own writer, and questions are asked as by anybody.
+//! The model on `SQLite` alone: changes go in by its own writer, and questions are asked as by anybody.
 
 mod answers;
 mod feed;
 mod history;
 mod plans;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use shared::{Timestamp, clock::SystemClock, run_record::RunRecord};
 use streams::{
@@ -27,7 +27,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new() -> Self {
         let folder = TempDir::new().expect("a folder");
-        let model = open(folder.path().join("model.sqlite"));
+        let model = open(&folder.path().join("model.sqlite"));
         let extent =
             LedgerExtent { stream: "KV_runs".to_owned(), made: at(0), first: 1, last: u64::MAX >> 1 };
         let mut table = Self { model, writer: None, extent, folder };
@@ -73,8 +73,8 @@ impl Table {
     }
 }
 
-pub(super) fn open(path: PathBuf) -> ReadModel {
-    ReadModel::open_file(&path, SystemClock::shared()).expect("opened")
+pub(super) fn open(path: &Path) -> ReadModel {
+    ReadModel::open_file(path, SystemClock::shared()).expect("opened")
 }
 
 /// An instant, in milliseconds from one that the tests know.

@@ -1,4 +1,4 @@
-//! What SQLite does to answer: every list is read from an index, in its order, and none reads the whole table.
+//! What `SQLite` does to answer: every list is read from an index, in its order, and none reads the whole table.
 
 use rusqlite::{Connection, params_from_iter, types::Value};
 use shared::{run_record::Reason, run_state::RunState};
