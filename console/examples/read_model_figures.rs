@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! nats-server -js -sd /tmp/figures &
-//! cargo run --release -p cronfleet-console --example read_model_figures -- 1000000 100000 /tmp/figures.sqlite
+//! cargo run --release -p cronfleet-console --example read_model_figures -- 1000000 100000 /tmp/figures.sqlite 200
 //! ```
 //!
-//! A ledger that holds as many runs already is not filled again. Ends with one line of JSON.
+//! That is runs, schedules, the model's file, and how often each question is asked. A ledger that holds as many runs already is
+//! not filled again. Ends with one line of JSON.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -21,14 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 type Failure = Box<dyn std::error::Error>;
 
-const ASKED: u64 = 200;
-
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let mut number = |default: u64| arguments.next().map_or(Ok(default), |text| text.parse::<u64>());
     let (runs, schedules) = (number(100_000)?, number(10_000)?);
     let path = PathBuf::from(arguments.next().unwrap_or_else(|| "figures.sqlite".to_owned()));
+    let asked = arguments.next().map_or(Ok(200), |text| text.parse::<u64>())?.max(1);
     let clock = SystemClock;
     let url = std::env::var("NATS_URL").unwrap_or_else(|_| "nats://127.0.0.1:4222".to_owned());
     let settings = ConnectSettings { url, client_name: "figures".to_owned(), ..ConnectSettings::default() };
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Failure> {
     let rebuild = since(before);
     let status = model.status();
     eprintln!("{written} records in {rebuild:?}; {} runs, {} MiB", status.runs, status.bytes >> 20);
-    let questions = ask(&model, schedules).await?;
+    let questions = ask(&model, schedules, asked).await?;
     stop.cancel();
     follows.await?;
     let figures = json!({
@@ -123,27 +123,34 @@ fn lists(n: u64, schedules: u64) -> [(&'static str, RunQuery); 14] {
     ]
 }
 
-async fn ask(model: &ReadModel, schedules: u64) -> Result<BTreeMap<&'static str, Value>, Failure> {
+async fn ask(
+    model: &ReadModel,
+    schedules: u64,
+    asked: u64,
+) -> Result<BTreeMap<&'static str, Value>, Failure> {
     let mut told = BTreeMap::new();
     for (index, (name, _)) in lists(0, schedules).into_iter().enumerate() {
-        let took = many(async |n| model.runs(&lists(n, schedules)[index].1).await.map(|_| ())).await?;
+        let took = many(asked, async |n| model.runs(&lists(n, schedules)[index].1).await.map(|_| ())).await?;
         told.insert(name, took);
     }
     let all = TimeRange::default();
-    told.insert("count_all", many(async |_| model.count(&RunFilter::default()).await.map(|_| ())).await?);
-    told.insert("statuses", many(async |_| model.statuses(None, all).await.map(|_| ())).await?);
+    told.insert(
+        "count_all",
+        many(asked, async |_| model.count(&RunFilter::default()).await.map(|_| ())).await?,
+    );
+    told.insert("statuses", many(asked, async |_| model.statuses(None, all).await.map(|_| ())).await?);
     let names: Vec<_> = (0..100).filter_map(|n| Filling::schedule(n * 7 % schedules).ok()).collect();
-    told.insert("strips_of_100", many(async |_| model.strips(&names, 20).await.map(|_| ())).await?);
-    told.insert("minutes", many(async |_| model.minutes().await.map(|_| ())).await?);
+    told.insert("strips_of_100", many(asked, async |_| model.strips(&names, 20).await.map(|_| ())).await?);
+    told.insert("minutes", many(asked, async |_| model.minutes().await.map(|_| ())).await?);
     let (first, last) = ("2025-11-25".parse()?, "2026-11-24".parse()?);
     let (zone, day) = (chrono_tz::Asia::Shanghai, Duration::from_hours(24));
     let name = |n: u64| &names[n as usize % names.len()];
-    let took = many(async |n| model.days(name(n), zone, first, last).await.map(|_| ())).await?;
+    let took = many(asked, async |n| model.days(name(n), zone, first, last).await.map(|_| ())).await?;
     told.insert("days", took);
-    let took = many(async |n| model.durations(name(n), all, day).await.map(|_| ())).await?;
+    let took = many(asked, async |n| model.durations(name(n), all, day).await.map(|_| ())).await?;
     told.insert("durations", took);
     let mut query = RunQuery { limit: 500, ..RunQuery::default() };
-    let took = many(async |_| {
+    let took = many(asked, async |_| {
         query.cursor = model.runs(&query).await?.next;
         Ok(())
     });
@@ -158,11 +165,12 @@ fn of(set: impl FnOnce(&mut RunFilter)) -> RunQuery {
 }
 
 async fn many(
+    asked: u64,
     mut question: impl AsyncFnMut(u64) -> Result<(), console::read_model::ModelError>,
 ) -> Result<Value, Failure> {
     let clock = SystemClock;
     let mut took = Vec::new();
-    for n in 0..ASKED {
+    for n in 0..asked {
         let before = clock.elapsed();
         question(n).await?;
         took.push(since(before).as_secs_f64() * 1_000.0);

@@ -82,7 +82,7 @@ CREATE INDEX runs_whole ON runs (whole) WHERE whole IS NOT NULL;
 pub(super) const WRITER: &str = "
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA wal_autocheckpoint = 4000;
+PRAGMA wal_autocheckpoint = 16000;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -65536;
 PRAGMA temp_store = MEMORY;
