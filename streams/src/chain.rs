@@ -182,16 +182,11 @@ fn reader(filter_subjects: Vec<String>, deliver_policy: DeliverPolicy) -> pull::
 impl RecordFollower {
     /// The next records. After an error wait a moment; then it goes on where it was.
     pub async fn next(&mut self) -> Result<Heard, ReadError> {
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => {
-                let filters = self.filters.clone();
-                match self.streams.open_ledger(filters, self.position, self.made, SIZES).await? {
-                    Some(open) => Box::new(open),
-                    None => return Ok(Heard::Anew),
-                }
-            }
+        let open = match self.open.take() {
+            Some(open) => Some(open),
+            None => self.open().await?.map(Box::new),
         };
+        let Some(mut open) = open else { return Ok(Heard::Anew) };
         let messages = open.next("ledger").await?;
         let records = messages.iter().filter_map(|message| self.record(message)).collect();
         if !open.is_broken() {
@@ -209,5 +204,8 @@ impl RecordFollower {
         // A stranger's writing, or a deletion: no run has ended.
         let value = read_record(key, &message.payload, info.stream_sequence).ok()?;
         Some(Stored { value, revision: info.stream_sequence, stored_at })
+    }
+    async fn open(&self) -> Result<Option<InOrder>, ReadError> {
+        self.streams.open_ledger(self.filters.clone(), self.position, self.made, SIZES).await
     }
 }

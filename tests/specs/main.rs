@@ -50,6 +50,7 @@ mod overlap_cluster;
 mod pause;
 mod planners;
 mod planning;
+mod read_model;
 mod readme;
 mod recording;
 mod replaying;

@@ -1,6 +1,6 @@
 //! An HTTP client of a few lines: it sends exactly what a spec says, also what no decent client would.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use serde_json::Value;
 use shared::clock::{Clock, SystemClock};
@@ -78,13 +78,13 @@ impl HttpRequest {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
         let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.target);
         for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         if !self.has("host") {
-            head += &format!("Host: {address}\r\n");
+            let _ = write!(head, "Host: {address}\r\n");
         }
         if !self.has("content-length") && (!self.body.is_empty() || self.method != "GET") {
-            head += &format!("Content-Length: {}\r\n", self.body.len());
+            let _ = write!(head, "Content-Length: {}\r\n", self.body.len());
         }
         stream.write_all(head.as_bytes()).await.expect("sent");
         stream.write_all(b"\r\n").await.expect("sent");
@@ -118,7 +118,7 @@ impl HttpRequest {
             if line.is_empty() {
                 break;
             }
-            head += &format!("{line}\r\n");
+            let _ = write!(head, "{line}\r\n");
         }
         (head_of(&head), lines)
     }

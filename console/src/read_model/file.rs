@@ -93,19 +93,19 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<(Connection, Head), Op
     let unusable =
         |error: &rusqlite::Error| OpenError::Unusable { path: path.to_owned(), detail: error.to_string() };
     if identity(path).is_none() {
-        return begin(path, now, BuiltBecause::New);
+        return begin(path, now, &BuiltBecause::New);
     }
     match connect(path).and_then(|conn| Ok((application(&conn)?, conn))) {
         Ok(((schema::APPLICATION, version), conn)) if version == schema::version() => match head(&conn) {
             Ok(head) => Ok((conn, head)),
             Err(error) if is_busy(&error) => Err(unusable(&error)),
-            Err(error) => begin(path, now, BuiltBecause::Damaged(error.to_string())),
+            Err(error) => begin(path, now, &BuiltBecause::Damaged(error.to_string())),
         },
         // A file of no bytes is what a kill between its making and its filling leaves.
-        Ok(((0, 0), conn)) if is_empty(&conn) => begin(path, now, BuiltBecause::New),
-        Ok(((schema::APPLICATION, _), _)) => begin(path, now, BuiltBecause::OtherVersion),
+        Ok(((0, 0), conn)) if is_empty(&conn) => begin(path, now, &BuiltBecause::New),
+        Ok(((schema::APPLICATION, _), _)) => begin(path, now, &BuiltBecause::OtherVersion),
         Ok(_) => Err(OpenError::NotOurs(path.to_owned())),
-        Err(error) if is_damage(&error) => begin(path, now, BuiltBecause::Damaged(error.to_string())),
+        Err(error) if is_damage(&error) => begin(path, now, &BuiltBecause::Damaged(error.to_string())),
         Err(error) => Err(unusable(&error)),
     }
 }
@@ -114,7 +114,7 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<(Connection, Head), Op
 pub(super) fn begin(
     path: &Path,
     now: Timestamp,
-    because: BuiltBecause,
+    because: &BuiltBecause,
 ) -> Result<(Connection, Head), OpenError> {
     for file in files(path) {
         match std::fs::remove_file(&file) {
@@ -124,14 +124,14 @@ pub(super) fn begin(
             _ => {}
         }
     }
-    let words = serde_json::to_string(&because).unwrap_or_default();
+    let words = serde_json::to_string(because).unwrap_or_default();
     let begun = || {
         let conn = connect(path)?;
         schema::begun(&conn, now, &words)?;
         let head = head(&conn)?;
         Ok((conn, head))
     };
-    if because != BuiltBecause::New {
+    if *because != BuiltBecause::New {
         tracing::warn!(path = %path.display(), "The read model is built anew: {because}");
     }
     begun().map_err(|error: rusqlite::Error| OpenError::Unusable {

@@ -77,7 +77,7 @@ impl Filling {
             3..8 => {
                 let failed =
                     planned.apply(RunEvent::Started, started_at)?.apply(RunEvent::FailedForGood, ended_at)?;
-                let words = format!("{} answered 503: connection to shard {number} refused", schedule);
+                let words = format!("{schedule} answered 503: connection to shard {number} refused");
                 let error = Some(RunError::new(ErrorKind::Target, words));
                 RunRecord { reason: Some(Reason::AttemptsExhausted), attempt: 3, error, worker, ..failed }
             }

@@ -160,12 +160,16 @@ fn listed(row: &rusqlite::Row) -> rusqlite::Result<Listed> {
     Ok(Listed { record, revision })
 }
 
+pub(super) const CHANGED_SINCE: &str =
+    "SELECT place FROM runs WHERE revision > ?1 ORDER BY revision LIMIT ?2";
+pub(super) const DOWNSTREAM: &str = "SELECT place FROM runs WHERE upstream = ?1 ORDER BY place DESC LIMIT ?2";
+pub(super) const SHARDS: &str = "SELECT place FROM runs WHERE whole = ?1 ORDER BY place DESC LIMIT ?2";
+
 /// What changed behind a place in the ledger, in its order, at most so many.
 pub(super) fn changed_since(conn: &Connection, after: u64, at_most: usize) -> rusqlite::Result<Vec<Listed>> {
-    let sql = "SELECT place FROM runs WHERE revision > ?1 ORDER BY revision LIMIT ?2";
     let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
     let places: Vec<i64> = conn
-        .prepare_cached(sql)?
+        .prepare_cached(CHANGED_SINCE)?
         .query_map((after.min(i64::MAX.cast_unsigned()).cast_signed(), limit), |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     places.into_iter().map(|place| at_place(conn, place)).collect()
@@ -183,12 +187,10 @@ pub(super) fn relatives(conn: &Connection, id: &RunId) -> rusqlite::Result<Relat
         Some(shard) => run(conn, &shard.parent.to_string())?,
         None => None,
     };
-    let mut downstream =
-        hashed(conn, "SELECT place FROM runs WHERE upstream = ?1 ORDER BY place DESC LIMIT ?2", id)?;
+    let mut downstream = hashed(conn, DOWNSTREAM, id)?;
     // A hash may be that of another id, too.
     downstream.retain(|one| one.record.upstream.as_ref().is_some_and(|upstream| upstream.run == *id));
-    let mut shards =
-        hashed(conn, "SELECT place FROM runs WHERE whole = ?1 ORDER BY place DESC LIMIT ?2", id)?;
+    let mut shards = hashed(conn, SHARDS, id)?;
     shards.retain(|one| one.record.shard.as_ref().is_some_and(|shard| shard.parent == *id));
     shards.sort_by_key(|one| one.record.shard.as_ref().map_or(0, |shard| shard.index));
     Ok(Relatives { upstream, downstream, whole, shards })

@@ -1,4 +1,4 @@
-//! The ledger as tables that can be searched: a projection of its stream, kept in SQLite, disposable.
+//! The ledger as tables that can be searched: a projection of its stream, kept in `SQLite`, disposable.
 //!
 //! Promise: whatever happens to the file (deleted, damaged, of another version, of another fleet), it is built anew from the
 //! ledger and says so; nothing but time is lost. Nothing here writes to the ledger, and nothing decides by what is here.
@@ -63,6 +63,8 @@ mod readers;
 mod schema;
 mod select;
 mod status;
+#[cfg(test)]
+mod tests;
 mod words;
 mod writer;
 
@@ -78,3 +80,6 @@ pub use projection::Projection;
 pub use query::{Order, QueryError, RunQuery};
 pub use readers::ModelError;
 pub use status::{Built, BuiltBecause, ModelStatus};
+
+#[cfg(test)]
+use writer::Writer;

@@ -113,9 +113,8 @@ impl Projection {
                     Err(panic) => SessionEnd::Trouble(format!("reading the ledger ended in a panic: {panic}")),
                 },
                 () = self.streams.clock().sleep(LOOK) => {
-                    match self.look(made, &sender, &mut silent_looks).await {
-                        Some(end) => break end,
-                        None => continue,
+                    if let Some(end) = self.look(made, &sender, &mut silent_looks).await {
+                        break end;
                     }
                 }
             }

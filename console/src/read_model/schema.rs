@@ -82,7 +82,7 @@ CREATE INDEX runs_whole ON runs (whole) WHERE whole IS NOT NULL;
 pub(super) const WRITER: &str = "
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA wal_autocheckpoint = 4000;
+PRAGMA wal_autocheckpoint = 16000;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -65536;
 PRAGMA temp_store = MEMORY;
@@ -107,10 +107,13 @@ pub(super) fn first_place(millisecond: i64) -> i64 {
 
 /// The first place that belongs to an instant or a later one.
 pub(super) fn first_place_from(at: Timestamp) -> i64 {
-    // A place is of whole milliseconds: a part of one begins with the next.
-    let whole = at.timestamp_millis();
-    let has_more = i64::from(at.timestamp_subsec_nanos() % 1_000_000 != 0);
-    first_place(whole.saturating_add(has_more))
+    first_place(first_millisecond_from(at))
+}
+
+/// The first whole millisecond that is not before an instant.
+pub(super) fn first_millisecond_from(at: Timestamp) -> i64 {
+    let is_whole = at.timestamp_subsec_nanos().is_multiple_of(1_000_000);
+    at.timestamp_millis().saturating_add(i64::from(!is_whole))
 }
 
 /// The place of a run, if it is free.

@@ -3,12 +3,14 @@
 //! The condition that fewest runs meet *leads*: its index is read in the order of the list, and the others are compared row by
 //! row. How many meet it is counted, but never far ([`PROBES`]), so the choice costs little and is right where it matters.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, types::Value};
 use shared::run_state::RunState;
 
 use super::{
     filter::{RunFilter, TimeRange},
-    schema::{first_place_from, reason_number, state_number},
+    schema::{first_millisecond_from, first_place_from, reason_number, state_number},
     words::{self, Kind},
 };
 
@@ -59,6 +61,13 @@ impl Condition {
     fn one(lead: Lead, text: &'static str, values: Vec<Value>) -> Self {
         Self { lead, text, alternatives: vec![values] }
     }
+
+    /// That something is one of several; none if it may be anything.
+    fn any<T: Copy>(lead: Lead, text: &'static str, wanted: &[T], number: fn(T) -> i64) -> Option<Self> {
+        let numbers: BTreeSet<i64> = wanted.iter().copied().map(number).collect();
+        let alternatives: Vec<Vec<Value>> = numbers.into_iter().map(|number| vec![number.into()]).collect();
+        (!alternatives.is_empty()).then_some(Self { lead, text, alternatives })
+    }
 }
 
 /// A statement with its values.
@@ -95,65 +104,26 @@ fn conditions(
     filter: &RunFilter,
     statuses: &[RunState],
 ) -> rusqlite::Result<Option<Vec<Condition>>> {
-    let mut all = Vec::new();
-    let mut named = |lead, text, kind, word: Option<&str>| -> rusqlite::Result<bool> {
-        let Some(word) = word else { return Ok(true) };
-        let Some(number) = words::find(conn, kind, word)? else { return Ok(false) };
-        all.push(Condition::one(lead, text, vec![number.into()]));
-        Ok(true)
-    };
-    // The name is known as soon as a prefix has its dot.
-    let prefix = filter.id_prefix.as_ref().map(super::filter::IdPrefix::as_str);
-    let of_prefix = prefix.and_then(|prefix| prefix.split_once('.')).map(|(name, _)| name);
-    let schedule = filter.schedule.as_ref().map(AsRef::as_ref);
-    let name = filter.name.as_ref().map(AsRef::as_ref);
-    for word in [schedule, name, of_prefix] {
-        if !named(Lead::Index("runs_name"), "r.name = ?", Kind::Name, word)? {
-            return Ok(None);
-        }
-    }
-    let worker = filter.worker.as_ref().map(AsRef::as_ref);
-    let target = filter.target.as_ref().map(AsRef::as_ref);
-    let action = filter.action.as_ref().map(AsRef::as_ref);
-    let queue = filter.queue.as_ref().map(AsRef::as_ref);
-    let is_known = named(Lead::Index("runs_worker"), "r.worker = ?", Kind::Worker, worker)?
-        && named(Lead::Index("runs_target"), "r.target = ?", Kind::Target, target)?
-        && named(Lead::Index("runs_action"), "r.action = ?", Kind::Action, action)?
-        && named(Lead::Index("runs_queue"), "r.queue = ?", Kind::Queue, queue)?;
-    if !is_known {
-        return Ok(None);
-    }
-    if let Some(prefix) = prefix {
+    let Some(mut all) = named(conn, filter)? else { return Ok(None) };
+    if let Some(prefix) = &filter.id_prefix {
         // Ids are of ASCII: nothing that begins so comes after this.
-        let values = vec![prefix.to_owned().into(), format!("{prefix}\u{7f}").into()];
+        let values = vec![prefix.to_string().into(), format!("{prefix}\u{7f}").into()];
         all.push(Condition::one(Lead::Ids, "r.id >= ? AND r.id < ?", values));
     }
     if let Some(text) = &filter.error_text {
         let bytes = text.as_str().as_bytes().to_vec();
         all.push(Condition::one(Lead::Errors, "", vec![Value::Blob(bytes)]));
     }
-    let several = |lead, text, numbers: Vec<i64>| Condition {
-        lead,
-        text,
-        alternatives: numbers.into_iter().map(|number| vec![number.into()]).collect(),
-    };
-    if !filter.reasons.is_empty() {
-        let mut numbers: Vec<i64> = filter.reasons.iter().copied().map(reason_number).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        all.push(several(Lead::Index("runs_reason"), "r.reason = ?", numbers));
-    }
-    if !statuses.is_empty() {
-        let mut numbers: Vec<i64> = statuses.iter().copied().map(state_number).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        all.push(several(Lead::Index("runs_status"), "r.status = ?", numbers));
-    }
-    if let Some(attempts) = filter.attempts_min.filter(|attempts| *attempts > 0) {
+    all.extend(Condition::any(Lead::Index("runs_reason"), "r.reason = ?", &filter.reasons, reason_number));
+    all.extend(Condition::any(Lead::Index("runs_status"), "r.status = ?", statuses, state_number));
+    match filter.attempts_min {
+        None | Some(0) => {}
+        Some(1) => all.push(Condition::one(Lead::No, "r.attempt >= ?", vec![1.into()])),
         // The index is of those that were tried more than once.
-        let lead = if attempts > 1 { Lead::Index("runs_repeated") } else { Lead::No };
-        let text = if attempts > 1 { "r.attempt > 1 AND r.attempt >= ?" } else { "r.attempt >= ?" };
-        all.push(Condition::one(lead, text, vec![i64::from(attempts).into()]));
+        Some(attempts) => {
+            let text = "r.attempt > 1 AND r.attempt >= ?";
+            all.push(Condition::one(Lead::Index("runs_repeated"), text, vec![i64::from(attempts).into()]));
+        }
     }
     match filter.late {
         Some(true) => all.push(Condition::one(Lead::Index("runs_late"), "r.late = 1", vec![])),
@@ -163,15 +133,40 @@ fn conditions(
     if filter.schedule.is_some() {
         all.push(Condition::one(Lead::No, "r.planned = 1", vec![]));
     }
-    // A part of a millisecond begins with the next one.
-    let whole = |at: shared::Timestamp| {
-        at.timestamp_millis() + i64::from(at.timestamp_subsec_nanos() % 1_000_000 != 0)
-    };
-    if let Some(from) = filter.slot.from {
-        all.push(Condition::one(Lead::No, "r.slot >= ?", vec![whole(from).into()]));
+    for (text, bound) in [("r.slot >= ?", filter.slot.from), ("r.slot < ?", filter.slot.to)] {
+        let values = bound.map(|at| vec![first_millisecond_from(at).into()]);
+        all.extend(values.map(|values| Condition::one(Lead::No, text, values)));
     }
-    if let Some(to) = filter.slot.to {
-        all.push(Condition::one(Lead::No, "r.slot < ?", vec![whole(to).into()]));
+    Ok(Some(all))
+}
+
+/// The conditions on names; none if one of them is a name that nothing has.
+fn named(conn: &Connection, filter: &RunFilter) -> rusqlite::Result<Option<Vec<Condition>>> {
+    // The name is known as soon as a prefix has its dot.
+    let prefix = filter.id_prefix.as_ref().and_then(|prefix| prefix.as_str().split_once('.'));
+    let name = (Lead::Index("runs_name"), "r.name = ?", Kind::Name);
+    let mut all = Vec::new();
+    for ((lead, text, kind), word) in [
+        (name, filter.schedule.as_ref().map(AsRef::as_ref)),
+        (name, filter.name.as_ref().map(AsRef::as_ref)),
+        (name, prefix.map(|(name, _)| name)),
+        (
+            (Lead::Index("runs_worker"), "r.worker = ?", Kind::Worker),
+            filter.worker.as_ref().map(AsRef::as_ref),
+        ),
+        (
+            (Lead::Index("runs_target"), "r.target = ?", Kind::Target),
+            filter.target.as_ref().map(AsRef::as_ref),
+        ),
+        (
+            (Lead::Index("runs_action"), "r.action = ?", Kind::Action),
+            filter.action.as_ref().map(AsRef::as_ref),
+        ),
+        ((Lead::Index("runs_queue"), "r.queue = ?", Kind::Queue), filter.queue.as_ref().map(AsRef::as_ref)),
+    ] {
+        let Some(word) = word else { continue };
+        let Some(number) = words::find(conn, kind, word)? else { return Ok(None) };
+        all.push(Condition::one(lead, text, vec![number.into()]));
     }
     Ok(Some(all))
 }
@@ -269,17 +264,17 @@ impl Lanes {
 /// `FROM` and `WHERE`: led by one alternative of a condition, or by the order of places.
 fn from(leads: Option<(&Condition, usize)>, others: &[&Condition], places: Places) -> Statement {
     let lead = leads.map(|(condition, _)| condition.lead);
-    let (mut sql, key) = match lead {
-        Some(Lead::Errors) => ("FROM errors e CROSS JOIN runs r ON r.place = e.place".to_owned(), "e.place"),
-        Some(Lead::Index(index)) => (format!("FROM runs r INDEXED BY {index}"), "r.place"),
-        Some(Lead::Ids) => ("FROM runs r INDEXED BY runs_id".to_owned(), "r.place"),
-        Some(Lead::No) | None => ("FROM runs r NOT INDEXED".to_owned(), "r.place"),
+    let (tables, key) = match lead {
+        Some(Lead::Errors) => ("errors e CROSS JOIN runs r ON r.place = e.place".to_owned(), "e.place"),
+        Some(Lead::Index(index)) => (format!("runs r INDEXED BY {index}"), "r.place"),
+        Some(Lead::Ids) => ("runs r INDEXED BY runs_id".to_owned(), "r.place"),
+        Some(Lead::No) | None => ("runs r NOT INDEXED".to_owned(), "r.place"),
     };
-    sql += &format!(" WHERE {key} >= ? AND {key} < ?");
+    let mut all = vec![format!("{key} >= ? AND {key} < ?")];
     let mut values: Vec<Value> = vec![places.from.into(), places.before.into()];
     if let Some((condition, alternative)) = leads {
         let text = if condition.lead == Lead::Errors { "instr(e.text, ?) > 0" } else { condition.text };
-        sql += &format!(" AND {text}");
+        all.push(text.to_owned());
         values.extend(condition.alternatives[alternative].iter().cloned());
     }
     for condition in others {
@@ -289,9 +284,8 @@ fn from(leads: Option<(&Condition, usize)>, others: &[&Condition], places: Place
             }
             _ => condition.text,
         };
-        let any = vec![text; condition.alternatives.len()].join(" OR ");
-        sql += &format!(" AND ({any})");
+        all.push(format!("({})", vec![text; condition.alternatives.len()].join(" OR ")));
         values.extend(condition.alternatives.iter().flatten().cloned());
     }
-    Statement { sql, values }
+    Statement { sql: format!("FROM {tables} WHERE {}", all.join(" AND ")), values }
 }

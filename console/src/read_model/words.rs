@@ -31,12 +31,11 @@ impl Words {
         if let Some(number) = self.known.get(&key) {
             return Ok(*number);
         }
-        let number = match find(conn, kind, text)? {
-            Some(number) => number,
-            None => {
-                let mut insert = conn.prepare_cached("INSERT INTO words (kind, text) VALUES (?1, ?2)")?;
-                insert.insert((kind as i64, text))?
-            }
+        let number = if let Some(number) = find(conn, kind, text)? {
+            number
+        } else {
+            let mut insert = conn.prepare_cached("INSERT INTO words (kind, text) VALUES (?1, ?2)")?;
+            insert.insert((kind as i64, text))?
         };
         if self.known.len() >= REMEMBERED_MAX {
             self.known.clear();

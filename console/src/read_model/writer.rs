@@ -16,11 +16,13 @@ use super::{
     words::Words,
 };
 
-/// Changes that are stored in one transaction, at most, but for the last that came with others.
-const BATCH_CHANGES_MAX: usize = 4_000;
+/// Changes that are stored in one transaction, at most, but for the last that came with others: many, because of a run that
+/// changed several times among them only the newest version is written.
+const BATCH_CHANGES_MAX: usize = 16_000;
 /// Bytes of records, the same.
-const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// While this many changes wait behind a batch, only the newest version of each run in it is told of.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// While this many changes wait behind a batch it is made as large as it may be, and only the newest version of each run in it
+/// is told of.
 const CATCHING_UP: u64 = 2_000;
 /// Runs that are forgotten in one transaction: few, so that changes hardly wait for it.
 const FORGOTTEN_AT_ONCE: usize = 500;
@@ -89,7 +91,7 @@ impl Writer {
             }
             other => {
                 let because = other.err().unwrap_or(BuiltBecause::OtherLedger);
-                inner.readers.renew(|| file::begin(&inner.path, now, because)).map_err(trouble)?
+                inner.readers.renew(|| file::begin(&inner.path, now, &because)).map_err(trouble)?
             }
         };
         if head.stream.is_empty() {
@@ -165,22 +167,23 @@ impl Writer {
         let mut look = None;
         let mut bytes = size(&changes);
         while look.is_none() && changes.len() < BATCH_CHANGES_MAX && bytes < BATCH_BYTES_MAX {
-            match work.try_recv() {
-                Ok(Work::Changes(more, behind)) => {
+            let next = if pending >= CATCHING_UP { work.blocking_recv() } else { work.try_recv().ok() };
+            match next {
+                Some(Work::Changes(more, behind)) => {
                     bytes += size(&more);
                     changes.extend(more);
                     pending = behind;
                 }
-                Ok(Work::Look(extent)) => look = Some(extent),
+                Some(Work::Look(extent)) => look = Some(extent),
                 // Whether nobody sends any more is seen next time.
-                Err(_) => break,
+                None => break,
             }
         }
         self.store(&changes, pending)?;
         Ok(look)
     }
 
-    fn store(&mut self, changes: &[LedgerChange], pending: u64) -> Result<(), Ended> {
+    pub(super) fn store(&mut self, changes: &[LedgerChange], pending: u64) -> Result<(), Ended> {
         let Some(last) = changes.last() else { return Ok(()) };
         let is_heard = self.head.is_whole && self.inner.feed.receiver_count() > 0;
         let transaction = self.conn.transaction()?;
@@ -201,6 +204,7 @@ impl Writer {
             state.last = state.last.max(last.revision);
             state.pending = pending;
             state.stored_at = Some(last.stored_at);
+            state.bytes = file::bytes(&self.inner.path);
             state.unreadable += unreadable;
             state.trouble = None;
         });
@@ -230,7 +234,7 @@ impl Writer {
         self.tell(FeedEvent::Anew);
     }
 
-    fn look(&mut self, extent: &LedgerExtent) -> Result<(), Ended> {
+    pub(super) fn look(&mut self, extent: &LedgerExtent) -> Result<(), Ended> {
         if file::identity(&self.inner.path) != self.identity {
             return Err(Ended::Spoiled(BuiltBecause::Removed));
         }
@@ -257,7 +261,7 @@ impl Writer {
     }
 
     /// Forgets some runs that the ledger has forgotten, or that are too many.
-    fn forget_some(&mut self) -> Result<(), Ended> {
+    pub(super) fn forget_some(&mut self) -> Result<(), Ended> {
         let transaction = self.conn.transaction()?;
         let mut gone = apply::remove_forgotten(&transaction, &mut self.words, self.first, FORGOTTEN_AT_ONCE)?;
         if gone == 0 && self.head.runs > MODEL_RUNS_MAX {
