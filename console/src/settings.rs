@@ -10,8 +10,6 @@ pub const LISTEN_DEFAULT: &str = "127.0.0.1:8640";
 /// What a console is told.
 #[derive(Debug, Clone)]
 pub struct ConsoleSettings {
-    /// The machine's name; the console carries it in its id.
-    pub host: String,
     /// Where it listens.
     pub listen: SocketAddr,
     /// Who presents it is let in. Without one everybody is who reaches a loopback address, and no other address is listened on.
@@ -101,7 +99,6 @@ mod tests {
 
     fn settings(listen: &str, token: Option<&str>) -> ConsoleSettings {
         ConsoleSettings {
-            host: "here".to_owned(),
             listen: listen.parse().expect("address"),
             token: token.map(|text| Token::parse(text).expect("token")),
             names: Vec::new(),

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::talk::Talk;
-use crate::verbs::{console::token, machine::host};
+use crate::verbs::console::token;
 
 /// A console that serves.
 pub(super) struct Served {
@@ -28,13 +28,7 @@ impl Served {
         let usual: SocketAddr = LISTEN_DEFAULT.parse()?;
         let settings = |listen| {
             let data_dir = data_dir.to_owned();
-            anyhow::Ok(ConsoleSettings {
-                host: host(),
-                listen,
-                token: token(None)?,
-                names: Vec::new(),
-                data_dir,
-            })
+            anyhow::Ok(ConsoleSettings { listen, token: token(None)?, names: Vec::new(), data_dir })
         };
         let console = match Console::new(settings(listen.unwrap_or(usual))?, streams.clone()).await {
             // Somebody else's console, or another `up`.

@@ -6,7 +6,6 @@ use anyhow::Context;
 use clap::Args;
 use console::{Console, ConsoleSettings, Token, settings::LISTEN_DEFAULT};
 
-use super::machine::host;
 use crate::{GlobalArgs, exit::Exit, signals};
 
 /// Where the read model is kept when nothing is said.
@@ -57,7 +56,6 @@ pub struct ConsoleArgs {
 /// Serves until it is asked to stop.
 pub async fn run(args: ConsoleArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let settings = ConsoleSettings {
-        host: host(),
         listen: args.listen,
         token: token(args.token_file.as_deref())?,
         names: args.names,

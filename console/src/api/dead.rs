@@ -197,13 +197,11 @@ async fn find(api: &Api, run: &RunId) -> Result<Option<Item>, Problem> {
 
 async fn get(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let run: RunId = call.path("run")?;
-    match find(&api, &run).await? {
-        Some(item) => Ok(Answer::ok(item)),
-        None => {
-            let words = format!("{run} has no dead letter; `GET /api/v1/runs/{run}` says how it is");
-            Err(Problem::new(&kinds::UNKNOWN, words).at("run"))
-        }
+    if let Some(item) = find(&api, &run).await? {
+        return Ok(Answer::ok(item));
     }
+    let words = format!("{run} has no dead letter; `GET /api/v1/runs/{run}` says how it is");
+    Err(Problem::new(&kinds::UNKNOWN, words).at("run"))
 }
 
 async fn replay(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {

@@ -142,13 +142,11 @@ async fn calendars(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
 async fn calendar(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let name: CalendarName = call.path("name")?;
     let all = api.streams.catalog().all().await?.calendars;
-    match all.get_key_value(&name) {
-        Some(found) => Ok(Answer::ok(named(found))),
-        None => {
-            let words = unknown("calendar", name.as_str(), all.keys().map(CalendarName::as_str));
-            Err(Problem::new(&kinds::UNKNOWN, words).at("name"))
-        }
+    if let Some(found) = all.get_key_value(&name) {
+        return Ok(Answer::ok(named(found)));
     }
+    let words = unknown("calendar", name.as_str(), all.keys().map(CalendarName::as_str));
+    Err(Problem::new(&kinds::UNKNOWN, words).at("name"))
 }
 
 fn named((name, calendar): (&CalendarName, &Calendar)) -> Named<CalendarName> {

@@ -188,13 +188,11 @@ async fn workers(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
 
 async fn find_worker(api: &Api, id: &MemberId) -> Result<(WorkerStatus, Vec<WorkerStatus>), Problem> {
     let all = alive_workers(&api.streams).await?;
-    match all.iter().find(|worker| worker.id == *id) {
-        Some(found) => Ok((found.clone(), all)),
-        None => {
-            let words = unknown("worker", id.as_str(), all.iter().map(|worker| worker.id.as_str()));
-            Err(Problem::new(&kinds::UNKNOWN, words).at("id"))
-        }
+    if let Some(found) = all.iter().find(|worker| worker.id == *id) {
+        return Ok((found.clone(), all));
     }
+    let words = unknown("worker", id.as_str(), all.iter().map(|worker| worker.id.as_str()));
+    Err(Problem::new(&kinds::UNKNOWN, words).at("id"))
 }
 
 async fn worker(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
@@ -220,13 +218,11 @@ async fn planners(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
 async fn planner(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
     let id: MemberId = call.path("id")?;
     let all = alive_planners(&api.streams).await?;
-    match all.iter().find(|planner| planner.id == id) {
-        Some(found) => Ok(Answer::ok(found)),
-        None => {
-            let words = unknown("planner", id.as_str(), all.iter().map(|planner| planner.id.as_str()));
-            Err(Problem::new(&kinds::UNKNOWN, words).at("id"))
-        }
+    if let Some(found) = all.iter().find(|planner| planner.id == id) {
+        return Ok(Answer::ok(found));
     }
+    let words = unknown("planner", id.as_str(), all.iter().map(|planner| planner.id.as_str()));
+    Err(Problem::new(&kinds::UNKNOWN, words).at("id"))
 }
 
 async fn delayed(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {

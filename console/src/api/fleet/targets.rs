@@ -97,13 +97,11 @@ async fn list(api: Arc<Api>, _: Call) -> Result<Answer, Problem> {
 async fn find(api: &Api, call: &Call) -> Result<(TargetName, Target), Problem> {
     let name: TargetName = call.path("name")?;
     let mut all = api.streams.catalog().all().await?.targets;
-    match all.remove(&name) {
-        Some(target) => Ok((name, target)),
-        None => {
-            let words = unknown("target", name.as_str(), all.keys().map(TargetName::as_str));
-            Err(Problem::new(&kinds::UNKNOWN, words).at("name"))
-        }
+    if let Some(target) = all.remove(&name) {
+        return Ok((name, target));
     }
+    let words = unknown("target", name.as_str(), all.keys().map(TargetName::as_str));
+    Err(Problem::new(&kinds::UNKNOWN, words).at("name"))
 }
 
 async fn get(api: Arc<Api>, call: Call) -> Result<Answer, Problem> {
