@@ -10,7 +10,7 @@ use shared::run_state::RunState;
 
 use super::{
     filter::{RunFilter, TimeRange},
-    schema::{first_millisecond_from, first_place_from, reason_number, state_number},
+    schema::{first_millisecond_from, first_place_from, is_whole, reason_number, state_number},
     words::{self, Kind},
 };
 
@@ -94,7 +94,8 @@ pub(super) fn lanes(
     places: Places,
 ) -> rusqlite::Result<Option<Lanes>> {
     let Some(conditions) = conditions(conn, filter, statuses)? else { return Ok(None) };
-    let leader = leader(conn, &conditions, places)?;
+    // While it is being built there are no indexes but that of places.
+    let leader = if is_whole(conn)? { leader(conn, &conditions, places)? } else { None };
     Ok(Some(Lanes { conditions, leader, places }))
 }
 
