@@ -79,6 +79,7 @@ CREATE INDEX runs_action ON runs (action) WHERE action IS NOT NULL;
 CREATE INDEX runs_reason ON runs (reason) WHERE reason IS NOT NULL;
 CREATE INDEX runs_late ON runs (late) WHERE late = 1;
 CREATE INDEX runs_repeated ON runs (place) WHERE attempt > 1;
+CREATE INDEX runs_slot ON runs (slot) WHERE slot IS NOT NULL;
 CREATE INDEX runs_finished ON runs (finished, status, delay) WHERE finished IS NOT NULL;
 CREATE INDEX runs_upstream ON runs (upstream) WHERE upstream IS NOT NULL;
 CREATE INDEX runs_whole ON runs (whole) WHERE whole IS NOT NULL;
