@@ -46,7 +46,7 @@ impl ReadModel {
     pub async fn strips(&self, schedules: &[Name], runs: usize) -> Result<Vec<Strip>, ModelError> {
         let names: Vec<Name> = schedules.iter().take(STRIPS_MAX).cloned().collect();
         let runs = runs.min(STRIP_RUNS_MAX);
-        self.readers().ask(move |conn| names.iter().map(|name| strip(conn, name, runs)).collect()).await
+        self.readers().ask_whole(move |conn| names.iter().map(|name| strip(conn, name, runs)).collect()).await
     }
 
     /// How many runs that were created within a time are in each state: of all, or of one schedule.
@@ -56,13 +56,13 @@ impl ReadModel {
         created: TimeRange,
     ) -> Result<StatusCounts, ModelError> {
         let schedule = schedule.cloned();
-        self.readers().ask(move |conn| statuses(conn, schedule.as_ref(), created)).await
+        self.readers().ask_whole(move |conn| statuses(conn, schedule.as_ref(), created)).await
     }
 
     /// What ended in each of the last 60 minutes, the oldest first; the last is the one that has begun.
     pub async fn minutes(&self) -> Result<Vec<MinuteCounts>, ModelError> {
         let now = self.clock().now();
-        self.readers().ask(move |conn| minutes(conn, now)).await
+        self.readers().ask_whole(move |conn| minutes(conn, now)).await
     }
 
     /// How long a schedule's runs took, by when they were created; times without runs are left out. At most
@@ -74,7 +74,7 @@ impl ReadModel {
         bucket: Duration,
     ) -> Result<Vec<DurationBucket>, ModelError> {
         let schedule = schedule.clone();
-        self.readers().ask(move |conn| durations(conn, &schedule, created, bucket)).await
+        self.readers().ask_whole(move |conn| durations(conn, &schedule, created, bucket)).await
     }
 
     /// How a schedule's runs ended on each day from the first to the last, both included, in a zone; days without runs are
@@ -87,7 +87,7 @@ impl ReadModel {
         last: NaiveDate,
     ) -> Result<Vec<DayCounts>, ModelError> {
         let schedule = schedule.clone();
-        self.readers().ask(move |conn| days(conn, &schedule, zone, first, last)).await
+        self.readers().ask_whole(move |conn| days(conn, &schedule, zone, first, last)).await
     }
 }
 

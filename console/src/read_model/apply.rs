@@ -1,6 +1,6 @@
 //! Changes of the ledger, applied to the tables: the newest version of each run counts, in whatever order they come.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use shared::{Timestamp, run::RunId, run_record::RunRecord, shard::Shard};
@@ -50,6 +50,7 @@ pub(super) fn apply(
 ) -> rusqlite::Result<Applied> {
     let mut applied = Applied::default();
     let mut done: HashSet<&str> = HashSet::with_capacity(changes.len());
+    let mut newest: Vec<(&LedgerChange, Arc<Listed>, bool)> = Vec::with_capacity(changes.len());
     // From the newest on: older versions of the same run need not even be read.
     for change in changes.iter().rev() {
         let is_newest = !done.contains(change.key.as_str());
@@ -75,15 +76,21 @@ pub(super) fn apply(
             continue;
         };
         let had_output = record.output.take().is_some();
-        if is_newest {
-            applied.runs += i64::from(store(transaction, words, change, &record, had_output)?);
-            done.insert(&change.key);
-        }
+        let listed = Arc::new(Listed { record, revision: change.revision });
         if is_heard {
-            applied.events.push(FeedEvent::Changed(Box::new(Listed { record, revision: change.revision })));
+            applied.events.push(FeedEvent::Changed(Arc::clone(&listed)));
+        }
+        if is_newest {
+            newest.push((change, listed, had_output));
+            done.insert(&change.key);
         }
     }
     applied.events.reverse();
+    // In the order of places, in which tables and indexes only grow at their ends.
+    newest.sort_by_key(|(_, listed, _)| listed.record.created_at);
+    for (change, listed, had_output) in newest {
+        applied.runs += i64::from(store(transaction, words, change, &listed.record, had_output)?);
+    }
     Ok(applied)
 }
 

@@ -17,7 +17,7 @@ const REPLAYED_AT_ONCE: usize = 200;
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeedEvent {
     /// A run is now so. Its revision is what to resume behind.
-    Changed(Box<Listed>),
+    Changed(Arc<Listed>),
     /// A run's record was deleted. (What the ledger forgets by age goes without a word.)
     Removed {
         /// The run.
@@ -39,7 +39,7 @@ pub enum FeedEvent {
 pub struct Subscription {
     model: ReadModel,
     filter: RunFilter,
-    live: broadcast::Receiver<Arc<FeedEvent>>,
+    live: broadcast::Receiver<FeedEvent>,
     /// All changes up to this revision were told, or wait.
     told: u64,
     waiting: VecDeque<FeedEvent>,
@@ -51,7 +51,7 @@ impl Subscription {
     pub(super) fn new(
         model: ReadModel,
         filter: RunFilter,
-        live: broadcast::Receiver<Arc<FeedEvent>>,
+        live: broadcast::Receiver<FeedEvent>,
         after: Option<u64>,
         (place, last): (u64, u64),
     ) -> Self {
@@ -100,7 +100,7 @@ impl Subscription {
         self.is_behind = changed.len() == REPLAYED_AT_ONCE;
         self.told = changed.last().map_or(self.told, |last| last.revision);
         let wanted = changed.into_iter().filter(|listed| self.filter.matches(&listed.record));
-        self.waiting.extend(wanted.map(|listed| FeedEvent::Changed(Box::new(listed))));
+        self.waiting.extend(wanted.map(|listed| FeedEvent::Changed(Arc::new(listed))));
         Ok(())
     }
 

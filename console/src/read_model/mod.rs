@@ -23,7 +23,8 @@
 //! | how far behind it is, how large, since when | [`ReadModel::status`] |
 //! | each change as it comes, resumable | [`ReadModel::subscribe`] |
 //!
-//! The whole of it (all `async` ones answer `Result<_, ModelError>`, which is busy, too slow, or unreadable):
+//! The whole of it (all `async` ones answer `Result<_, ModelError>`, which is busy, too slow, unreadable, or, for all but
+//! lists, being built):
 //!
 //! ```text
 //! fn   open(path: &Path, streams: Streams) -> Result<(ReadModel, Projection), OpenError>
@@ -35,7 +36,7 @@
 //! async durations(&Name, TimeRange, bucket: Duration) -> Vec<DurationBucket>
 //! async days(&Name, zone: Tz, first: NaiveDate, last: NaiveDate) -> Vec<DayCounts>
 //! fn   subscribe(after: Option<u64>, RunFilter) -> Subscription;  Subscription::next().await -> Result<FeedEvent, ModelError>
-//! enum FeedEvent { Changed(Listed), Removed { id: RunId, revision: u64 }, Lagged { missed: u64 }, Anew }
+//! enum FeedEvent { Changed(Arc<Listed>), Removed { id: RunId, revision: u64 }, Lagged { missed: u64 }, Anew }
 //! ```
 //!
 //! # The model

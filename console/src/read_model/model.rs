@@ -28,7 +28,7 @@ pub(super) struct Inner {
     pub(super) path: PathBuf,
     pub(super) clock: SharedClock,
     pub(super) readers: Arc<Readers>,
-    pub(super) feed: broadcast::Sender<Arc<FeedEvent>>,
+    pub(super) feed: broadcast::Sender<FeedEvent>,
     pub(super) state: Mutex<State>,
     /// Holds the file for this process.
     _taken: std::fs::File,
@@ -167,7 +167,7 @@ impl ReadModel {
     /// The runs around a run; of followers and shards at most `limits::PAGE_MAX` each.
     pub async fn relatives(&self, id: &RunId) -> Result<Relatives, ModelError> {
         let id = id.clone();
-        self.readers().ask(move |conn| list::relatives(conn, &id)).await
+        self.readers().ask_whole(move |conn| list::relatives(conn, &id)).await
     }
 
     /// What changed behind a place, in the order of the ledger; at most so many.

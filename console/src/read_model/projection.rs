@@ -113,7 +113,11 @@ impl Projection {
                     Err(panic) => SessionEnd::Trouble(format!("reading the ledger ended in a panic: {panic}")),
                 },
                 () = self.streams.clock().sleep(LOOK) => {
-                    if let Some(end) = self.look(made, &sender, &mut silent_looks).await {
+                    let looked = tokio::select! {
+                        () = stop.cancelled() => Some(SessionEnd::Stopped),
+                        end = self.look(made, &sender, &mut silent_looks) => end,
+                    };
+                    if let Some(end) = looked {
                         break end;
                     }
                 }
@@ -149,8 +153,11 @@ impl Projection {
         if *silent_looks > SILENT_LOOKS_MAX {
             return Some(SessionEnd::Trouble("the ledger has more, and nothing comes".to_owned()));
         }
-        // A full channel means that the writer is at work: it looks the next time.
-        let _ = sender.try_send(Work::Look(extent));
+        // A writer that is at work takes it in its turn; one that has ended is noticed by who called.
+        tokio::select! {
+            _ = sender.send(Work::Look(extent)) => {}
+            () = self.streams.clock().sleep(LOOK) => {}
+        }
         None
     }
 

@@ -15,7 +15,7 @@ use shared::{
 };
 use tokio::sync::{Notify, Semaphore};
 
-use super::file;
+use super::{file, schema};
 
 /// Steps of `SQLite`'s machine between two looks at the clock: well below a millisecond.
 const STEPS_PER_LOOK: i32 = 2_000;
@@ -32,6 +32,11 @@ pub enum ModelError {
         READ_TIME_MAX.as_millis()
     )]
     TooSlow,
+    /// It is asked for what can only be told when all is there.
+    #[error(
+        "the read model is being built; lists are there as far as it is, sums when it is done: its status says how far"
+    )]
+    Rebuilding,
     /// The tables cannot be read just now; they are looked after.
     #[error("the read model cannot be read just now ({0}); it mends itself: ask again in a moment")]
     Unreadable(String),
@@ -123,6 +128,16 @@ impl Readers {
         let answer = answer.await.map_err(|error| ModelError::Unreadable(error.to_string()))?;
         drop(give_up);
         answer.map_err(|error| self.error(&error))
+    }
+
+    /// Answers a question that needs all indexes, and all runs.
+    pub(super) async fn ask_whole<T: Send + 'static>(
+        self: &Arc<Self>,
+        question: impl FnOnce(&Transaction) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ModelError> {
+        let answer =
+            self.ask(move |conn| if schema::is_whole(conn)? { question(conn).map(Some) } else { Ok(None) });
+        answer.await?.ok_or(ModelError::Rebuilding)
     }
 
     fn answer<T>(

@@ -12,6 +12,7 @@
 //! the table lie in the order of lists, and every index end in it. So a list is read from any index without sorting, and a
 //! cursor means the same in every console's model.
 
+use rusqlite::Connection;
 use shared::{Timestamp, hash::mixed_64, run_record::Reason, run_state::RunState};
 
 /// Version of how rows are filled. One that is of another version in any way is not migrated: it is built anew.
@@ -19,7 +20,7 @@ const VERSION: &str = "1";
 /// What says that a database is a read model and nobody's data: "CFRM".
 pub(super) const APPLICATION: i32 = 0x4346_524d;
 
-/// The tables and their indexes.
+/// The tables, and the indexes that filling them needs.
 pub(super) const TABLES: &str = "
 CREATE TABLE model (
     only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
@@ -27,7 +28,7 @@ CREATE TABLE model (
     made INTEGER NOT NULL,      -- when that was made, in nanoseconds: two may be made in one millisecond
     place INTEGER NOT NULL,     -- the sequence up to which all is in here
     runs INTEGER NOT NULL,
-    is_whole INTEGER NOT NULL,  -- whether it had come to the ledger's end once
+    is_whole INTEGER NOT NULL,  -- whether it had come to the ledger's end once; then all indexes are there
     since INTEGER NOT NULL,     -- when it was begun, in milliseconds
     because TEXT NOT NULL       -- why, as JSON
 );
@@ -63,6 +64,11 @@ CREATE TABLE records (place INTEGER PRIMARY KEY, json BLOB NOT NULL);
 CREATE TABLE errors (place INTEGER PRIMARY KEY, text BLOB NOT NULL);
 CREATE UNIQUE INDEX runs_id ON runs (id);
 CREATE INDEX runs_revision ON runs (revision);
+";
+
+/// The indexes that questions need. Made when all is there: then their entries are sorted once, not put in one by one, which
+/// takes longer than all else.
+const INDEXES: &str = "
 -- Covers what is asked of one schedule: its runs lie side by side in here.
 CREATE INDEX runs_name ON runs (name, place, planned, status, reason, slot, due, duration, late);
 CREATE INDEX runs_status ON runs (status);
@@ -73,6 +79,7 @@ CREATE INDEX runs_action ON runs (action) WHERE action IS NOT NULL;
 CREATE INDEX runs_reason ON runs (reason) WHERE reason IS NOT NULL;
 CREATE INDEX runs_late ON runs (late) WHERE late = 1;
 CREATE INDEX runs_repeated ON runs (place) WHERE attempt > 1;
+CREATE INDEX runs_slot ON runs (slot) WHERE slot IS NOT NULL;
 CREATE INDEX runs_finished ON runs (finished, status, delay) WHERE finished IS NOT NULL;
 CREATE INDEX runs_upstream ON runs (upstream) WHERE upstream IS NOT NULL;
 CREATE INDEX runs_whole ON runs (whole) WHERE whole IS NOT NULL;
@@ -85,7 +92,6 @@ PRAGMA synchronous = NORMAL;
 PRAGMA wal_autocheckpoint = 16000;
 PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -65536;
-PRAGMA temp_store = MEMORY;
 ";
 
 /// How a connection that reads is set.
@@ -191,13 +197,26 @@ pub(super) fn reason_of(number: i64) -> Option<Reason> {
 
 /// What tells one version of the tables from another: their text, and what the numbers in them mean.
 pub(super) fn version() -> i32 {
-    let hash = mixed_64(&[VERSION, TABLES, &format!("{REASONS:?}"), &format!("{:?}", RunState::ALL)]);
+    let hash =
+        mixed_64(&[VERSION, TABLES, INDEXES, &format!("{REASONS:?}"), &format!("{:?}", RunState::ALL)]);
     // Never 0, which is that of a file in which nothing is.
     (hash as u32 | 1).cast_signed()
 }
 
+/// Makes the indexes that questions need, and says that all is there.
+pub(super) fn complete(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(INDEXES)?;
+    conn.execute("UPDATE model SET is_whole = 1", [])?;
+    Ok(())
+}
+
+/// Whether all is there, and with it the indexes.
+pub(super) fn is_whole(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT is_whole FROM model")?.query_row([], |row| row.get(0))
+}
+
 /// The state of a database in which nothing is yet.
-pub(super) fn begun(conn: &rusqlite::Connection, since: Timestamp, because: &str) -> rusqlite::Result<()> {
+pub(super) fn begun(conn: &Connection, since: Timestamp, because: &str) -> rusqlite::Result<()> {
     conn.execute_batch(TABLES)?;
     conn.execute(
         "INSERT INTO model VALUES (1, '', 0, 0, 0, 0, ?1, ?2)",

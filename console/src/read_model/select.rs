@@ -10,7 +10,7 @@ use shared::run_state::RunState;
 
 use super::{
     filter::{RunFilter, TimeRange},
-    schema::{first_millisecond_from, first_place_from, reason_number, state_number},
+    schema::{first_millisecond_from, first_place_from, is_whole, reason_number, state_number},
     words::{self, Kind},
 };
 
@@ -39,8 +39,8 @@ impl Places {
 enum Lead {
     /// By an index that ends in the place.
     Index(&'static str),
-    /// By the index of ids: what it finds must be sorted.
-    Ids,
+    /// By an index of ranges: what it finds must be sorted.
+    Range(&'static str),
     /// By the table of errors.
     Errors,
     /// Not at all.
@@ -94,7 +94,8 @@ pub(super) fn lanes(
     places: Places,
 ) -> rusqlite::Result<Option<Lanes>> {
     let Some(conditions) = conditions(conn, filter, statuses)? else { return Ok(None) };
-    let leader = leader(conn, &conditions, places)?;
+    // While it is being built there are no indexes but that of places.
+    let leader = if is_whole(conn)? { leader(conn, &conditions, places)? } else { None };
     Ok(Some(Lanes { conditions, leader, places }))
 }
 
@@ -108,7 +109,7 @@ fn conditions(
     if let Some(prefix) = &filter.id_prefix {
         // Ids are of ASCII: nothing that begins so comes after this.
         let values = vec![prefix.to_string().into(), format!("{prefix}\u{7f}").into()];
-        all.push(Condition::one(Lead::Ids, "r.id >= ? AND r.id < ?", values));
+        all.push(Condition::one(Lead::Range("runs_id"), "r.id >= ? AND r.id < ?", values));
     }
     if let Some(text) = &filter.error_text {
         let bytes = text.as_str().as_bytes().to_vec();
@@ -133,9 +134,11 @@ fn conditions(
     if filter.schedule.is_some() {
         all.push(Condition::one(Lead::No, "r.planned = 1", vec![]));
     }
-    for (text, bound) in [("r.slot >= ?", filter.slot.from), ("r.slot < ?", filter.slot.to)] {
-        let values = bound.map(|at| vec![first_millisecond_from(at).into()]);
-        all.extend(values.map(|values| Condition::one(Lead::No, text, values)));
+    if !filter.slot.is_open() {
+        let from = filter.slot.from.map_or(i64::MIN, first_millisecond_from);
+        let to = filter.slot.to.map_or(i64::MAX, first_millisecond_from);
+        let text = "r.slot >= ? AND r.slot < ?";
+        all.push(Condition::one(Lead::Range("runs_slot"), text, vec![from.into(), to.into()]));
     }
     Ok(Some(all))
 }
@@ -176,7 +179,7 @@ fn leader(conn: &Connection, conditions: &[Condition], places: Places) -> rusqli
     let can_lead = |index: &usize| conditions[*index].lead != Lead::No;
     let candidates: Vec<usize> = (0..conditions.len()).filter(can_lead).collect();
     if let [only] = candidates[..]
-        && conditions[only].lead != Lead::Ids
+        && !matches!(conditions[only].lead, Lead::Range(_))
     {
         return Ok(Some(only));
     }
@@ -192,8 +195,8 @@ fn leader(conn: &Connection, conditions: &[Condition], places: Places) -> rusqli
             return Ok(fewest.1);
         }
     }
-    // All are met by many: then what is met by fewest as a rule. Sorting many ids would take longer than looking for them.
-    Ok(candidates.into_iter().find(|index| conditions[*index].lead != Lead::Ids))
+    // All are met by many: then what is met by fewest as a rule. Sorting many would take longer than looking for them.
+    Ok(candidates.into_iter().find(|index| !matches!(conditions[*index].lead, Lead::Range(_))))
 }
 
 /// How many runs meet a condition, counted up to a number; without one, how many places there are.
@@ -266,8 +269,7 @@ fn from(leads: Option<(&Condition, usize)>, others: &[&Condition], places: Place
     let lead = leads.map(|(condition, _)| condition.lead);
     let (tables, key) = match lead {
         Some(Lead::Errors) => ("errors e CROSS JOIN runs r ON r.place = e.place".to_owned(), "e.place"),
-        Some(Lead::Index(index)) => (format!("runs r INDEXED BY {index}"), "r.place"),
-        Some(Lead::Ids) => ("runs r INDEXED BY runs_id".to_owned(), "r.place"),
+        Some(Lead::Index(index) | Lead::Range(index)) => (format!("runs r INDEXED BY {index}"), "r.place"),
         Some(Lead::No) | None => ("runs r NOT INDEXED".to_owned(), "r.place"),
     };
     let mut all = vec![format!("{key} >= ? AND {key} < ?")];

@@ -10,7 +10,7 @@ use shared::Timestamp;
 pub struct ModelStatus {
     /// Since when there is this model, and why it was built.
     pub built: Built,
-    /// Whether it is being built: what is older than the newest it has is there, the rest comes.
+    /// Whether it is being built: lists show what has been read by then and are slower, sums come when it is done.
     pub is_rebuilding: bool,
     /// The sequence in the ledger's stream up to which everything is in here.
     pub place: u64,

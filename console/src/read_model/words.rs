@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension};
 
 /// What a word is. The same text may be of several kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Name = 0,
     Queue = 1,
@@ -14,21 +14,24 @@ pub(super) enum Kind {
     Action = 4,
 }
 
-/// Words that are remembered, of about 100 bytes each: all names of 100,000 schedules.
+/// How many kinds there are.
+const KINDS: usize = Kind::Action as usize + 1;
+/// Words of a kind that are remembered, of about 100 bytes each: all names of 100,000 schedules.
 const REMEMBERED_MAX: usize = 150_000;
 
 /// The numbers of words, as far as they are remembered. Of one session: what was rolled back must not be remembered.
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    known: HashMap<(Kind, Box<str>), i64>,
+    known: [HashMap<Box<str>, i64>; KINDS],
+    /// Whether words are forgotten: only where an index says whether a run has them.
+    pub(super) are_forgotten: bool,
 }
 
 impl Words {
     /// The number of a word, which gets one if it has none.
     pub(super) fn number(&mut self, conn: &Connection, kind: Kind, text: &str) -> rusqlite::Result<i64> {
-        // One map for each kind would spare this allocation, and cost five maps.
-        let key = (kind, Box::from(text));
-        if let Some(number) = self.known.get(&key) {
+        let known = &mut self.known[kind as usize];
+        if let Some(number) = known.get(text) {
             return Ok(*number);
         }
         let number = if let Some(number) = find(conn, kind, text)? {
@@ -37,19 +40,19 @@ impl Words {
             let mut insert = conn.prepare_cached("INSERT INTO words (kind, text) VALUES (?1, ?2)")?;
             insert.insert((kind as i64, text))?
         };
-        if self.known.len() >= REMEMBERED_MAX {
-            self.known.clear();
+        if known.len() >= REMEMBERED_MAX {
+            known.clear();
         }
-        self.known.insert(key, number);
+        known.insert(text.into(), number);
         Ok(number)
     }
 
     /// Forgets a word that no run has any more; only kinds that come and go without end.
     pub(super) fn forget(&mut self, conn: &Connection, kind: Kind, number: i64) -> rusqlite::Result<()> {
         let column = match kind {
-            Kind::Name => "name",
-            Kind::Worker => "worker",
-            Kind::Queue | Kind::Target | Kind::Action => return Ok(()),
+            Kind::Name if self.are_forgotten => "name",
+            Kind::Worker if self.are_forgotten => "worker",
+            _ => return Ok(()),
         };
         let sql = format!(
             "DELETE FROM words WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE {column} = ?1) RETURNING text"
@@ -57,7 +60,7 @@ impl Words {
         let text: Option<String> =
             conn.prepare_cached(&sql)?.query_row([number], |row| row.get(0)).optional()?;
         if let Some(text) = text {
-            self.known.remove(&(kind, text.into_boxed_str()));
+            self.known[kind as usize].remove(text.as_str());
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::{
     apply::{self, Applied},
     file::{self, Head},
     model::Inner,
+    schema,
     status::BuiltBecause,
     words::Words,
 };
@@ -106,8 +107,9 @@ impl Writer {
             state.stored_at = None;
             state.bytes = file::bytes(&inner.path);
         });
-        let words = Words::default();
-        Ok(Self { inner, conn, head, words, identity, first: extent.first, is_forgetting: true })
+        let mut words = Words::default();
+        words.are_forgotten = head.is_whole;
+        Ok(Self { inner, conn, head, words, identity, first: extent.first, is_forgetting: false })
     }
 
     /// The place up to which everything is stored.
@@ -196,6 +198,9 @@ impl Writer {
             is_whole: self.head.is_whole || pending == 0,
             ..self.head.clone()
         };
+        if head.is_whole && !self.head.is_whole {
+            schema::complete(&transaction)?;
+        }
         keep(&transaction, &head)?;
         transaction.commit()?;
         let was_whole = std::mem::replace(&mut self.head, head).is_whole;
@@ -220,10 +225,11 @@ impl Writer {
 
     /// Told to nobody in particular, and to nobody at all if nobody listens.
     fn tell(&self, event: FeedEvent) {
-        let _ = self.inner.feed.send(Arc::new(event));
+        let _ = self.inner.feed.send(event);
     }
 
-    fn note_whole(&self) {
+    fn note_whole(&mut self) {
+        self.words.are_forgotten = true;
         let Head { runs, place, built, .. } = &self.head;
         tracing::info!(
             runs,
@@ -240,12 +246,15 @@ impl Writer {
         }
         if extent.last <= self.head.place && !self.head.is_whole {
             // An empty ledger has no newest change that says so.
+            let transaction = self.conn.transaction()?;
+            schema::complete(&transaction)?;
+            transaction.commit()?;
             self.head.is_whole = true;
-            keep(&self.conn, &self.head)?;
             self.note_whole();
         }
         self.first = extent.first;
-        self.is_forgetting = true;
+        // What is being built has not read what is forgotten.
+        self.is_forgetting = self.head.is_whole;
         self.inner.note(|state| {
             state.head = self.head.clone();
             state.last = extent.last.max(self.head.place);
@@ -282,10 +291,7 @@ impl Writer {
 
 /// Writes down how far it is, in the transaction of what was changed.
 fn keep(conn: &Connection, head: &Head) -> rusqlite::Result<()> {
-    conn.prepare_cached("UPDATE model SET place = ?1, runs = ?2, is_whole = ?3")?.execute((
-        head.place.cast_signed(),
-        head.runs.cast_signed(),
-        head.is_whole,
-    ))?;
+    conn.prepare_cached("UPDATE model SET place = ?1, runs = ?2")?
+        .execute((head.place.cast_signed(), head.runs.cast_signed()))?;
     Ok(())
 }

@@ -206,6 +206,27 @@ async fn a_key_that_is_deleted_is_gone_and_may_come_again() {
 }
 
 #[tokio::test]
+async fn while_it_is_being_built_lists_show_what_is_there_and_sums_wait() {
+    let mut table = Table::new();
+    let ended = ended(&planned("daily", 0), RunEvent::FailedForGood, 100);
+    table.writer().store(&[change(&ended, 1)], 5).expect("stored");
+    assert!(table.model.status().is_rebuilding);
+    for filter in [
+        RunFilter::default(),
+        RunFilter { id_prefix: "daily.".parse().ok(), ..RunFilter::default() },
+        RunFilter { statuses: vec![RunState::Failed, RunState::Retry], ..RunFilter::default() },
+        RunFilter { queue: "default".parse().ok(), attempts_min: Some(1), ..RunFilter::default() },
+    ] {
+        let page = table.model.runs(&RunQuery { filter, ..RunQuery::default() }).await.expect("a page");
+        assert_eq!(page.items.len(), 1);
+    }
+    let minutes = table.model.minutes().await;
+    assert!(matches!(minutes, Err(ModelError::Rebuilding)), "{minutes:?}");
+    table.store(&[change(&planned("daily", HOUR), 6)]);
+    assert_eq!(table.model.minutes().await.expect("minutes").len(), 60);
+}
+
+#[tokio::test]
 async fn counting_stops_where_it_is_told_to_and_says_so() {
     let mut table = Table::new();
     table.fill(11_000, 10);
