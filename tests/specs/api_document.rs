@@ -1,4 +1,4 @@
-//! The OpenAPI document is valid, complete, and says what is served.
+//! The `OpenAPI` document is valid, complete, and says what is served.
 
 use std::collections::BTreeSet;
 

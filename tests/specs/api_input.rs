@@ -1,6 +1,6 @@
 //! Every route with malformed, oversized, unknown and hostile input answers 4xx with a problem, and changes nothing.
 //!
-//! The routes are those of the OpenAPI document, so a new one is tried without a word here.
+//! The routes are those of the `OpenAPI` document, so a new one is tried without a word here.
 
 use harness::{Console, Fleet, HttpRequest};
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! Registering and steering schedules over HTTP.
 
+use std::fmt::Write as _;
+
 use harness::{Console, Fleet, HttpRequest, eventually};
 use serde_json::{Value, json};
 use shared::run_state::RunState;
@@ -128,8 +130,8 @@ async fn schedules_are_searched_and_paged() {
     let fleet = Fleet::start().await;
     let mut file = String::from("targets: {target: {http: TARGET}}\nschedules:\n");
     for n in 0..25 {
-        file +=
-            &format!("  job_{n:02}: {{cron: '0 2 * * *', task: {{target_service: target, action: ok}}}}\n");
+        let task = "task: {target_service: target, action: ok}";
+        let _ = writeln!(file, "  sweep_{n:02}: {{cron: '0 2 * * *', {task}}}");
     }
     fleet.apply(&file);
     let console = Console::start(&fleet).await;
@@ -141,16 +143,16 @@ async fn schedules_are_searched_and_paged() {
         let Some(next) = page["next"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
-    let all: Vec<String> = (0..25).map(|n| format!("job_{n:02}")).collect();
+    let all: Vec<String> = (0..25).map(|n| format!("sweep_{n:02}")).collect();
     assert_eq!(seen, all);
-    let found = console.get("/api/v1/schedules?search=B_1").await.expect(200);
+    let found = console.get("/api/v1/schedules?search=P_1").await.expect(200);
     assert_eq!(found["items"].as_array().map(Vec::len), Some(10));
-    let found = console.get("/api/v1/schedules?prefix=job_2").await.expect(200);
+    let found = console.get("/api/v1/schedules?prefix=sweep_2").await.expect(200);
     assert_eq!(found["items"].as_array().map(Vec::len), Some(5));
-    console.post("/api/v1/schedules/job_03/pause", &json!({"reason": "disk"})).await.expect(200);
+    console.post("/api/v1/schedules/sweep_03/pause", &json!({"reason": "disk"})).await.expect(200);
     eventually("the pause in the list", async || {
         let paused = console.get("/api/v1/schedules?paused=true").await.expect(200);
-        if paused["items"][0]["name"] == "job_03" { Ok(()) } else { Err(paused.to_string()) }
+        if paused["items"][0]["name"] == "sweep_03" { Ok(()) } else { Err(paused.to_string()) }
     })
     .await;
 }
