@@ -121,7 +121,7 @@ impl From<ModelError> for Problem {
         let kind = match &error {
             ModelError::Busy => &kinds::BUSY,
             ModelError::TooSlow => &kinds::TIMED_OUT,
-            ModelError::Unreadable(_) => &kinds::NOT_READY,
+            ModelError::Unreadable(_) | ModelError::Rebuilding => &kinds::NOT_READY,
             ModelError::Query(_) => &kinds::BAD_PARAMETER,
         };
         Self::new(kind, error.to_string())
