@@ -1,6 +1,9 @@
 //! The console's read model: it holds what the ledger holds, whatever becomes of its file, its process or the server.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
 
 use console::read_model::{
     BuiltBecause, FeedEvent, ModelStatus, OpenError, Order, Projection, ReadModel, RunFilter, RunQuery,
@@ -47,7 +50,8 @@ impl Following {
                 .map(|stored| (stored.value.id.to_string(), stored.revision))
                 .collect();
             let mut found = self.ids().await?;
-            (expected.sort(), found.sort());
+            expected.sort();
+            found.sort();
             // What was counted before may be of a moment before.
             if expected == found {
                 Ok(self.model.status())
@@ -123,7 +127,6 @@ async fn a_model_that_is_deleted_or_damaged_while_it_is_used_is_built_anew_and_s
     let keep = 100;
     let mut bytes = std::fs::read(&path).expect("read");
     bytes[keep..length].fill(0xa5);
-    use std::os::unix::fs::FileExt;
     let damaged = std::fs::OpenOptions::new().write(true).open(&path).expect("opened");
     damaged.write_all_at(&bytes, 0).expect("written");
     write(&fleet.streams, "adhoc.damaged").await;
