@@ -100,12 +100,14 @@ impl std::fmt::Debug for GivenClock {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Runs everything on this machine: server, planner, worker
+    /// Runs everything on this machine: server, planner, worker, console
     Up(UpArgs),
     /// Runs a planner: it dispatches what is due
     Planner(verbs::planner::PlannerArgs),
     /// Runs a worker: it executes what was dispatched
     Worker(verbs::worker::WorkerArgs),
+    /// Runs a console: the HTTP API, for people and programs
+    Console(verbs::console::ConsoleArgs),
     /// Creates the streams and buckets that are missing
     Init(verbs::init::InitArgs),
     /// Makes the fleet be as the files say

@@ -81,6 +81,7 @@ fn describe(verb: &Verb) -> (&'static str, Audience) {
         Verb::Up(_) => ("up", Audience::Onlooker { picture: up::shows_picture() }),
         Verb::Planner(_) => ("planner", Audience::Service),
         Verb::Worker(_) | Verb::BenchWorker(_) => ("worker", Audience::Service),
+        Verb::Console(_) => ("console", Audience::Service),
         Verb::Example(_) => ("example", Audience::Service),
         _ => ("cli", Audience::Person),
     }
@@ -92,6 +93,7 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Example(args) => example::run(args, global).await,
         Verb::Planner(args) => verbs::planner::run(args, global).await,
         Verb::Worker(args) => verbs::worker::run(args, global).await,
+        Verb::Console(args) => verbs::console::run(args, global).await,
         Verb::Init(args) => verbs::init::run(args, global).await,
         Verb::Apply(args) => verbs::apply::run(args, global).await,
         Verb::Diff(args) => verbs::diff::run(args, global).await,

@@ -1,5 +1,6 @@
 //! Backfills: which slots of a range are run afterwards, and what becomes of each. Pure.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// What a backfill does at a slot while a run of its schedule has not ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillOverlap {
     /// It waits for that run: one after another, and never two at once.

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     after::{cycle_through, cycle_words},
     calendar::{Calendar, CalendarError, ReadFile},
+    distinct_keys::DistinctKeys,
     limits::{DEFINITIONS_BYTES_MAX, QUEUES_MAX},
     mistake,
     names::{CalendarName, Name, QueueName, TargetName},
@@ -209,7 +210,24 @@ impl Definitions {
     }
 }
 
-fn from_yaml(text: &str) -> Result<Definitions, DefinitionsError> {
+impl Schedule {
+    /// Reads the definition of one schedule, as it stands in a file below its name: YAML, and therefore JSON.
+    pub fn parse(name: &Name, text: &str) -> Result<Self, DefinitionsError> {
+        if text.len() > DEFINITIONS_BYTES_MAX {
+            return Err(DefinitionsError::TooLarge(text.len()));
+        }
+        if text.trim().is_empty() {
+            return Err(DefinitionsError::Shape(
+                "the definition is empty; it has one of cron, every, at and after, and a task".into(),
+            ));
+        }
+        let schedule: Self =
+            if text.trim_start().starts_with('{') { from_json(text) } else { from_yaml(text) }?;
+        Ok(schedule.named(name))
+    }
+}
+
+fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, DefinitionsError> {
     let mut path = None;
     let read = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
         serde_path_to_error::deserialize(deserializer).map_err(|error| {
@@ -220,13 +238,16 @@ fn from_yaml(text: &str) -> Result<Definitions, DefinitionsError> {
     read.map_err(|error| DefinitionsError::Shape(mistake::of_yaml(text, path.as_deref(), &error)))
 }
 
-fn from_json(text: &str) -> Result<Definitions, DefinitionsError> {
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, DefinitionsError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(&mut deserializer);
     let definitions = read.map_err(|error| {
         DefinitionsError::Shape(mistake::of_json(&error.path().to_string(), &error.inner().to_string()))
     })?;
     deserializer.end().map_err(|error| DefinitionsError::Shape(error.to_string()))?;
+    // It is not for us to choose which of two values was meant.
+    serde_json::from_str::<DistinctKeys>(text)
+        .map_err(|error| DefinitionsError::Shape(mistake::of_json("", &error.to_string())))?;
     Ok(definitions)
 }
 

@@ -9,7 +9,7 @@ use serde::{
 };
 
 /// Any JSON value in which no object has a key twice. The value itself is not kept.
-pub(crate) struct DistinctKeys;
+pub struct DistinctKeys;
 
 impl<'de> Deserialize<'de> for DistinctKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

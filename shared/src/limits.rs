@@ -1,6 +1,10 @@
 //! Every limit of the fleet, by name and unit, and the relations between them, which the compiler checks.
 
+mod console;
+
 use std::time::Duration;
+
+pub use console::*;
 
 /// Shares into which schedules are divided among planners. Part of stored keys: it never changes.
 pub const PARTITIONS: u16 = 64;
@@ -346,6 +350,31 @@ pub const RUN_HISTORY: i64 = 16;
 pub const DEFINITION_HISTORY: i64 = 64;
 /// How long finished runs are remembered, and with them their keys.
 pub const RUN_RETENTION: Duration = Duration::from_hours(2160);
+
+/// Rows of a list on one page, when it is not said.
+pub const PAGE_DEFAULT: u16 = 50;
+/// Rows of a list on one page, at most.
+pub const PAGE_MAX: u16 = 500;
+/// Characters of a text that is looked for.
+pub const SEARCH_TEXT_CHARS_MAX: usize = 200;
+/// Rows that are counted, at most: of more it is said that there are more.
+pub const COUNT_MAX: u64 = 10_000;
+/// Schedules whose last runs are asked for at once, at most.
+pub const STRIPS_MAX: usize = 500;
+/// Runs in a strip, at most.
+pub const STRIP_RUNS_MAX: usize = 50;
+/// Times, or days, that one answer about a schedule is divided into, at most: a year of days.
+pub const BUCKETS_MAX: usize = 400;
+/// How long one question to the read model may take; then it is given up.
+pub const READ_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a question waits for others that are being answered.
+pub const READ_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Questions the read model answers at once.
+pub const READS_AT_ONCE_MAX: usize = 4;
+/// Runs the read model keeps, at most; of more it forgets the oldest. More than the ledger holds.
+pub const MODEL_RUNS_MAX: u64 = 10_000_000;
+/// Changes that are held for a subscriber of the live feed; one that is slower is told so, and reads on from the tables.
+pub const FEED_HELD_MAX: usize = 1_024;
 
 // A planner that is cut off stops before another may begin, yet keeps most of its term.
 const _: () = assert!(0 < LEASE_MARGIN.as_millis() && 2 * LEASE_MARGIN.as_millis() < LEASE.as_millis());

@@ -44,7 +44,7 @@ pub struct PauseEpoch {
 }
 
 /// A pause with its beginning, as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PauseInForce {
     /// Slots after this instant do not run.
     pub since: Timestamp,

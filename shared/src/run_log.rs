@@ -3,13 +3,14 @@
 //! Text is kept as it came, control characters included: JSON carries them safely, and whoever shows it to a terminal
 //! makes them harmless. Only what is no UTF-8 is replaced, and marked.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Timestamp, limits, names::MemberId};
 
 /// Where a line comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogSource {
     /// A command's standard output.
@@ -36,7 +37,7 @@ impl LogSource {
 }
 
 /// A line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// Its number within the attempt, from 1, over all sources. Lines that were left out have numbers too.
     pub n: u64,
@@ -83,7 +84,7 @@ pub struct LogBatch {
 const WORD: &[u8] = b"\"progress\"";
 
 /// How far a run is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// From 0 to 1.
     pub progress: f64,

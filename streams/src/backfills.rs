@@ -6,6 +6,7 @@ use async_nats::jetstream::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
     Timestamp,
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// "Run the slots of this range that have not run."
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackfillRequest {
     /// Its id.
     pub id: BackfillId,
@@ -43,7 +44,7 @@ pub struct BackfillRequest {
 }
 
 /// How a backfill is going.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillState {
     /// An earlier one of its schedule is not done.
@@ -59,7 +60,7 @@ pub enum BackfillState {
 }
 
 /// How far a backfill is: written by the planner that is at it, read by its successor and by people.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BackfillProgress {
     /// What was asked for.
     #[serde(flatten)]

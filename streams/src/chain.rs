@@ -138,9 +138,28 @@ impl Streams {
         RecordFollower { streams: self.clone(), filters, open: None, position: behind, made }
     }
 
-    async fn ledger_stream(&self) -> Result<Stream, ReadError> {
+    pub(crate) async fn ledger_stream(&self) -> Result<Stream, ReadError> {
         let name = bucket_stream(&self.names().runs_bucket());
         self.jetstream().get_stream(name).await.map_err(|error| self.no_ledger(&error))
+    }
+
+    /// A new consumer of the ledger that was made then, which starts behind a place; none if nothing of that is true any more.
+    pub(crate) async fn open_ledger(
+        &self,
+        filters: Vec<String>,
+        behind: u64,
+        made: Timestamp,
+        sizes: Sizes,
+    ) -> Result<Option<InOrder>, ReadError> {
+        let stream = self.ledger_stream().await?;
+        let info = stream.cached_info();
+        if timestamp(info.created.unix_timestamp_nanos()) != made || info.state.last_sequence < behind {
+            return Ok(None);
+        }
+        let from = DeliverPolicy::ByStartSequence { start_sequence: behind + 1 };
+        let created = stream.create_consumer(reader(filters, from)).await;
+        let consumer = created.map_err(|error| self.no_ledger(&error))?;
+        Ok(Some(InOrder::new(consumer, sizes)))
     }
 
     fn no_ledger(&self, error: &impl std::fmt::Display) -> ReadError {
@@ -163,13 +182,11 @@ fn reader(filter_subjects: Vec<String>, deliver_policy: DeliverPolicy) -> pull::
 impl RecordFollower {
     /// The next records. After an error wait a moment; then it goes on where it was.
     pub async fn next(&mut self) -> Result<Heard, ReadError> {
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => match self.open().await? {
-                Some(open) => Box::new(open),
-                None => return Ok(Heard::Anew),
-            },
+        let open = match self.open.take() {
+            Some(open) => Some(open),
+            None => self.open().await?.map(Box::new),
         };
+        let Some(mut open) = open else { return Ok(Heard::Anew) };
         let messages = open.next("ledger").await?;
         let records = messages.iter().filter_map(|message| self.record(message)).collect();
         if !open.is_broken() {
@@ -188,18 +205,7 @@ impl RecordFollower {
         let value = read_record(key, &message.payload, info.stream_sequence).ok()?;
         Some(Stored { value, revision: info.stream_sequence, stored_at })
     }
-
-    /// A new consumer that starts behind what was heard; none if nothing of that is true any more.
-    async fn open(&mut self) -> Result<Option<InOrder>, ReadError> {
-        let stream = self.streams.ledger_stream().await?;
-        let info = stream.cached_info();
-        let made = timestamp(info.created.unix_timestamp_nanos());
-        if made != self.made || info.state.last_sequence < self.position {
-            return Ok(None);
-        }
-        let from = DeliverPolicy::ByStartSequence { start_sequence: self.position + 1 };
-        let created = stream.create_consumer(reader(self.filters.clone(), from)).await;
-        let consumer = created.map_err(|error| self.streams.no_ledger(&error))?;
-        Ok(Some(InOrder::new(consumer, SIZES)))
+    async fn open(&self) -> Result<Option<InOrder>, ReadError> {
+        self.streams.open_ledger(self.filters.clone(), self.position, self.made, SIZES).await
     }
 }

@@ -74,11 +74,19 @@ impl Streams {
 
     /// The last message on a control subject, read from the stream's leader.
     pub(crate) async fn last_control(&self, subject: &str) -> Result<Option<Bytes>, ReadError> {
+        Ok(self.last_control_with_place(subject).await?.map(|(payload, _)| payload))
+    }
+
+    /// As [`Streams::last_control`], with its place in the stream.
+    pub(crate) async fn last_control_with_place(
+        &self,
+        subject: &str,
+    ) -> Result<Option<(Bytes, u64)>, ReadError> {
         let name = self.names().control_stream();
         let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
         let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
         match stream.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => Ok(Some(message.payload)),
+            Ok(message) => Ok(Some((message.payload, message.sequence))),
             Err(error) => match error.kind() {
                 jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
                 _ => Err(unavailable(&error)),

@@ -50,6 +50,10 @@ pub const ACCEPTED: &str = "Cronfleet-Accepted";
 pub const RETRY_AFTER: &str = "Cronfleet-Retry-After";
 /// In an answer with an error: whether another attempt would mend it, `true` or `false`.
 pub const RETRYABLE: &str = "Cronfleet-Retryable";
+/// In an answer of the consoles' service: how it went, as HTTP says it.
+pub const STATUS: &str = "Cronfleet-Status";
+/// In an answer of theirs with an error: the problem, as JSON.
+pub const PROBLEM: &str = "Cronfleet-Problem";
 /// Who asked for something, in the audit.
 pub const BY: &str = "Cronfleet-By";
 

@@ -8,6 +8,7 @@
 //!   protected by a compare-and-set.
 //! - **An ack proves nothing**: a stale one succeeds too. Only the ledger decides who owns an attempt.
 
+pub mod api_service;
 pub mod backfills;
 pub mod bucket;
 pub mod callbacks;
@@ -26,6 +27,7 @@ pub mod headers;
 mod in_order;
 pub mod leases;
 pub mod ledger;
+pub mod ledger_changes;
 pub mod limited;
 pub mod lines;
 mod link;
@@ -33,7 +35,9 @@ pub mod log;
 pub mod lookups;
 pub mod members;
 pub mod names;
+pub mod operate;
 pub mod pauses;
+pub mod promises;
 pub mod queue_depth;
 pub mod raw;
 mod remove;

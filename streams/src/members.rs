@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
     Timestamp,
@@ -24,7 +25,7 @@ pub enum Member {
 }
 
 /// What a planner does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannerStatus {
     /// Its id.
     pub id: MemberId,
@@ -55,7 +56,7 @@ pub struct PlannerStatus {
 }
 
 /// Slots that are due, or ends of runs that others follow, which have no record or task yet. They come late; none is lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
     /// How many, at least.
     pub slots: usize,
@@ -66,7 +67,7 @@ pub struct Waiting {
 }
 
 /// What a worker does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStatus {
     /// Its id.
     pub id: MemberId,

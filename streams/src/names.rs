@@ -16,6 +16,8 @@
 //! | | | `<ns>.control.backfill.<name>.<id>` | operators | planners |
 //! | | | `<ns>.control.cancel.<name>.<key>` | operators, planners | workers |
 //! | | | `<ns>.control.drain.<worker>` | operators | that worker |
+//! | | | `<ns>.control.promise.<hash>` | consoles | consoles |
+//! | `<ns>-api` | service | `<ns>.api.<resource>.<verb>` | everybody | consoles |
 //! | `<ns>_CALLBACKS` | stream | `<ns>.callback.<name>.<key>.<token>` | targets that answer later | workers |
 //! | | | `<ns>.callback.<name>.<key>.<token>.progress` | the same | workers |
 //! | `<ns>_CONTROL/planner` | durable pull consumer | `<ns>.control.trigger.>` | `init` | planners |
@@ -283,6 +285,16 @@ impl Names {
 
     pub(crate) fn drain(&self, worker: &MemberId) -> String {
         format!("{}.control.drain.{worker}", self.ns)
+    }
+
+    /// What was promised under a caller's idempotency key.
+    pub(crate) fn promise(&self, hash: &str) -> String {
+        format!("{}.control.promise.{hash}", self.ns)
+    }
+
+    /// A verb of the consoles' service: `schedules.trigger`.
+    pub(crate) fn api(&self, verb: &str) -> String {
+        format!("{}.api.{verb}", self.ns)
     }
 
     pub(crate) fn cancels(&self) -> String {

@@ -1,13 +1,14 @@
 //! How full a queue is.
 
 use async_nats::jetstream::consumer::{Consumer, pull};
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::names::QueueName;
 
 use crate::{ReadError, Streams};
 
 /// How full a queue is, by the server's count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct QueueDepth {
     /// Runs no worker has yet.
     pub waiting: u64,

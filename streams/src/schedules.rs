@@ -71,6 +71,30 @@ pub enum Applied {
     Unchanged,
 }
 
+/// What a caller expects to be there before it is written over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever it is.
+    Anything,
+    /// Something, whatever it is.
+    Something,
+    /// Nothing: it is created.
+    Nothing,
+    /// Exactly this revision.
+    Revision(u64),
+}
+
+impl Expected {
+    fn is_met_by(self, there: Option<u64>) -> bool {
+        match self {
+            Expected::Anything => true,
+            Expected::Something => there.is_some(),
+            Expected::Nothing => there.is_none(),
+            Expected::Revision(revision) => there == Some(revision),
+        }
+    }
+}
+
 impl Streams {
     /// The schedules.
     pub fn schedules(&self) -> Schedules {
@@ -118,6 +142,48 @@ impl Schedules {
         };
         self.bucket.update(&key, bytes, before.map_or(0, |stored| stored.revision)).await?;
         Ok(applied)
+    }
+
+    /// Writes one over what the caller expects to be there; what was done, and the revision it has then.
+    ///
+    /// [`WriteError::Conflict`] says that something else is there: nothing was written.
+    pub async fn put(
+        &self,
+        name: &Name,
+        schedule: &Schedule,
+        expected: Expected,
+    ) -> Result<(Applied, u64), WriteError> {
+        let key = keys::schedule(name);
+        let bytes = Bytes::from(serde_json::to_vec(schedule).unwrap_or_default());
+        let before = self.found(&key).await?;
+        let there = before.as_ref().filter(|stored| stored.value.is_some());
+        if !expected.is_met_by(there.map(|stored| stored.revision)) {
+            return Err(WriteError::Conflict { what: key });
+        }
+        if let Some(stored) = there.filter(|stored| stored.value.as_ref() == Some(&bytes)) {
+            return Ok((Applied::Unchanged, stored.revision));
+        }
+        let applied = if there.is_some() { Applied::Changed } else { Applied::Created };
+        let revision = self.bucket.update(&key, bytes, before.map_or(0, |stored| stored.revision)).await?;
+        Ok((applied, revision))
+    }
+
+    /// Deletes one if what the caller expects is there; whether it was there at all.
+    pub async fn delete_if(&self, name: &Name, expected: Expected) -> Result<bool, WriteError> {
+        let key = keys::schedule(name);
+        let Some(stored) = self.found(&key).await?.filter(|stored| stored.value.is_some()) else {
+            return Ok(false);
+        };
+        if !expected.is_met_by(Some(stored.revision)) {
+            return Err(WriteError::Conflict { what: key });
+        }
+        self.bucket.delete(&key, stored.revision).await?;
+        Ok(true)
+    }
+
+    async fn found(&self, key: &str) -> Result<Option<Stored<Option<Bytes>>>, WriteError> {
+        let found = self.bucket.get_with_deleted(key).await;
+        found.map_err(|_| WriteError::Unknown { what: key.to_owned() })
     }
 
     /// Deletes one; its history and its runs stay. Whether it was there.

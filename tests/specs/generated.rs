@@ -27,6 +27,16 @@ fn generated_cli_page_is_the_help() {
 }
 
 #[test]
+fn generated_openapi_document_is_what_the_console_serves() {
+    check("docs/openapi.json", &console::api::openapi::page());
+}
+
+#[test]
+fn generated_problems_page_lists_every_kind() {
+    check("docs/PROBLEMS.md", &console::api::kinds::page());
+}
+
+#[test]
 fn every_promise_names_specs_that_exist_or_says_that_it_is_not_yet_proven() {
     let page = std::fs::read_to_string(repository().join("docs/GUARANTEES.md")).expect("the page");
     let mut sources = String::new();

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use serde_json::Value;
 
 /// What each of our crates may depend on, of ours.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("cronfleet-shared", &[]),
     ("cronfleet-streams", &["cronfleet-shared"]),
     ("cronfleet-planner", &["cronfleet-shared", "cronfleet-streams"]),
     ("cronfleet-worker", &["cronfleet-shared", "cronfleet-streams"]),
+    ("cronfleet-console", &["cronfleet-shared", "cronfleet-streams"]),
     ("cronfleet-bench", &["cronfleet-shared", "cronfleet-streams"]),
     ("marketprism", &[]),
     (
@@ -19,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "cronfleet-streams",
             "cronfleet-planner",
             "cronfleet-worker",
+            "cronfleet-console",
             "cronfleet-bench",
             "marketprism",
         ],
@@ -30,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "cronfleet-streams",
             "cronfleet-planner",
             "cronfleet-worker",
+            "cronfleet-console",
             "cronfleet-cli",
             "marketprism",
         ],
@@ -76,30 +79,43 @@ fn only_streams_imports_async_nats() {
 
 #[test]
 fn no_other_crate_spells_a_subject() {
-    for_each_source(&["planner/src", "worker/src", "bench/src", "cli/src", "shared/src"], |path, text| {
-        for spelled in [
-            "cronfleet.due",
-            "cronfleet.tasks",
-            "cronfleet.delayed",
-            "cronfleet.results",
-            "cronfleet.control",
-            "cronfleet.callback",
-            "$KV.",
-            "$JS.",
-        ] {
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-            let found =
-                lines.filter(|line| line.contains(spelled) && !line.contains("nats pub")).collect::<Vec<_>>();
-            assert!(found.is_empty(), "{} spells {spelled}: {found:?}", path.display());
-        }
-    });
+    for_each_source(
+        &["planner/src", "worker/src", "console/src", "bench/src", "cli/src", "shared/src"],
+        |path, text| {
+            for spelled in [
+                "cronfleet.due",
+                "cronfleet.tasks",
+                "cronfleet.delayed",
+                "cronfleet.results",
+                "cronfleet.control",
+                "cronfleet.callback",
+                "$KV.",
+                "$JS.",
+            ] {
+                let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+                let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+                let found = lines
+                    .filter(|line| line.contains(spelled) && !line.contains("nats pub"))
+                    .collect::<Vec<_>>();
+                assert!(found.is_empty(), "{} spells {spelled}: {found:?}", path.display());
+            }
+        },
+    );
 }
 
 #[test]
 fn files_can_be_held_in_the_head() {
     for_each_source(
-        &["shared/src", "streams/src", "planner/src", "worker/src", "bench/src", "cli/src", "tests"],
+        &[
+            "shared/src",
+            "streams/src",
+            "planner/src",
+            "worker/src",
+            "console/src",
+            "bench/src",
+            "cli/src",
+            "tests",
+        ],
         |path, text| {
             let lines = text.lines().count();
             assert!(lines <= 480, "{} has {lines} lines: split it by what it does", path.display());

@@ -8,6 +8,13 @@
 
 mod adhoc;
 mod any_worker;
+mod api_access;
+mod api_document;
+mod api_input;
+mod api_nats;
+mod api_runs;
+mod api_schedules;
+mod api_streams;
 mod backfill;
 mod bad_input;
 mod bench;
@@ -45,6 +52,7 @@ mod overlap_cluster;
 mod pause;
 mod planners;
 mod planning;
+mod read_model;
 mod readme;
 mod recording;
 mod replaying;

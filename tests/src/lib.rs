@@ -10,8 +10,10 @@
 )]
 
 pub mod clock;
+pub mod console;
 pub mod crash;
 pub mod fleet;
+pub mod http;
 pub mod nats;
 pub mod plain;
 pub mod process;
@@ -21,7 +23,9 @@ pub mod scripts;
 pub mod target;
 pub mod wait;
 
+pub use console::Console;
 pub use fleet::Fleet;
+pub use http::{HttpAnswer, HttpRequest};
 pub use nats::{Cluster, Nats};
 pub use plain::PlainClient;
 pub use process::Process;

@@ -102,10 +102,6 @@ impl Nats {
         self.process = Some(Process::start("nats-server", command, self.folder.path()));
     }
 
-    fn name(&self) -> String {
-        format!("spec-{}", self.port)
-    }
-
     /// Its address.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)

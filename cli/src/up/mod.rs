@@ -3,20 +3,22 @@
 //! Promise: nothing is left running, however it ends. A second `up` on the same data is refused; one that follows a
 //! kill -9 goes on with the same data.
 //!
-//! Order of the start: data directory, nats-server, streams, example, planner and workers, picture. Order of the
-//! stop: picture, planner (while the workers finish what they have), workers, example services, nats-server.
+//! Order of the start: data directory, nats-server, streams, example, planner and workers, console, picture. Order of the
+//! stop: picture, console, planner (while the workers finish what they have), workers, example services, nats-server.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `data_dir.rs` | creates and locks the data directory |
 //! | `server/` | the embedded nats-server |
 //! | `fleet.rs` | planner and workers |
+//! | `console.rs` | the console |
 //! | `scratch.rs` | a server alone, for `bench` |
 //! | `demo.rs` | the example's services and schedules |
 //! | `supervise.rs` | starts again what ended by itself |
 //! | `live/` | the live picture, or lines where stdout is no terminal |
 //! | `talk.rs` | what `up` says, and where logs go while a picture has the terminal |
 
+mod console;
 mod data_dir;
 mod demo;
 mod fleet;
@@ -45,6 +47,7 @@ use worker::{
 };
 
 use self::{
+    console::OwnConsole,
     data_dir::DataDir,
     demo::Demo,
     fleet::{Fleet, Served},
@@ -91,6 +94,10 @@ pub struct UpArgs {
     /// The port of nats-server, on 127.0.0.1 [default: 4222, or a free one if that is taken]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+
+    /// Where the console listens, on this machine [default: 127.0.0.1:8640, or a free port if that is taken]
+    #[arg(long, value_name = "ADDRESS", env = "CRONFLEET_CONSOLE_LISTEN", hide_env_values = true)]
+    pub console: Option<SocketAddr>,
 
     /// How many runs are executed at once, of each queue: 1 to 1000
     #[arg(long, value_name = "N", default_value_t = limits::PLACES_DEFAULT, env = "CRONFLEET_PLACES",
@@ -200,6 +207,8 @@ impl Up {
             callback_listen: self.args.callback_listen,
         };
         let fleet = Fleet::start(settings, &streams, &self.talk, &self.stop);
+        let console =
+            OwnConsole::start(self.args.console, &self.data.file("console"), &streams, &self.talk).await?;
 
         let fixed = live::Fixed {
             address: server.address().to_owned(),
@@ -226,6 +235,7 @@ impl Up {
             abort.cancelled().await;
             talk.say("unfinished runs are handed back");
         }));
+        console.stop().await;
         fleet.stop().await;
         demo_stop.cancel();
         if let Some(demo) = demo {

@@ -1,11 +1,15 @@
 //! `apply`: the fleet becomes as the files say.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
-use shared::{clock::Clock, definitions::Definitions};
-use streams::{Streams, WriteError, topology::QueueChange};
+use shared::definitions::Definitions;
+pub use streams::operate::patiently;
+use streams::{
+    Streams,
+    operate::apply::{Done, write_all},
+};
 
 use super::{
     changes::{Change, Fleet, Outcome, summary},
@@ -17,10 +21,6 @@ use crate::{
     output::talk,
     table::{Cell, Colour, Table},
 };
-
-/// How often a write that may go through a moment later is repeated.
-const WRITES_MAX: u32 = 3;
-const WRITE_WAIT: Duration = Duration::from_millis(300);
 
 const EXAMPLES: &str = "\
 A file is applied as a whole or not at all if something in it cannot be understood. Applying the same file again changes \
@@ -104,71 +104,11 @@ async fn apply(
     planned: Vec<Change>,
     global: &GlobalArgs,
 ) -> anyhow::Result<Vec<Change>> {
-    let mut done = Vec::new();
-    for change in planned {
-        match write(streams, files, &change).await {
-            // A write whose answer was lost, and that is found done when it is repeated, is what was planned.
-            Ok(Outcome::Unchanged) => done.push(change),
-            Ok(outcome) => done.push(Change { change: outcome, ..change }),
-            Err(error) => {
-                show(&done, global)?;
-                return Err(error.context(format!(
-                    "{} could not be applied, nor was what follows it; apply the files again",
-                    change.path()
-                )));
-            }
-        }
-    }
-    Ok(done)
-}
-
-async fn write(streams: &Streams, files: &Definitions, change: &Change) -> anyhow::Result<Outcome> {
-    let clock = streams.clock().as_ref();
-    let (catalog, schedules) = (streams.catalog(), streams.schedules());
-    let gone = || format!("{} is no longer in the files", change.path());
-    let applied = match change.kind {
-        "queue" => {
-            let name = change.name.parse()?;
-            let settings = files.queues.get(&name).with_context(gone)?;
-            return Ok(match streams.declare_queue(&name, settings).await? {
-                QueueChange::Created => Outcome::Created,
-                QueueChange::Changed => Outcome::Changed,
-                QueueChange::Unchanged => Outcome::Unchanged,
-            });
-        }
-        "target" => {
-            let name = change.name.parse()?;
-            let target = files.targets.get(&name).with_context(gone)?;
-            patiently(clock, || catalog.apply_target(&name, target)).await?
-        }
-        "calendar" => {
-            let name = change.name.parse()?;
-            let calendar = files.calendars.get(&name).with_context(gone)?;
-            patiently(clock, || catalog.apply_calendar(&name, calendar)).await?
-        }
-        _ => {
-            let name = change.name.parse()?;
-            if change.change == Outcome::Deleted {
-                patiently(clock, || schedules.delete(&name)).await?;
-                return Ok(Outcome::Deleted);
-            }
-            let schedule = files.schedules.get(&name).with_context(gone)?;
-            patiently(clock, || schedules.apply(&name, schedule)).await?
-        }
-    };
-    Ok(applied.into())
-}
-
-/// Repeats a write that may go through a moment later; all writes here are compare-and-set over what was just read.
-pub async fn patiently<T, F: Future<Output = Result<T, WriteError>>>(
-    clock: &dyn Clock,
-    write: impl Fn() -> F,
-) -> Result<T, WriteError> {
-    for attempt in 1..WRITES_MAX {
-        match write().await {
-            Err(error) if error.is_temporary() => clock.sleep(WRITE_WAIT * attempt).await,
-            answer => return answer,
-        }
-    }
-    write().await
+    let Done { changes, failed } = write_all(streams, files, planned).await;
+    let Some((change, error)) = failed else { return Ok(changes) };
+    show(&changes, global)?;
+    Err(anyhow::Error::new(error).context(format!(
+        "{} could not be applied, nor was what follows it; apply the files again",
+        change.path()
+    )))
 }

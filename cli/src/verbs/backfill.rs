@@ -1,27 +1,21 @@
 //! `backfill`: the slots of a range that have not run, now.
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::bail;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use serde_json::json;
 use shared::{
     Timestamp,
-    backfill::{BackfillOverlap, Fate, RangeSlot, slots_of},
+    backfill::{BackfillOverlap, RangeSlot},
     human_duration::HumanDuration,
-    limits::BACKFILL_SLOTS_MAX,
     names::{BackfillId, Name},
-    run::RunId,
-    run_record::Reason,
-    run_state::RunState,
     schedule::Schedule,
-    slot::Slot,
 };
 use streams::{
     Streams,
     backfills::{BackfillProgress, BackfillRequest, BackfillState},
     bucket::Stored,
+    operate::backfill::{Plan, Prospect, plan, prospects},
 };
 
 use super::{
@@ -113,41 +107,8 @@ pub async fn run(args: BackfillArgs, global: &GlobalArgs) -> anyhow::Result<Exit
     let streams = global.connect().await?;
     let now = streams.clock().now();
     let (from, to) = (args.from, args.to);
-    if to < from {
-        bail!("--to {} is before --from {}: no slot is between them", utc(to), utc(from));
-    }
-    if to > now {
-        bail!(
-            "--to {} is in the future: a run never starts before its slot; it is {} now",
-            utc(to),
-            utc(now)
-        );
-    }
     check_known(&streams, &args.name).await?;
-    let Some(Stored { value: schedule, revision, .. }) = streams.schedules().get(&args.name).await? else {
-        bail!("schedule {} was deleted just now", args.name);
-    };
-    let calendar = match &schedule.calendar {
-        Some(calendar) => streams.catalog().calendar(calendar).await?,
-        None => None,
-    };
-    let slots = slots_of(&schedule, calendar.as_ref(), from, to, BACKFILL_SLOTS_MAX + 1);
-    match slots.len() {
-        0 if let Some(after) = schedule.after() => bail!(
-            "schedule {} has no slots: it follows the runs of {}; back-fill that one, or run this one now with `cronfleet \
-             trigger`",
-            args.name,
-            after.schedule
-        ),
-        0 => bail!("schedule {} has no slot from {} to {}", args.name, utc(from), utc(to)),
-        count if count > BACKFILL_SLOTS_MAX => bail!(
-            "schedule {} has more than {BACKFILL_SLOTS_MAX} slots from {} to {}; ask for the range in parts",
-            args.name,
-            utc(from),
-            utc(to)
-        ),
-        _ => {}
-    }
+    let Plan { schedule, revision, slots } = plan(&streams, &args.name, from, to).await?;
     if args.dry_run {
         return dry_run(&streams, global.output(), &args.name, &schedule, &slots).await;
     }
@@ -178,45 +139,17 @@ async fn ask(streams: &Streams, request: &BackfillRequest, slots: usize) -> anyh
     Ok(())
 }
 
-/// What would become of a slot.
-#[derive(Debug, Serialize)]
-struct Prospect {
-    slot: Timestamp,
-    run: RunId,
-    would_run: bool,
-    /// `runs`, `has_run`, `under_way`, `cancelled` or `left_out`.
-    what: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<RunState>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Reason>,
-}
-
-impl Prospect {
-    fn of(run: RunId, slot: Slot, fate: Fate) -> Self {
-        let (what, status, reason) = match fate {
-            Fate::Runs => ("runs", None, None),
-            Fate::RunsAfterAll(reason) => ("runs", Some(RunState::Cancelled), Some(reason)),
-            Fate::Stays(RunState::Cancelled) => ("cancelled", Some(RunState::Cancelled), None),
-            Fate::Stays(status) => ("has_run", Some(status), None),
-            Fate::UnderWay(status) => ("under_way", Some(status), None),
-            Fate::LeftOut => ("left_out", None, None),
-        };
-        Self { slot: slot.instant(), run, would_run: fate.runs(), what, status, reason }
-    }
-
-    fn words(&self) -> Cell {
-        let status = self.status.map(|status| status.to_string()).unwrap_or_default();
-        match (self.what, &self.reason) {
-            ("runs", Some(reason)) => {
-                Cell::coloured(format!("would run (it was {})", word(reason)), Some(Colour::Green))
-            }
-            ("runs", None) => Cell::coloured("would run", Some(Colour::Green)),
-            ("has_run", _) => Cell::coloured(format!("has run: {status}"), Some(Colour::Dim)),
-            ("under_way", _) => Cell::coloured(format!("is running: {status}"), Some(Colour::Cyan)),
-            ("cancelled", _) => Cell::coloured("was cancelled", Some(Colour::Dim)),
-            _ => Cell::coloured("left out by its calendar", Some(Colour::Dim)),
+fn words(prospect: &Prospect) -> Cell {
+    let status = prospect.status.map(|status| status.to_string()).unwrap_or_default();
+    match (prospect.what, &prospect.reason) {
+        ("runs", Some(reason)) => {
+            Cell::coloured(format!("would run (it was {})", word(reason)), Some(Colour::Green))
         }
+        ("runs", None) => Cell::coloured("would run", Some(Colour::Green)),
+        ("has_run", _) => Cell::coloured(format!("has run: {status}"), Some(Colour::Dim)),
+        ("under_way", _) => Cell::coloured(format!("is running: {status}"), Some(Colour::Cyan)),
+        ("cancelled", _) => Cell::coloured("was cancelled", Some(Colour::Dim)),
+        _ => Cell::coloured("left out by its calendar", Some(Colour::Dim)),
     }
 }
 
@@ -227,22 +160,12 @@ async fn dry_run(
     schedule: &Schedule,
     slots: &[RangeSlot],
 ) -> anyhow::Result<ExitCode> {
-    let stored = streams.ledger().list(&format!("{name}.*")).await?;
-    let records: BTreeMap<RunId, _> =
-        stored.into_iter().map(|stored| (stored.value.id.clone(), stored.value)).collect();
-    let prospects: Vec<Prospect> = slots
-        .iter()
-        .map(|RangeSlot { slot, is_open }| {
-            let run = RunId::planned(name, *slot);
-            let fate = Fate::of(records.get(&run), *is_open);
-            Prospect::of(run, *slot, fate)
-        })
-        .collect();
+    let prospects = prospects(streams, name, slots).await?;
     let table = || {
         let mut table = Table::new(&["SLOT", "UTC", "WHAT"]);
         for prospect in &prospects {
             let slot = in_zone(prospect.slot, schedule.timezone);
-            table.row(vec![slot.into(), utc(prospect.slot).into(), prospect.words()]);
+            table.row(vec![slot.into(), utc(prospect.slot).into(), words(prospect)]);
         }
         table
     };
@@ -317,6 +240,8 @@ fn show_end(progress: &BackfillProgress, output: Output) -> anyhow::Result<ExitC
 
 #[cfg(test)]
 mod tests {
+    use shared::{backfill::Fate, run::RunId, run_record::Reason, run_state::RunState, slot::Slot};
+
     use super::*;
 
     #[test]
@@ -334,7 +259,7 @@ mod tests {
             let prospect = Prospect::of(RunId::planned(&name, slot), slot, fate);
             assert_eq!((prospect.what, prospect.would_run), (what, fate.runs()));
             let mut table = Table::new(&["WHAT"]);
-            table.row(vec![prospect.words()]);
+            table.row(vec![super::words(&prospect)]);
             assert!(table.render(false).contains(words), "{words}");
         }
     }

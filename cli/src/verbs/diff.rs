@@ -4,12 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use shared::definitions::Definitions;
+use shared::{definitions::Definitions, text_diff::unified};
 
 use super::{
     changes::{Change, Fleet, Outcome},
     files::FileArgs,
-    lines::unified,
 };
 use crate::{
     GlobalArgs,

@@ -1,26 +1,19 @@
 //! `get`: lists.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    process::ExitCode,
-};
+use std::{collections::HashSet, process::ExitCode};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde_json::{Map, Value};
 use shared::{
-    Timestamp,
-    after::cycles,
     names::{Name, QueueName},
-    pause::PauseInForce,
     run::RunId,
     run_record::RunRecord,
     run_state::RunState,
     schedule::{CronLines, Schedule, ScheduleFields},
-    slot::Slot,
 };
-use streams::{Streams, schedules::Version};
+use streams::Streams;
+pub use streams::operate::schedules::{ScheduleItem, mark_cycles, paused_now};
 
 use super::{
     dead::{self, DeadArgs},
@@ -164,58 +157,6 @@ pub fn show<T: Serialize>(
     output.one(item, || wanted.to_owned(), || table(&items[at..=at]).render(output.colours))
 }
 
-/// A schedule as `get` and `describe` write it: its definition, and what goes with it, in one object.
-#[derive(Debug, Serialize)]
-pub struct ScheduleItem {
-    /// Its name.
-    pub name: Name,
-    /// The revision of its definition.
-    pub revision: u64,
-    /// From when on that is in force.
-    pub since: Timestamp,
-    /// Its next slot; absent if there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<Timestamp>,
-    /// By whom, why and until when it is paused; absent if it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub paused: Option<PauseInForce>,
-    /// Why its definition cannot be understood, or not be followed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub invalid: Option<String>,
-    /// The fields of its definition.
-    #[serde(flatten)]
-    pub fields: Map<String, Value>,
-    /// The definition; none if it cannot be understood.
-    #[serde(skip)]
-    pub definition: Option<Schedule>,
-}
-
-impl ScheduleItem {
-    /// A version of a schedule; none if it is deleted.
-    pub fn of(version: Version, now: Timestamp) -> Option<Self> {
-        let (definition, invalid) = match version.definition {
-            Ok(Some(schedule)) => (Some(schedule), None),
-            Ok(None) => return None,
-            Err(reason) => (None, Some(reason)),
-        };
-        let fields = match definition.as_ref().map(serde_json::to_value) {
-            Some(Ok(Value::Object(fields))) => fields,
-            _ => Map::new(),
-        };
-        let next = definition.as_ref().and_then(|schedule| schedule.next_after(now)).map(Slot::instant);
-        Some(Self {
-            name: version.name,
-            revision: version.revision,
-            since: version.since,
-            next,
-            paused: None,
-            invalid,
-            fields,
-            definition,
-        })
-    }
-}
-
 /// When a schedule is due, as it was written.
 pub fn written(schedule: &Schedule) -> String {
     let fields = ScheduleFields::from(schedule.clone());
@@ -227,28 +168,6 @@ pub fn written(schedule: &Schedule) -> String {
         (.., Some(after)) => format!("after {} ({})", after.schedule, runs::word(&after.on)),
         _ => String::new(),
     }
-}
-
-/// Marks schedules that follow, in the end, themselves: only a foreign writer can have put them there, and planners do not
-/// follow them.
-pub fn mark_cycles(items: &mut [ScheduleItem]) {
-    let upstreams: BTreeMap<Name, Name> = items
-        .iter()
-        .filter_map(|item| Some((item.name.clone(), item.definition.as_ref()?.after()?.schedule.clone())))
-        .collect();
-    let found = cycles(upstreams.keys(), |at| upstreams.get(at));
-    for item in items {
-        if let Some(way) = found.get(&item.name) {
-            item.invalid = Some(format!("its `after` leads back to itself: {way}"));
-        }
-    }
-}
-
-/// The schedules that are paused now.
-pub async fn paused_now(streams: &Streams) -> anyhow::Result<BTreeMap<Name, PauseInForce>> {
-    let now = streams.clock().now();
-    let said = streams.schedules().pauses().await?.into_iter();
-    Ok(said.filter_map(|said| Some((said.name, said.epoch.standing(now)?))).collect())
 }
 
 async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {

@@ -1,22 +1,12 @@
 //! "Unknown; did you mean …?", for everything that has a name.
 
 use anyhow::anyhow;
-use shared::{
-    names::{QueueName, TargetName},
-    suggest::nearest,
-};
+use shared::names::{QueueName, TargetName};
 use streams::Streams;
 
 /// The error for a name that is not there, with the nearest one that is.
 pub fn unknown<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> anyhow::Error {
-    let known: Vec<&str> = known.into_iter().collect();
-    match nearest(name, known.iter().copied()) {
-        Some(near) => anyhow!("there is no {kind} {name:?}; did you mean {near:?}?"),
-        None if known.is_empty() => {
-            anyhow!("there is no {kind} {name:?}; there are none at all: `cronfleet apply -f FILE` adds them")
-        }
-        None => anyhow!("there is no {kind} {name:?}; `cronfleet get {kind}s` lists those there are"),
-    }
+    anyhow!(streams::operate::unknown(kind, name, known))
 }
 
 /// What is to be said of a queue or a target by which a list was filtered, and which nobody has declared; nothing if it was.

@@ -1,11 +1,12 @@
 //! Queues, workers, planners and targets, as `get` lists them.
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use shared::{names::QueueName, queue::QueueShare};
+pub use streams::operate::members::{alive_planners, alive_workers, serving};
 use streams::{
     Streams,
-    members::{Member, PlannerStatus, WorkerStatus},
+    members::{PlannerStatus, WorkerStatus},
+    operate::members::{Named, queue_item},
 };
 
 use super::{
@@ -17,64 +18,16 @@ use crate::{
     table::{Cell, Colour, Table},
 };
 
-/// Something with a name, as one object.
-#[derive(Debug, Serialize)]
-pub(super) struct Named<N> {
-    pub(super) name: N,
-    #[serde(flatten)]
-    pub(super) fields: Map<String, Value>,
-}
-
-pub(super) fn fields(value: &impl Serialize) -> Map<String, Value> {
-    match serde_json::to_value(value) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
-    }
-}
-
-/// The planners that are alive.
-pub async fn alive_planners(streams: &Streams) -> anyhow::Result<Vec<PlannerStatus>> {
-    let members = streams.members().list().await?.into_iter();
-    let mut planners: Vec<PlannerStatus> = members
-        .filter_map(|member| match member {
-            Member::Planner(planner) => Some(planner),
-            Member::Worker(_) => None,
-        })
-        .collect();
-    planners.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(planners)
-}
-
-/// The workers that are alive.
-pub async fn alive_workers(streams: &Streams) -> anyhow::Result<Vec<WorkerStatus>> {
-    let members = streams.members().list().await?.into_iter();
-    let mut workers: Vec<WorkerStatus> = members
-        .filter_map(|member| match member {
-            Member::Worker(worker) => Some(worker),
-            Member::Planner(_) => None,
-        })
-        .collect();
-    workers.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(workers)
-}
-
-/// How many of these workers fetch from a queue.
-pub fn serving(workers: &[WorkerStatus], queue: &QueueName) -> usize {
-    workers.iter().filter(|worker| !worker.draining && worker.queues.contains(queue)).count()
-}
-
 /// Lists queues.
 pub async fn queues(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {
     let workers = alive_workers(streams).await?;
     let mut items = Vec::new();
     for (name, settings) in streams.catalog().queues().await? {
-        let mut fields = fields(&settings);
-        match streams.queue_depth(&name).await {
-            Ok(depth) => fields.extend(self::fields(&depth)),
-            Err(error) => talk(format!("warning: {error}; `cronfleet doctor` says more")),
+        let (item, problem) = queue_item(streams, &name, &settings, &workers).await;
+        if let Some(error) = problem {
+            talk(format!("warning: {error}; `cronfleet doctor` says more"));
         }
-        fields.insert("workers".to_owned(), serving(&workers, &name).into());
-        items.push(Named { name, fields });
+        items.push(item);
     }
     let columns = ["waiting", "in_flight", "redelivered", "pulls", "workers", "max_in_flight", "ack_wait"];
     let table = |items: &[Named<QueueName>]| {

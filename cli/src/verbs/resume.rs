@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use shared::{names::Name, pause::PauseState};
+use streams::operate::pausing::change;
 
-use super::{machine::person, pause::change, trigger::check_known, when::utc};
+use super::{machine::person, trigger::check_known, when::utc};
 use crate::{
     GlobalArgs,
     exit::Exit,

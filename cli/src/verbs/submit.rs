@@ -1,9 +1,9 @@
 //! `submit`: an ad-hoc task. What any NATS client does with one publish, with a check before it.
 
-use std::{io::Read, process::ExitCode, time::Duration};
+use std::{io::Read, process::ExitCode};
 
-use anyhow::{Context, bail};
-use chrono::{SecondsFormat, TimeDelta};
+use anyhow::{Context, anyhow, bail};
+use chrono::SecondsFormat;
 use clap::Args;
 use serde_json::json;
 use shared::{
@@ -15,19 +15,18 @@ use shared::{
     run::RunId,
     task::Task,
 };
-use streams::{Names, Streams, WriteError, delayed::check_not_before};
+use streams::{
+    Streams,
+    operate::submit::{Sent, Submission, not_before, parse_key},
+};
 
 use super::{
     known::unknown,
     unbegun::warn_if_unserved,
     wait::{self, WaitArgs},
-    when::{parse_instant, utc},
+    when::parse_instant,
 };
 use crate::{GlobalArgs, exit::Exit, output::talk, telemetry::trace_context};
-
-/// How often a submission whose answer was lost is repeated.
-const SUBMISSIONS_MAX: u32 = 4;
-const SUBMISSION_WAIT: Duration = Duration::from_millis(300);
 
 const EXAMPLES: &str = "\
 The run's id is NAME.KEY, and goes to stdout. The key makes it idempotent: while that run is queued or running a second \
@@ -75,14 +74,6 @@ pub struct SubmitArgs {
     pub wait: WaitArgs,
 }
 
-fn parse_key(text: &str) -> Result<RunKey, String> {
-    let key: RunKey = text.parse().map_err(|error: shared::names::NameError| error.to_string())?;
-    if Names::is_reserved_key(&key) {
-        return Err("keys that begin with _ or look like a slot (20261124T020000Z) are the planners' own; take another".to_owned());
-    }
-    Ok(key)
-}
-
 /// Submits a task.
 pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
     let data = read_data(&args.data)?;
@@ -90,7 +81,7 @@ pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
     let streams = global.connect().await?;
     let output = global.output();
     let given = args.key.is_some();
-    let not_before = not_before(args.at, args.after, global.clock().now())?;
+    let not_before = not_before(args.at, args.after, global.clock().now()).map_err(|words| anyhow!(words))?;
     let run = RunId { name: args.name, key: args.key.unwrap_or_else(RunKey::unique) };
     let results = if args.wait.wait { Some(streams.results_of(&run).await?) } else { None };
     let submitted = if given { is_known(&streams, &run, args.wait.wait).await? } else { Before::New };
@@ -186,25 +177,6 @@ async fn warn_of_target(streams: &Streams, task: &Task) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The instant before which it may not run; none if it was not said.
-fn not_before(
-    at: Option<Timestamp>,
-    after: Option<HumanDuration>,
-    now: Timestamp,
-) -> anyhow::Result<Option<Timestamp>> {
-    let wanted = match after {
-        Some(after) => {
-            let after = TimeDelta::from_std(after.0).ok().and_then(|after| now.checked_add_signed(after));
-            Some(after.context("--in reaches further than time itself; take less")?)
-        }
-        None => at,
-    };
-    if let Some(past) = at.filter(|at| *at <= now) {
-        bail!("--at {} is over already; it is {} now. Leave --at out to run it at once", utc(past), utc(now));
-    }
-    Ok(wanted.map(|wanted| check_not_before(wanted, now)).transpose()?)
-}
-
 /// The stream of what waits takes any queue; that it is there is asked now, not in a year.
 async fn check_queue(streams: &Streams, queue: &QueueName) -> anyhow::Result<()> {
     let queues = streams.catalog().queues().await?;
@@ -225,71 +197,21 @@ async fn check_is_recorded(streams: &Streams, queue: &QueueName) -> anyhow::Resu
     Ok(())
 }
 
-/// What is submitted.
-struct Submission<'a> {
-    queue: &'a QueueName,
-    run: &'a RunId,
-    not_before: Option<Timestamp>,
-    task: &'a [u8],
-}
-
-impl Submission<'_> {
-    async fn publish(&self, streams: &Streams, traceparent: &str) -> Result<u64, WriteError> {
-        let Self { queue, run, not_before, task } = *self;
-        match not_before {
-            Some(at) => streams.delayed().submit(queue, run, at, task, Some(traceparent)).await,
-            None => streams.submit(queue, run, task, Some(traceparent)).await,
-        }
-    }
-
-    fn occupied(&self) -> String {
-        match self.not_before {
-            Some(_) => format!(
-                "{} waits for its instant already; nothing was submitted: cancel it first, or take another --key",
-                self.run
-            ),
-            None => occupied(self.run, "the server holds it in its queue"),
-        }
-    }
-}
-
 async fn submit(streams: &Streams, submission: &Submission<'_>, wait: bool) -> anyhow::Result<()> {
-    let trace = trace_context().to_string();
-    let Submission { queue, run, not_before, .. } = *submission;
-    let mut answer_was_lost = false;
-    for attempt in 1..=SUBMISSIONS_MAX {
-        match submission.publish(streams, &trace).await {
-            Ok(_) => {
-                if let Some(at) = not_before {
-                    talk(format!("{run} waits until {}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true)));
-                }
-                return Ok(());
+    let Submission { run, not_before, .. } = *submission;
+    match submission.send(streams, &trace_context().to_string()).await? {
+        Sent::New => {
+            if let Some(at) = not_before {
+                talk(format!("{run} waits until {}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true)));
             }
-            // It was ours, of which the answer was lost.
-            Err(WriteError::Occupied { .. }) if answer_was_lost => return Ok(()),
-            Err(WriteError::Occupied { .. }) if wait => {
-                talk(format!("{run} is waiting, queued or running already; waiting for it"));
-                return Ok(());
-            }
-            Err(WriteError::Occupied { .. }) => bail!(submission.occupied()),
-            Err(WriteError::NoStream { .. }) if not_before.is_some() => {
-                bail!("no stream takes what shall wait; run `cronfleet init`, which makes it");
-            }
-            Err(WriteError::NoStream { .. }) => {
-                let queues = streams.catalog().queues().await?;
-                if queues.contains_key(queue) {
-                    bail!(
-                        "queue {queue} is declared, but no stream takes it; `cronfleet doctor` says what is missing"
-                    );
-                }
-                return Err(unknown("queue", queue.as_str(), queues.keys().map(QueueName::as_str)));
-            }
-            Err(error) if error.is_temporary() && attempt < SUBMISSIONS_MAX => {
-                answer_was_lost |= matches!(error, WriteError::Unknown { .. });
-                streams.clock().sleep(SUBMISSION_WAIT * attempt).await;
-            }
-            Err(error) => return Err(error.into()),
         }
+        Sent::There if wait => {
+            talk(format!("{run} is waiting, queued or running already; waiting for it"));
+        }
+        Sent::There if not_before.is_some() => bail!(
+            "{run} waits for its instant already; nothing was submitted: cancel it first, or take another --key"
+        ),
+        Sent::There => bail!(occupied(run, "the server holds it in its queue")),
     }
     Ok(())
 }

@@ -2,42 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use shared::{
-    limit::{GateKey, Scope},
+    limit::Scope,
     names::TargetName,
     target::{Address, Target},
 };
-use streams::{Streams, gates::Gate};
-
-use super::{
-    get::show,
-    lists::{Named, fields},
+use streams::{
+    Streams,
+    operate::members::{Fullness, Named, fullness, target_item},
 };
+
+use super::get::show;
 use crate::{
     output::{Output, talk},
     table::{Cell, Table},
 };
-
-/// A run that has passed a limit.
-#[derive(Debug, Serialize)]
-struct Holder {
-    run: String,
-    worker: String,
-    /// The key and its value, if it is one that is limited.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-}
-
-/// How full the limits of a target are.
-#[derive(Debug, Default)]
-struct Fullness {
-    /// Runs inside.
-    inside: usize,
-    holders: Vec<Holder>,
-    /// Runs that wait for their turn.
-    waiting: Option<u64>,
-}
 
 /// Lists targets.
 pub async fn targets(streams: &Streams, output: Output, wanted: Option<&str>) -> anyhow::Result<()> {
@@ -57,7 +36,7 @@ pub async fn targets(streams: &Streams, output: Output, wanted: Option<&str>) ->
         full.insert(name.clone(), fullness);
     }
     let items: Vec<Named<TargetName>> =
-        targets.iter().map(|(name, target)| named(name, target, &full[name])).collect();
+        targets.iter().map(|(name, target)| target_item(name, target, &full[name])).collect();
     let table = |items: &[Named<TargetName>]| {
         let columns =
             ["NAME", "REACHED BY", "HEALTH", "MAX CONCURRENT", "RATE", "PER KEY", "INSIDE", "WAITING"];
@@ -69,32 +48,6 @@ pub async fn targets(streams: &Streams, output: Output, wanted: Option<&str>) ->
     };
     let when_empty = "no targets; add some under `targets:` with `cronfleet apply -f FILE`";
     show(output, "target", &items, |item| item.name.to_string(), wanted, table, when_empty)
-}
-
-fn fullness(name: &TargetName, gates: &[(GateKey, Gate)]) -> Fullness {
-    let mut found = Fullness::default();
-    let mut runs = std::collections::BTreeSet::new();
-    for (key, gate) in gates.iter().filter(|(key, _)| key.scope == Scope::Target(name.clone())) {
-        runs.extend(gate.held.iter().map(|permit| &permit.run));
-        found.holders.extend(gate.held.iter().map(|permit| Holder {
-            run: permit.run.to_string(),
-            worker: permit.worker.to_string(),
-            key: key.lane.and(gate.label.clone()),
-        }));
-    }
-    found.inside = runs.len();
-    found
-}
-
-fn named(name: &TargetName, target: &Target, full: &Fullness) -> Named<TargetName> {
-    let mut fields = fields(target);
-    if !full.holders.is_empty() {
-        fields.insert("holders".to_owned(), serde_json::to_value(&full.holders).unwrap_or_default());
-    }
-    if let Some(waiting) = full.waiting {
-        fields.insert("waiting".to_owned(), waiting.into());
-    }
-    Named { name: name.clone(), fields }
 }
 
 fn row(name: &TargetName, target: &Target, full: &Fullness) -> Vec<Cell> {

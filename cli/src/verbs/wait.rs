@@ -1,14 +1,11 @@
 //! Waiting for a run to end.
-//!
-//! Results come over core NATS, which may lose one (a reconnect). So the ledger is asked, too, every few seconds: the
-//! subscription makes it quick, the ledger makes it sure.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use futures::{Stream, StreamExt};
-use shared::{human_duration::HumanDuration, run::RunId, run_record::RunRecord, run_state::RunState};
-use streams::Streams;
+use futures::Stream;
+use shared::{human_duration::HumanDuration, run::RunId, run_record::RunRecord};
+use streams::{Streams, operate::wait};
 
 use super::{runs, unbegun};
 use crate::{
@@ -16,8 +13,6 @@ use crate::{
     output::{Output, talk},
 };
 
-/// How often the ledger is asked.
-const POLL: Duration = Duration::from_secs(3);
 /// How long a run is waited for when nothing else is said.
 const TIMEOUT_DEFAULT: Duration = Duration::from_mins(10);
 
@@ -51,12 +46,19 @@ pub async fn for_end(
     let clock = streams.clock().clone();
     let mut seen = None;
     let ended = tokio::select! {
-        ended = end(streams, run, results, &mut seen) => Some(ended),
+        ended = wait::for_end(streams, run, results, |record| {
+            seen = Some(record.status);
+            let because = [runs::next_attempt(record, clock.now()), runs::because(record)];
+            let because =
+                because.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(": ");
+            let because = if because.is_empty() { because } else { format!(" ({because})") };
+            talk(format!("{run}: {}, attempt {}{because}", record.status, record.attempt));
+        }) => Some(ended),
         () = clock.sleep(timeout) => None,
     };
     let Some(ended) = ended else {
         let state = match seen {
-            Some((status, _)) => format!("it is {status} and goes on"),
+            Some(status) => format!("it is {status} and goes on"),
             None => match unbegun::record_of(streams, run).await.ok().flatten() {
                 Some(record) => format!("it lies in queue {}, and no worker has taken it yet", record.queue),
                 None => "no record of it was seen yet".to_owned(),
@@ -75,44 +77,4 @@ pub async fn for_end(
 pub fn show_end(run: &RunRecord, output: Output) -> anyhow::Result<ExitCode> {
     output.one(run, || run.id.to_string(), || runs::text(run))?;
     Ok(Exit::of_run(run).into())
-}
-
-type Seen = Option<(RunState, u32)>;
-
-async fn end(
-    streams: &Streams,
-    run: &RunId,
-    mut results: impl Stream<Item = RunRecord> + Unpin,
-    seen: &mut Seen,
-) -> RunRecord {
-    let clock = streams.clock().clone();
-    let mut subscribed = true;
-    loop {
-        let record = tokio::select! {
-            record = results.next(), if subscribed => {
-                subscribed = record.is_some();
-                // Anybody may publish on a result subject: an end is believed when the ledger says so.
-                match record {
-                    Some(record) if record.status.is_final() => {
-                        streams.ledger().get(run).await.ok().flatten().map(|stored| stored.value)
-                    }
-                    record => record,
-                }
-            }
-            // A read that failed is asked again.
-            () = clock.sleep(POLL) => streams.ledger().get(run).await.ok().flatten().map(|stored| stored.value),
-        };
-        let Some(record) = record else { continue };
-        if *seen != Some((record.status, record.attempt)) {
-            *seen = Some((record.status, record.attempt));
-            let because = [runs::next_attempt(&record, clock.now()), runs::because(&record)];
-            let because =
-                because.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(": ");
-            let because = if because.is_empty() { because } else { format!(" ({because})") };
-            talk(format!("{run}: {}, attempt {}{because}", record.status, record.attempt));
-        }
-        if record.status.is_final() {
-            return record;
-        }
-    }
 }

@@ -11,6 +11,7 @@ mod list;
 mod retry;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::{
     past_attempts::{PastAttempt, attempts_of},
@@ -27,7 +28,7 @@ pub use self::{
 use crate::{ReadError, Streams, WriteError, headers::Headers};
 
 /// A task that will not be tried again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// The run, as it ended.
     pub run: RunRecord,

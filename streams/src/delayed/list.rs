@@ -4,6 +4,7 @@ use std::{collections::BinaryHeap, time::Duration};
 
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use futures::StreamExt;
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::{
     Timestamp,
@@ -29,7 +30,7 @@ pub struct Wanted {
 }
 
 /// One that waits. Ordered by when it is due.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Listed {
     /// When it may run.
     pub not_before: Timestamp,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::{definitions::Definitions, names::Name};
-use streams::{ReadError, Streams, schedules::Applied};
+
+use crate::{ReadError, Streams, schedules::Applied};
 
 /// What is, or would be, done to one definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is not in the fleet.
@@ -43,7 +45,7 @@ impl From<Applied> for Outcome {
 }
 
 /// What is, or would be, done to which definition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Change {
     /// `queue`, `target`, `calendar` or `schedule`.
     pub kind: &'static str,

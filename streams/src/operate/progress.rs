@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::{run::RunId, run_log::Progress, run_record::RunRecord, run_state::RunState};
-use streams::{Streams, members::Member};
+
+use crate::{ReadError, Streams, members::Member};
 
 /// A run with its progress, in one object.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct RunItem {
     /// The run.
     #[serde(flatten)]
@@ -18,7 +20,7 @@ pub struct RunItem {
 }
 
 /// Adds to these runs how far they are.
-pub async fn with_progress(streams: &Streams, runs: Vec<RunRecord>) -> anyhow::Result<Vec<RunItem>> {
+pub async fn with_progress(streams: &Streams, runs: Vec<RunRecord>) -> Result<Vec<RunItem>, ReadError> {
     // Most lists are of runs that have ended: then nobody is asked.
     let is_any_running = runs.iter().any(|run| run.status == RunState::Running);
     let members = if is_any_running { streams.members().list().await? } else { Vec::new() };
@@ -45,7 +47,7 @@ fn join(runs: Vec<RunRecord>, members: &[Member]) -> Vec<RunItem> {
 
 #[cfg(test)]
 mod tests {
-    use streams::members::WorkerStatus;
+    use crate::members::WorkerStatus;
 
     use super::*;
 
