@@ -14,7 +14,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::{
@@ -348,13 +348,15 @@ impl Queue {
             let clock = self.streams.clock().clone();
             // Counted from the last word of the server, so that being interrupted here does not put it off for ever.
             let patience = (self.heard_at + PULL_SILENCE_MAX).saturating_sub(clock.elapsed());
-            let message = tokio::select! {
-                // What is there is taken before a timer is set for what is not.
-                biased;
-                message = self.answers.next() => message,
-                () = clock.sleep(patience), if self.outstanding > 0 => {
-                    return Pulled::Lost(format!("the server was silent for {} s", PULL_SILENCE_MAX.as_secs()));
-                }
+            // What is there is taken before a timer is made for what is not.
+            let message = match self.answers.next().now_or_never() {
+                Some(message) => message,
+                None => tokio::select! {
+                    message = self.answers.next() => message,
+                    () = clock.sleep(patience), if self.outstanding > 0 => {
+                        return Pulled::Lost(format!("the server was silent for {} s", PULL_SILENCE_MAX.as_secs()));
+                    }
+                },
             };
             let Some(message) = message else { return Pulled::Lost("the connection is closed".to_owned()) };
             self.heard_at = clock.elapsed();

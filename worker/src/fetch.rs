@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use shared::{names::QueueName, queue::QueueShare};
 use streams::{
     Streams,
@@ -25,6 +25,8 @@ use crate::{
 /// Waits before a queue that was lost is opened anew: quick at first, never in a hot loop.
 const REOPEN_WAIT: Duration = Duration::from_millis(200);
 const REOPEN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// What has come is taken in so many at once, before it is looked whether we are to stop.
+const AT_ONCE_MAX: usize = 64;
 /// How often the settings of a queue are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -105,7 +107,7 @@ impl Fetch {
         let mut asks: Vec<Option<UnboundedSender<Ask>>> = self.queues.iter().map(|_| None).collect();
         loop {
             let (now, wake_at) = (clock.elapsed(), credit.wake_at());
-            let event = tokio::select! {
+            let mut event = tokio::select! {
                 () = stop.drain.cancelled() => return Ok(()),
                 () = stop.abort.cancelled() => return Ok(()),
                 Some(ended) = lines.join_next() => match ended {
@@ -117,28 +119,52 @@ impl Fetch {
                     report(ended);
                     Event::Ended
                 }
-                Some((number, told)) = told.recv() => match told {
-                    Told::Opened(over) => {
-                        asks[number] = Some(over);
-                        Event::Opened(number)
-                    }
-                    Told::Came(delivery, ack_wait) => {
-                        let left = delivery.left;
-                        let (server, queue) = (self.server.clone(), self.queues[number].queue.clone());
-                        running.spawn(server.serve(delivery, queue, ack_wait, stop.abort.clone()));
-                        Event::Came(number, left)
-                    }
-                    Told::Returned(credits) => Event::Returned(number, credits),
-                    Told::Lost => Event::Lost(number),
-                },
+                Some(told) = told.recv() => self.heard(told, running, &mut asks, stop),
                 () = clock.sleep(wake_at.unwrap_or(now).saturating_sub(now)), if wake_at.is_some() => Event::Woken,
             };
-            for ask in credit.step(event, clock.elapsed()) {
-                if let Some(over) = &asks[ask.queue] {
-                    // One that is being lost says so next, and all of its credits are back.
-                    let _ = over.send(ask);
+            // What has happened meanwhile is taken in before anything is waited for again.
+            for left in (0..AT_ONCE_MAX).rev() {
+                for ask in credit.step(event, clock.elapsed()) {
+                    if let Some(over) = &asks[ask.queue] {
+                        // One that is being lost says so next, and all of its credits are back.
+                        let _ = over.send(ask);
+                    }
                 }
+                event = if left == 0 {
+                    break;
+                } else if let Some(ended) = running.try_join_next() {
+                    report(ended);
+                    Event::Ended
+                } else if let Ok(told) = told.try_recv() {
+                    self.heard(told, running, &mut asks, stop)
+                } else {
+                    break;
+                };
             }
+        }
+    }
+
+    /// What a queue told; a run that came begins.
+    fn heard(
+        &self,
+        (number, told): (usize, Told),
+        running: &mut JoinSet<()>,
+        asks: &mut [Option<UnboundedSender<Ask>>],
+        stop: &Stop,
+    ) -> Event {
+        match told {
+            Told::Opened(over) => {
+                asks[number] = Some(over);
+                Event::Opened(number)
+            }
+            Told::Came(delivery, ack_wait) => {
+                let left = delivery.left;
+                let (server, queue) = (self.server.clone(), self.queues[number].queue.clone());
+                running.spawn(server.serve(delivery, queue, ack_wait, stop.abort.clone()));
+                Event::Came(number, left)
+            }
+            Told::Returned(credits) => Event::Returned(number, credits),
+            Told::Lost => Event::Lost(number),
         }
     }
 }
@@ -181,6 +207,23 @@ impl Line {
         let _ = self.tell.send((self.number, told));
     }
 
+    /// Tells what came out of the queue, and what has come with it. An error if the queue is lost.
+    fn take(&self, first: Pulled, queue: &mut Queue) -> Result<(), String> {
+        let mut pulled = first;
+        for left in (0..AT_ONCE_MAX).rev() {
+            match pulled {
+                Pulled::Task(delivery) => self.say(Told::Came(delivery, queue.ack_wait())),
+                Pulled::Returned(credits) => self.say(Told::Returned(credits)),
+                Pulled::Lost(why) => return Err(why),
+            }
+            pulled = match (left > 0).then(|| queue.next().now_or_never()).flatten() {
+                Some(next) => next,
+                None => break,
+            };
+        }
+        Ok(())
+    }
+
     /// Pulls until the queue is lost or we are told to stop.
     async fn pull(&self, mut queue: Queue, stop: &Stop) {
         let (over, mut asked) = unbounded_channel();
@@ -194,13 +237,9 @@ impl Line {
                 Some(ask) = asked.recv() => if queue.ask(ask.runs, ask.stand).await.is_err() {
                     break;
                 },
-                pulled = queue.next() => match pulled {
-                    Pulled::Task(delivery) => self.say(Told::Came(delivery, queue.ack_wait())),
-                    Pulled::Returned(credits) => self.say(Told::Returned(credits)),
-                    Pulled::Lost(why) => {
-                        tracing::info!(queue = %self.queue, why, "Queue `{}` is opened anew: {why}", self.queue);
-                        break;
-                    }
+                pulled = queue.next() => if let Err(why) = self.take(pulled, &mut queue) {
+                    tracing::info!(queue = %self.queue, why, "Queue `{}` is opened anew: {why}", self.queue);
+                    break;
                 },
                 looked = &mut looking => {
                     if !queue.note(looked) {
