@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::SubsecRound as _;
 use shared::names::QueueName;
 use streams::{ReadError, delivery::Delivery};
 
@@ -61,5 +62,6 @@ pub(super) fn identified(delivery: &Delivery, queue: &QueueName) -> Result<Ident
         traceparent: delivery.traceparent.as_deref(),
         payload: &delivery.payload,
     };
-    identify(&parts, queue, delivery.published_at)
+    // To the millisecond, as our own clock says it.
+    identify(&parts, queue, delivery.published_at.trunc_subsecs(3))
 }
