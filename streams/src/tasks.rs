@@ -54,6 +54,15 @@ pub struct Holder {
     pub sequence: u64,
     /// When it was published.
     pub since: shared::Timestamp,
+    /// The revision of the record by which it was published, if it says one.
+    pub revision: Option<u64>,
+}
+
+impl Holder {
+    /// Whether it was published by this version of its run's record, or a later one.
+    pub(crate) fn is_as_new_as(&self, revision: u64) -> bool {
+        self.revision.is_some_and(|published| published >= revision)
+    }
 }
 
 /// The subjects of a stream with messages, as its leader tells them, a page of them.
@@ -172,6 +181,8 @@ impl Streams {
                     .and_then(|(_, queue, ..)| queue.parse().ok()),
                 sequence: message.sequence,
                 since: timestamp(message.time.unix_timestamp_nanos()),
+                revision: headers::value(Some(&message.headers), headers::REVISION)
+                    .and_then(|text| text.parse().ok()),
             })),
             Err(error) => match error.kind() {
                 async_nats::jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -207,6 +218,20 @@ impl Streams {
         traceparent: Option<&str>,
     ) -> Result<u64, WriteError> {
         let headers = Headers::new().with_number(headers::RECORDED, 1);
+        self.submit_with(headers, queue, run, task, traceparent).await
+    }
+
+    /// Submits an ad-hoc task whose run failed and was retried, by this revision of its record.
+    pub(crate) async fn submit_retried(
+        &self,
+        queue: &QueueName,
+        run: &RunId,
+        task: &[u8],
+        revision: u64,
+        traceparent: Option<&str>,
+    ) -> Result<u64, WriteError> {
+        let headers =
+            Headers::new().with_number(headers::RECORDED, 1).with_number(headers::REVISION, revision);
         self.submit_with(headers, queue, run, task, traceparent).await
     }
 

@@ -82,6 +82,7 @@ impl TaskQueue {
             queue: Some(message.queue.clone()),
             sequence: *sequence,
             since: message.since,
+            revision: None,
         })
     }
 

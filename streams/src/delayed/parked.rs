@@ -118,7 +118,13 @@ impl Delayed {
         // One that has ended is in nobody's way; it is deleted when its instant comes.
         let lives = record.is_some_and(|found| found.value.status == RunState::Retry);
         // No message of the queue, so it has no place there.
-        Ok(lives.then_some(Holder { run: Some(parked.run), queue: Some(parked.queue), sequence: 0, since }))
+        Ok(lives.then_some(Holder {
+            run: Some(parked.run),
+            queue: Some(parked.queue),
+            sequence: 0,
+            since,
+            revision: None,
+        }))
     }
 
     async fn last_parked(&self, subject: &str) -> Result<Option<StreamMessage>, ReadError> {
