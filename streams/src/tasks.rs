@@ -56,6 +56,8 @@ pub struct Holder {
     pub since: shared::Timestamp,
     /// The revision of the record by which it was published, if it says one.
     pub revision: Option<u64>,
+    /// The place of the message that it was put back for after a wait for its next attempt, if it says one.
+    pub came_by: Option<u64>,
 }
 
 impl Holder {
@@ -131,7 +133,11 @@ impl Streams {
     }
 
     /// The subjects of a stream that match and hold something, from its leader. None: more than it tells at once.
-    async fn subjects_of(&self, stream: &str, filter: &str) -> Result<Option<Vec<String>>, ReadError> {
+    pub(crate) async fn subjects_of(
+        &self,
+        stream: &str,
+        filter: &str,
+    ) -> Result<Option<Vec<String>>, ReadError> {
         let request = json!({ "subjects_filter": filter });
         let answer: Response<Subjects> = self
             .jetstream()
@@ -181,8 +187,8 @@ impl Streams {
                     .and_then(|(_, queue, ..)| queue.parse().ok()),
                 sequence: message.sequence,
                 since: timestamp(message.time.unix_timestamp_nanos()),
-                revision: headers::value(Some(&message.headers), headers::REVISION)
-                    .and_then(|text| text.parse().ok()),
+                revision: headers::number(Some(&message.headers), headers::REVISION),
+                came_by: headers::number(Some(&message.headers), headers::SEQUENCE),
             })),
             Err(error) => match error.kind() {
                 async_nats::jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),

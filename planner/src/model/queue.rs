@@ -83,6 +83,7 @@ impl TaskQueue {
             sequence: *sequence,
             since: message.since,
             revision: None,
+            came_by: None,
         })
     }
 
