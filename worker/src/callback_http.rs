@@ -25,7 +25,7 @@ use streams::Streams;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::WorkerError;
+use crate::{WorkerError, connections};
 
 /// An answer may be faster than the record that it is awaited: looks, and the time between two of them.
 const LOOKS: u32 = 20;
@@ -45,6 +45,7 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WorkerErr
 
 /// Takes answers in until it is told to stop.
 pub(crate) async fn serve(listener: TcpListener, streams: Streams, stop: CancellationToken) {
+    let clock = streams.clock().clone();
     let door = Door { streams, places: Arc::new(Semaphore::new(CALLBACKS_AT_ONCE_MAX)) };
     let app = Router::new()
         .route("/callbacks/{name}/{key}/{token}", post(take_in))
@@ -52,9 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, streams: Streams, stop: Cancell
         .with_state(door);
     tokio::select! {
         () = stop.cancelled() => {}
-        ended = async { axum::serve(listener, app).await } => if let Err(error) = ended {
-            tracing::error!(%error, "Callbacks over HTTP are no longer taken in: {error}");
-        },
+        () = connections::serve(listener, app, clock) => {}
     }
 }
 
