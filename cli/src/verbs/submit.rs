@@ -91,6 +91,9 @@ pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
     let given = args.key.is_some();
     let not_before = not_before(args.at, args.after, global.clock().now())?;
     let run = RunId { name: args.name, key: args.key.unwrap_or_else(RunKey::unique) };
+    if Names::is_reserved(&run) {
+        bail!("{run} is a name for tasks that nobody could read; take another key");
+    }
     let results = if args.wait.wait { Some(streams.results_of(&run).await?) } else { None };
     let submitted = if given { is_known(&streams, &run, args.wait.wait).await? } else { Before::New };
     match submitted {
