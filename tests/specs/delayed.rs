@@ -178,7 +178,7 @@ async fn a_run_that_is_cancelled_at_its_very_instant_either_runs_or_is_cancelled
         match record.status {
             // It was waiting. One that has a fence was at a worker, which heard the request at once and stopped its attempt.
             RunState::Cancelled if won.contains(&run) && record.fence.is_none() => {
-                assert_eq!(calls, 0, "{record:?}")
+                assert_eq!(calls, 0, "{record:?}");
             }
             RunState::Cancelled => assert!(calls <= 1 && record.note.is_some(), "{record:?}"),
             RunState::Success => assert!(calls == 1 && !won.contains(&run), "{record:?}"),
