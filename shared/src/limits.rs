@@ -94,8 +94,18 @@ pub const ASYNC_LOOK: Duration = Duration::from_secs(15);
 pub const CALLBACK_KEPT: Duration = Duration::from_hours(192);
 /// Bytes of what a target leaves over HTTP, at most.
 pub const CALLBACK_BYTES_MAX: usize = 512 * 1024;
-/// Messages of one run that are looked through for the right one.
+/// Messages of one attempt that are looked through for its answer.
 pub const CALLBACKS_READ_MAX: usize = 256;
+/// Answers of one attempt that are kept: the first counts, and so many at most may come until it is heard.
+pub const CALLBACKS_KEPT_EACH: i64 = 16;
+/// Connections to the door for callbacks over HTTP, at once; others wait to be taken. Anybody may connect.
+pub const CALLBACK_CONNECTIONS_MAX: usize = 256;
+/// How long the head of a request may take there, and how long a connection may be idle.
+pub const CALLBACK_HEAD_WAIT: Duration = Duration::from_secs(10);
+/// How long a request may take there after its head: its body, and its answer.
+pub const CALLBACK_REQUEST_WAIT: Duration = Duration::from_secs(20);
+/// How long a connection there may be used.
+pub const CALLBACK_CONNECTION_LIFE: Duration = Duration::from_mins(5);
 /// Callbacks that one worker deals with at once.
 pub const CALLBACKS_AT_ONCE_MAX: usize = 32;
 /// Callbacks over HTTP that wait at one worker because no record awaits them: what comes before its target's 202 is recorded,
@@ -444,6 +454,9 @@ const _: () = assert!(LIMIT_FORGOTTEN.as_millis() > 1_000);
 // A target that hangs is not asked by one run after another without a pause.
 const _: () = assert!(HEALTH_BAD_FOR.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
 const _: () = assert!(HEALTH_ANSWER_WAIT.as_millis() < HEALTH_BAD_FOR_MAX.as_millis());
+const _: () = assert!(CALLBACK_HEAD_WAIT.as_millis() < CALLBACK_CONNECTION_LIFE.as_millis());
+const _: () = assert!(CALLBACK_REQUEST_WAIT.as_millis() < CALLBACK_CONNECTION_LIFE.as_millis());
+const _: () = assert!(CALLBACKS_AT_ONCE_MAX < CALLBACK_CONNECTIONS_MAX);
 // What a target leaves is there for as long as its run may wait.
 const _: () = assert!(ASYNC_DEADLINE_MAX.as_millis() < CALLBACK_KEPT.as_millis());
 const _: () = assert!(CALLBACK_BYTES_MAX < MESSAGE_BYTES_MAX && OUTPUT_BYTES_MAX < CALLBACK_BYTES_MAX);

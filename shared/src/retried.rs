@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Timestamp,
     run_record::RunRecord,
-    run_state::{IllegalTransition, RunEvent},
+    run_state::{IllegalTransition, RunEvent, RunState},
 };
 
 /// That a run was retried by hand.
@@ -68,6 +68,12 @@ impl RunRecord {
         Ok(RunRecord { status, ..failed.clone() })
     }
 
+    /// Whether nothing was done about it since it was retried by hand: nobody began it, and no limit made it wait.
+    pub fn is_just_retried(&self) -> bool {
+        let before = self.retried.as_ref().map(|retried| retried.attempts_before);
+        self.status == RunState::Pending && self.reason.is_none() && before == Some(self.attempt)
+    }
+
     /// How often it was retried by hand.
     pub fn times_retried(&self) -> u32 {
         self.retried.as_ref().map_or(0, |retried| retried.times)
@@ -86,7 +92,6 @@ mod tests {
     use crate::{
         names::QueueName,
         run_record::{ErrorKind, Reason, RunError},
-        run_state::RunState,
     };
 
     fn at(text: &str) -> Timestamp {
@@ -110,7 +115,11 @@ mod tests {
             (&waits.error, waits.started_at, waits.finished_at, waits.fence),
             (&None, None, None, None)
         );
+        assert!(waits.is_just_retried());
+        let limited = waits.apply(RunEvent::Limited, at("03:00:01")).expect("waits");
+        assert!(!limited.because(Reason::Limited).is_just_retried(), "somebody has had it");
         let started = waits.apply(RunEvent::Started, at("03:00:01")).expect("starts");
+        assert!(!started.is_just_retried());
         assert_eq!((started.attempt, started.attempt_of_policy()), (4, 1));
         let again = started.apply(RunEvent::FailedForGood, at("03:00:02")).expect("fails");
         let again = again.retried_by_hand("zoe@desk", None, at("04:00:00")).expect("retried");

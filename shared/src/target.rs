@@ -158,7 +158,8 @@ pub struct TargetFields {
     /// What becomes of a run whose target is unhealthy or disabled, if its task does not say. Default retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precheck: Option<Precheck>,
-    /// Attempts at this target at once, over all workers. Default: no limit but the workers' places.
+    /// Attempts at this target at once, over all workers. It counts requests, not what they started: a target that answers later has
+    /// its place back at its 202. Default: no limit but the workers' places.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent: Option<NonZeroU32>,
     /// Attempts at this target in a time, over all workers, evenly spread: `10/s`, or `{max: 10, per: 1s}`. Default: no limit.

@@ -69,24 +69,40 @@ impl Streams {
         self.write(&subject, Headers::new(), payload).await
     }
 
-    /// What was left for a run under the token that counts, from the stream's leader.
+    /// What was left for a run under the token that counts, from the stream's leader. Of several answers the first counts.
     pub async fn left_for(&self, run: &RunId, awaited: &Awaited) -> Result<Left, ReadError> {
         let name = self.names().callbacks_stream();
-        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name.clone(), error);
-        let stream = self.jetstream().get_stream_no_info(&name).await.map_err(|error| unavailable(&error))?;
-        let (subject, mut from, mut heard_at) = (self.names().callbacks_of(run), 1, None);
+        // By its subjects: others may leave what they like for a run, under tokens that are none.
+        let Some(subjects) = self.subjects_of(&name, &self.names().callbacks_of(run)).await? else {
+            return Err(ReadError::unavailable(name, "more was left for this run than can be listed"));
+        };
+        let counts = |subject: &&String| {
+            let token = self.names().parse_callback(subject).map(|(_, token)| token);
+            token.is_some_and(|token| awaited.is_answered_under(token))
+        };
+        let mut heard_at = None;
+        for subject in subjects.iter().filter(counts) {
+            match self.first_answer_on(&name, subject).await? {
+                Left::Answer(answer) => return Ok(Left::Answer(answer)),
+                Left::Nothing(heard) => heard_at = heard_at.max(heard),
+            }
+        }
+        Ok(Left::Nothing(heard_at))
+    }
+
+    /// The first answer under a subject, behind the signs of life that may lie there.
+    async fn first_answer_on(&self, name: &str, subject: &str) -> Result<Left, ReadError> {
+        let unavailable = |error: &dyn std::fmt::Display| ReadError::unavailable(name, error);
+        let stream = self.jetstream().get_stream_no_info(name).await.map_err(|error| unavailable(&error))?;
+        let is_progress = subject.ends_with(".progress");
+        let (mut from, mut heard_at) = (1, None);
         for _ in 0..CALLBACKS_READ_MAX {
-            let message = match stream.get_first_raw_message_by_subject(&subject, from).await {
+            let message = match stream.get_first_raw_message_by_subject(subject, from).await {
                 Ok(message) => message,
                 Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => break,
                 Err(error) => return Err(unavailable(&error)),
             };
             from = message.sequence + 1;
-            let counts = self.names().parse_callback(&message.subject);
-            if !counts.is_some_and(|(_, token)| awaited.is_answered_under(token)) {
-                continue;
-            }
-            let is_progress = message.subject.ends_with(".progress");
             let callback = Callback::read(&message.payload);
             if !is_progress && !callback.as_ref().is_ok_and(|left| left.status() == CallbackStatus::Progress)
             {

@@ -121,6 +121,11 @@ pub(crate) fn value<'a>(headers: Option<&'a HeaderMap>, name: &str) -> Option<&'
     headers?.get(name).map(HeaderValue::as_str)
 }
 
+/// A header's value, if it is a number.
+pub(crate) fn number(headers: Option<&HeaderMap>, name: &str) -> Option<u64> {
+    value(headers, name)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,7 +45,7 @@ impl Streams {
     /// Puts a run that came out of its queue among those that wait in a lane. Whether it did: if a message of it stands there
     /// already, somebody may be about to remove that one, because they have just let it go.
     ///
-    /// Its delivery is to be acknowledged only if it did, and after that.
+    /// Its delivery is to be acknowledged only after that; if it did not, only if it is not one that was let go.
     pub async fn let_wait(&self, lane: &GateKey, delivery: &Delivery) -> Result<bool, WriteError> {
         let Some(subject) = self.names().limited(lane, &delivery.subject) else {
             return Err(WriteError::NoStream { what: delivery.subject.clone() });

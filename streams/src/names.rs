@@ -93,6 +93,9 @@ pub enum Origin {
 /// The key that stands for "the one live run of this schedule" in a `due` subject.
 pub(crate) const LOCK_KEY: &str = "_";
 
+/// The name of what is no run that callers may use, and has a record of its refusal all the same.
+const REJECTED: &str = "rejected";
+
 /// The names of one fleet. Functions take types, so a subject cannot be built from text that is no name.
 #[derive(Debug, Clone)]
 pub struct Names {
@@ -224,6 +227,13 @@ impl Names {
         key.as_str().starts_with('_')
             || shared::slot::Slot::is_slot_key(key)
             || shared::shard::is_shard_key(key)
+    }
+
+    /// Whether a run is one that nobody may submit: its key is ours, or it would have the record of what was refused.
+    pub fn is_reserved(run: &RunId) -> bool {
+        let (name, key) = (run.name.as_str(), run.key.as_str());
+        Self::is_reserved_key(&run.key)
+            || (name == REJECTED && (key.starts_with("seq-") || key.starts_with("delayed-")))
     }
 
     pub(crate) fn dead(&self, queue: &QueueName, run: &RunId) -> String {

@@ -55,6 +55,17 @@ pub struct Holder {
     pub sequence: u64,
     /// When it was published.
     pub since: shared::Timestamp,
+    /// The revision of the record by which it was published, if it says one.
+    pub revision: Option<u64>,
+    /// The place of the message that it was put back for after a wait for its next attempt, if it says one.
+    pub came_by: Option<u64>,
+}
+
+impl Holder {
+    /// Whether it was published by this version of its run's record, or a later one.
+    pub(crate) fn is_as_new_as(&self, revision: u64) -> bool {
+        self.revision.is_some_and(|published| published >= revision)
+    }
 }
 
 /// The subjects of a stream with messages, as its leader tells them, a page of them.
@@ -177,6 +188,8 @@ impl Streams {
                     .and_then(|(_, queue, ..)| queue.parse().ok()),
                 sequence: message.sequence,
                 since: timestamp(message.time.unix_timestamp_nanos()),
+                revision: headers::number(Some(&message.headers), headers::REVISION),
+                came_by: headers::number(Some(&message.headers), headers::SEQUENCE),
             })),
             Err(error) => match error.kind() {
                 async_nats::jetstream::stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -212,6 +225,20 @@ impl Streams {
         traceparent: Option<&str>,
     ) -> Result<u64, WriteError> {
         let headers = Headers::new().with_number(headers::RECORDED, 1);
+        self.submit_with(headers, queue, run, task, traceparent).await
+    }
+
+    /// Submits an ad-hoc task whose run failed and was retried, by this revision of its record.
+    pub(crate) async fn submit_retried(
+        &self,
+        queue: &QueueName,
+        run: &RunId,
+        task: &[u8],
+        revision: u64,
+        traceparent: Option<&str>,
+    ) -> Result<u64, WriteError> {
+        let headers =
+            Headers::new().with_number(headers::RECORDED, 1).with_number(headers::REVISION, revision);
         self.submit_with(headers, queue, run, task, traceparent).await
     }
 
@@ -349,14 +376,15 @@ impl Queue {
             // Counted from the last word of the server, so that being interrupted here does not put it off for ever.
             let patience = (self.heard_at + PULL_SILENCE_MAX).saturating_sub(clock.elapsed());
             // What is there is taken before a timer is made for what is not.
-            let message = match self.answers.next().now_or_never() {
-                Some(message) => message,
-                None => tokio::select! {
+            let message = if let Some(message) = self.answers.next().now_or_never() {
+                message
+            } else {
+                tokio::select! {
                     message = self.answers.next() => message,
                     () = clock.sleep(patience), if self.outstanding > 0 => {
                         return Pulled::Lost(format!("the server was silent for {} s", PULL_SILENCE_MAX.as_secs()));
                     }
-                },
+                }
             };
             let Some(message) = message else { return Pulled::Lost("the connection is closed".to_owned()) };
             self.heard_at = clock.elapsed();

@@ -7,6 +7,7 @@ use harness::{Fleet, PlainClient, Process, eventually, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shared::{
+    callback::CallbackStatus,
     run_record::{ErrorKind, Reason, RunRecord},
     run_state::RunState,
 };
@@ -27,15 +28,6 @@ async fn fleet(settings: &str) -> Fleet {
     let actions = format!("{{later: {{async: {settings}}}, taken_slowly: {{async: {settings}}}}}");
     fleet.apply(&format!("targets: {{target: {{http: TARGET, actions: {actions}}}}}"));
     fleet
-}
-
-/// A worker that takes answers in over HTTP.
-fn worker_with_a_door(fleet: &Fleet) -> Process {
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        free.local_addr().expect("an address").port()
-    };
-    fleet.worker(&["--callback-listen", &format!("127.0.0.1:{port}")])
 }
 
 /// Waits until the record says that the run's target has it, in this attempt; the subject that its target was told.
@@ -267,10 +259,18 @@ async fn post(url: &str, body: &str) -> (u16, String) {
     (status, answer.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned())
 }
 
+/// A worker that takes answers in over HTTP, and where.
+fn with_a_door(fleet: &Fleet) -> (Process, String) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    (fleet.worker(&["--callback-listen", &address]), address)
+}
+
 #[tokio::test]
 async fn over_http_an_answer_is_taken_in_once_and_only_under_the_token_of_the_attempt() {
     let fleet = fleet("{deadline: 1h}").await;
-    let worker = worker_with_a_door(&fleet);
+    let (worker, _) = with_a_door(&fleet);
     begun(&fleet, "http.1").await;
     let url = told(&fleet, "http.1", 1, "cronfleet-callback");
     let guessed = format!("{}/{}", url.rsplit_once('/').expect("a token").0, "0".repeat(32));
@@ -302,7 +302,7 @@ async fn over_http_an_answer_is_taken_in_once_and_only_under_the_token_of_the_at
 #[tokio::test]
 async fn over_http_an_answer_that_comes_before_its_targets_202_is_kept_waiting_and_counts() {
     let fleet = fleet("{deadline: 1h}").await;
-    let _worker = worker_with_a_door(&fleet);
+    let (_worker, _) = with_a_door(&fleet);
     // At once there is no record, later one that awaits nothing yet.
     for (run, ms) in [("early.1", 200), ("early.2", 2_000)] {
         let mut task = task("taken_slowly");
@@ -318,7 +318,7 @@ async fn over_http_an_answer_that_comes_before_its_targets_202_is_kept_waiting_a
 #[tokio::test]
 async fn over_http_whoever_guesses_tokens_shuts_the_door_to_nobody_whose_answer_is_awaited() {
     let fleet = fleet("{deadline: 1h}").await;
-    let _worker = worker_with_a_door(&fleet);
+    let (_worker, _) = with_a_door(&fleet);
     begun(&fleet, "http.1").await;
     let url = told(&fleet, "http.1", 1, "cronfleet-callback");
     fleet.submit_until_called("running.1", &task("hang")).await;
@@ -364,5 +364,66 @@ async fn a_service_on_nats_may_answer_later_too_and_one_that_only_listens_always
             request.headers.lines().find_map(|line| line.strip_prefix("Cronfleet-Callback-Subject: "));
         leave(&fleet, subject.expect("a subject"), &json!({"output": target})).await;
         assert_eq!(ends(&fleet.end_of(&run).await), (RunState::Success, 1, Some(&json!(target))));
+    }
+}
+
+#[tokio::test]
+async fn of_two_answers_that_the_server_acknowledged_the_first_counts() {
+    let fleet = fleet("{deadline: 1h}").await;
+    let _workers = (fleet.worker(&[]), fleet.worker(&[]));
+    let mut client = PlainClient::connect(&fleet.nats.url()).await;
+    for number in 0..12 {
+        let run = format!("twice.{number}");
+        let subject = begun(&fleet, &run).await;
+        for answer in [r#"{"output":1}"#, r#"{"error":{"message":"no","retryable":false}}"#] {
+            let ack = client.request(&subject, answer.as_bytes()).await;
+            assert!(ack.payload.contains("_CALLBACKS\""), "{ack:?}");
+        }
+        assert_eq!(ends(&fleet.end_of(&run).await), (RunState::Success, 1, Some(&json!(1))), "{run}");
+    }
+}
+
+#[tokio::test]
+async fn what_others_leave_for_a_run_under_tokens_of_their_own_hides_no_answer_that_nobody_heard() {
+    let fleet = fleet("{deadline: 1h}").await;
+    let mut worker = fleet.worker(&[]);
+    let subject = begun(&fleet, "noise.1").await;
+    worker.kill();
+    let run = "noise.1".parse().expect("a run");
+    for _ in 0..300 {
+        let token = shared::callback::CallbackToken::new().text();
+        let left = fleet.streams.leave(&run, &token, CallbackStatus::Success, "{}".into()).await;
+        left.expect("left");
+    }
+    leave(&fleet, &subject, &json!({"output": "right"})).await;
+    let _next = fleet.worker(&[]);
+    assert_eq!(ends(&fleet.end_of("noise.1").await), (RunState::Success, 1, Some(&json!("right"))));
+}
+
+#[tokio::test]
+async fn half_sent_requests_keep_no_answer_from_being_taken_in_for_long() {
+    const HALVES: usize = 300;
+    let fleet = fleet("{deadline: 1h}").await;
+    let (_worker, address) = with_a_door(&fleet);
+    begun(&fleet, "open.1").await;
+    let url = told(&fleet, "open.1", 1, "cronfleet-callback");
+    let mut halves = Vec::new();
+    for number in 0..HALVES {
+        let mut half = TcpStream::connect(&address).await.expect("a connection");
+        let rest = if number % 2 == 0 { "" } else { "Content-Length: 9\r\n\r\n{" };
+        let begun = format!("POST /callbacks/open/1/x HTTP/1.1\r\nHost: {address}\r\n{rest}");
+        half.write_all(begun.as_bytes()).await.expect("sent");
+        halves.push(half);
+    }
+    let (status, body) = post(&url, r#"{"output":5}"#).await;
+    assert_eq!(status, 202, "{body}");
+    assert_eq!(ends(&fleet.end_of("open.1").await), (RunState::Success, 1, Some(&json!(5))));
+    for mut half in halves {
+        let mut said = Vec::new();
+        // However it is ended.
+        tokio::select! {
+            _ = half.read_to_end(&mut said) => {}
+            () = fleet.streams.clock().sleep(Duration::from_mins(2)) => panic!("half a request is waited for"),
+        }
     }
 }

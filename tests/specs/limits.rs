@@ -308,3 +308,37 @@ async fn a_limit_that_is_changed_counts_at_once_and_one_that_is_taken_away_holds
     fleet.apply("targets: {target: {http: TARGET}}");
     all_succeed(&fleet, "many", 6).await;
 }
+
+#[tokio::test]
+async fn what_is_submitted_once_more_while_its_run_waits_for_a_limit_is_dropped_and_starves_no_queue() {
+    const RUNS: usize = 8;
+    let fleet = Fleet::start().await;
+    fleet.apply(
+        "targets: {target: {http: TARGET, limit: {key: parameters.symbol, max: 1}}, other: {http: TARGET}}\n\
+         queues: {default: {max_in_flight: 4}}",
+    );
+    let _worker = fleet.worker(&[]);
+    fleet.submit_until_called("first.1", &slow(8_000, Some("A"))).await;
+    submit_many(&fleet, "again", RUNS, &slow(10, Some("A"))).await;
+    let all_wait = async || {
+        eventually("all of them wait outside the queue", async || {
+            let scope = "t-target".parse().expect("scope");
+            let waiting = fleet.streams.count_waiting(&scope).await.map_err(|error| error.to_string())?;
+            let depth = fleet.streams.queue_depth(&"default".parse().expect("queue")).await;
+            let depth = depth.map_err(|error| error.to_string())?;
+            let seen = (waiting, depth.waiting, depth.in_flight);
+            if seen == (RUNS as u64, 0, 1) { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+        .await;
+    };
+    all_wait().await;
+    submit_many(&fleet, "again", RUNS, &slow(10, Some("A"))).await;
+    let other = json!({"target_service": "other", "action": "ok"});
+    submit_many(&fleet, "free", 8, &other).await;
+    all_succeed(&fleet, "free", 8).await;
+    all_wait().await;
+    assert_eq!(calls_of(&fleet, "again"), 0, "the gate was closed all the time");
+    all_succeed(&fleet, "again", RUNS).await;
+    assert_eq!(calls_of(&fleet, "again"), RUNS, "each ran once");
+    is_tidy(&fleet).await;
+}

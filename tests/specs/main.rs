@@ -58,6 +58,7 @@ mod recording;
 mod replaying;
 mod results;
 mod retry_waits;
+mod retrying_together;
 mod server;
 mod services;
 mod shards;

@@ -228,3 +228,27 @@ async fn in_a_fleet_without_a_planner_runs_wait_in_their_queue_and_are_tried_aga
     assert_eq!(fleet.streams.delayed().count().await.expect("count"), 0);
     ends_well_at_its_second_attempt(&fleet, "flaky.1").await;
 }
+
+#[tokio::test]
+async fn what_is_submitted_once_more_while_its_run_waits_outside_the_queue_is_dropped_and_holds_no_place() {
+    let fleet = Fleet::start().await;
+    fleet.apply("targets: {target: {http: TARGET}}\nqueues: {default: {max_in_flight: 2}}");
+    let (_worker, _planner) = (fleet.worker(&[]), fleet.planner());
+    fleet.members("planner", 1).await;
+    for number in 0..4 {
+        fleet.submit(&format!("flaky.{number}"), &task("flaky")).await.expect("submitted");
+    }
+    parked(&fleet, 4).await;
+    for number in 0..4 {
+        fleet.submit(&format!("flaky.{number}"), &task("flaky")).await.expect("submitted once more");
+    }
+    fleet.submit("good.1", &task("ok")).await.expect("submitted");
+    assert_eq!(fleet.end_of("good.1").await.status, Success);
+    for number in 0..4 {
+        let run = format!("flaky.{number}");
+        assert_eq!(fleet.record(&run).await.map(|record| record.status), Some(Retry), "it waits meanwhile");
+    }
+    for number in 0..4 {
+        ends_well_at_its_second_attempt(&fleet, &format!("flaky.{number}")).await;
+    }
+}

@@ -18,7 +18,7 @@ use shared::{
     task::Task,
 };
 use streams::{
-    Streams,
+    ReadError, Streams,
     bucket::Stored,
     callbacks::{Hint, Left},
     dead::DeadLetter,
@@ -34,6 +34,9 @@ use crate::{
     verdict::{Answer, Ending, in_words, verdict},
 };
 
+/// How often it is looked for an answer that was heard, and how long after the first look; twice as long after each further one.
+const KEPT_LOOKS: u32 = 8;
+const KEPT_WAIT: std::time::Duration = std::time::Duration::from_millis(5);
 /// Before a subscription that ended is made anew.
 const LISTEN_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -162,14 +165,14 @@ async fn take_in(streams: &Streams, hint: &Hint) -> Result<(), Box<dyn std::erro
         // Too early, too late, or for an attempt that is over. What is too early is found in the stream.
         return Ok(());
     }
-    let callback = Callback::read(&hint.payload);
-    if callback.as_ref().is_ok_and(|callback| callback.status() == CallbackStatus::Progress) {
+    if Callback::read(&hint.payload).is_ok_and(|callback| callback.status() == CallbackStatus::Progress) {
         return Ok(());
     }
     witness::passed("callback.heard");
+    let Some(kept) = kept_answer(streams, &found.value).await? else { return Ok(()) };
     let Some(queued) = streams.queued_task(&hint.run).await? else { return Ok(()) };
     let now = streams.clock().now();
-    let Some((record, answer)) = settle(streams, &found, &queued.task, ending_of(callback, now), now).await?
+    let Some((record, answer)) = settle(streams, &found, &queued.task, ending_of(kept, now), now).await?
     else {
         return Ok(());
     };
@@ -182,6 +185,24 @@ async fn take_in(streams: &Streams, hint: &Hint) -> Result<(), Box<dyn std::erro
         Answer::Ack => {}
     }
     Ok(streams.remove_finished(queued.sequence).await?)
+}
+
+/// The answer that counts: the first that the stream has. What was heard may be a second one, or be refused by the stream. It is
+/// heard when it is about to be stored; nothing if that takes long, and then the next look finds it.
+async fn kept_answer(
+    streams: &Streams,
+    record: &RunRecord,
+) -> Result<Option<Result<Callback, String>>, ReadError> {
+    let Some(awaited) = record.awaits() else { return Ok(None) };
+    let mut wait = KEPT_WAIT;
+    for _ in 0..KEPT_LOOKS {
+        if let Left::Answer(answer) = streams.left_for(&record.id, awaited).await? {
+            return Ok(Some(answer));
+        }
+        streams.clock().sleep(wait).await;
+        wait *= 2;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

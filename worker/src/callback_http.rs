@@ -37,7 +37,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::WorkerError;
+use crate::{WorkerError, connections};
 
 /// Before the first look at a record that did not await the answer; twice as long before each further one, up to the second.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -63,6 +63,7 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, WorkerErr
 
 /// Takes answers in until it is told to stop.
 pub(crate) async fn serve(listener: TcpListener, streams: Streams, stop: CancellationToken) {
+    let clock = streams.clock().clone();
     let door = Door {
         streams,
         places: Arc::new(Semaphore::new(CALLBACKS_AT_ONCE_MAX)),
@@ -75,11 +76,7 @@ pub(crate) async fn serve(listener: TcpListener, streams: Streams, stop: Cancell
         .with_state(door);
     tokio::select! {
         () = stop.cancelled() => {}
-        // The worker ends with it, and says so: its targets would leave their answers nowhere.
-        ended = async { axum::serve(listener, app).await } => {
-            let error = ended.err().map_or_else(|| "its listener ended".to_owned(), |error| error.to_string());
-            tracing::error!(error, "Callbacks over HTTP are no longer taken in: {error}");
-        }
+        () = connections::serve(listener, app, clock) => {}
     }
 }
 

@@ -299,7 +299,12 @@ impl Claimer<'_> {
         let event = if ends { RunEvent::LostForGood } else { RunEvent::Lost };
         let Ok(next) = record.apply(event, now) else { return Ok(Next::LookAgain) };
         let worker = record.worker.as_ref().map_or("?", |worker| worker.as_str());
-        let words = format!("attempt {} was lost with worker {worker}, which is silent", record.attempt);
+        let words = if record.worker.as_ref() == Some(self.status.id()) {
+            // It could not hold the run any more, or its end could not be recorded.
+            format!("attempt {} was given up by worker {worker} before its end was recorded", record.attempt)
+        } else {
+            format!("attempt {} was lost with worker {worker}, which is silent", record.attempt)
+        };
         let next = RunRecord { fence: fence_of(&found), ..next }
             .because(Reason::Lost)
             .with_error(RunError::new(ErrorKind::Lost, words));

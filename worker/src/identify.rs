@@ -83,9 +83,10 @@ fn ad_hoc(
     let run: RunId = format!("{name}.{key}")
         .parse()
         .map_err(|error| Unreadable { run: None, why: format!("its subject: {error}") })?;
-    if Names::is_reserved_key(&run.key) {
+    if Names::is_reserved(&run) {
         let why = format!(
-            "its key {key:?} is reserved for planners; choose one that is no slot and begins with no _"
+            "its key {key:?} is reserved for planners; choose one that is no slot, begins with no _, and is none of \
+             `rejected`'s"
         );
         return Err(Unreadable { run: None, why });
     }
@@ -120,8 +121,14 @@ mod tests {
 
     #[test]
     fn a_stranger_cannot_squat_on_a_slot_or_a_lock() {
-        for key in ["20261124T020000Z", "_", "_mine"] {
-            let refused = read(Origin::AdHoc, ("daily", key), TASK).expect_err(key);
+        for (name, key) in [
+            ("daily", "20261124T020000Z"),
+            ("daily", "_"),
+            ("daily", "_mine"),
+            ("rejected", "seq-7"),
+            ("rejected", "delayed-7"),
+        ] {
+            let refused = read(Origin::AdHoc, (name, key), TASK).expect_err(key);
             assert_eq!(refused.run, None, "no record may be written under {key}");
             assert!(refused.why.contains("reserved"), "{}", refused.why);
         }

@@ -36,6 +36,7 @@ mod callback;
 mod callback_http;
 mod cancel;
 mod claim;
+mod connections;
 mod credit;
 mod drain;
 mod elsewhere;

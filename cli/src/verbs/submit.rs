@@ -17,7 +17,7 @@ use shared::{
 };
 use streams::{
     Streams,
-    operate::submit::{Sent, Submission, not_before, parse_key},
+    operate::submit::{Sent, Submission, check_run, not_before, parse_key},
 };
 
 use super::{
@@ -83,6 +83,7 @@ pub async fn run(args: SubmitArgs, global: &GlobalArgs) -> anyhow::Result<ExitCo
     let given = args.key.is_some();
     let not_before = not_before(args.at, args.after, global.clock().now()).map_err(|words| anyhow!(words))?;
     let run = RunId { name: args.name, key: args.key.unwrap_or_else(RunKey::unique) };
+    check_run(&run).map_err(|words| anyhow!(words))?;
     let results = if args.wait.wait { Some(streams.results_of(&run).await?) } else { None };
     let submitted = if given { is_known(&streams, &run, args.wait.wait).await? } else { Before::New };
     match submitted {

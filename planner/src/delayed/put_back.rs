@@ -6,7 +6,7 @@
 use shared::run_state::RunState;
 use streams::{
     ReadError, WriteError,
-    delayed::{Entry, Parked},
+    delayed::{Entry, InPlace, Parked},
 };
 
 use super::send::{SendError, Sender, Sent};
@@ -35,11 +35,12 @@ impl Sender {
                     return Ok(Sent::ToDelete);
                 }
                 Err(WriteError::Occupied { .. }) => match self.streams.in_place_of(parked).await? {
-                    // The message it came by, whose ack was lost or is on its way: it would take with it, when it comes,
-                    // what is thought to be queued. So that goes first.
-                    Some(place) if place == parked.came_by => self.streams.remove_finished(place).await?,
-                    // Put back before, by us or by a predecessor, or submitted anew under its key: one of it is enough.
-                    Some(_) => return Ok(Sent::ToDelete),
+                    // The message it came by, whose ack was lost or is on its way, or one that was submitted under its key and
+                    // is about to be dropped: that would take with it, when it comes, what is thought to be queued. So it goes
+                    // first.
+                    Some(InPlace::Other(place)) => self.streams.remove_finished(place).await?,
+                    // By us or by a predecessor.
+                    Some(InPlace::PutBack) => return Ok(Sent::ToDelete),
                     None => {}
                 },
                 Err(error) => return Err(error.into()),

@@ -82,6 +82,8 @@ impl TaskQueue {
             queue: Some(message.queue.clone()),
             sequence: *sequence,
             since: message.since,
+            revision: None,
+            came_by: None,
         })
     }
 

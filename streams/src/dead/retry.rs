@@ -5,6 +5,10 @@
 //! is PENDING and not queued: asked again, this goes on from there. What is published twice is refused by the server while
 //! the run is queued or running, and dropped by the claim once it has ended.
 //!
+//! Several may retry one run at once. What its life before left in the queue is removed, because its worker's late answer is
+//! about that message and must not be about the next one; but only by who has written the record since, and who then publishes
+//! one itself. A message says by which record it was published: one that is as new as this life is nobody's to remove.
+//!
 //! A run of a schedule whose runs may not overlap takes the schedule's lock, as any run of it. If another has it, nothing is
 //! changed; if another takes it in the very moment, the record becomes again what it was.
 
@@ -22,7 +26,12 @@ use shared::{
 };
 
 use super::{DeadLetter, Found};
-use crate::{ReadError, Streams, WriteError, bucket::Stored, ledger::Update, tasks::DueTask};
+use crate::{
+    ReadError, Streams, WriteError,
+    bucket::Stored,
+    ledger::Update,
+    tasks::{DueTask, Holder},
+};
 
 /// Looks at a run that changes all the time before its retrier is told to try again.
 const LOOKS_MAX: u32 = 20;
@@ -77,6 +86,8 @@ struct OnItsWay {
     revision: u64,
     found: Found,
     task: Task,
+    /// What its life before left in its queue.
+    left: Option<Holder>,
 }
 
 /// What came of putting it there.
@@ -108,11 +119,17 @@ impl Streams {
                     Reopened::Said(said) => return Ok(said),
                     Reopened::LookAgain => continue,
                 },
-                RunState::Pending if is_past && self.task_of(run).await?.is_none() => {
+                // Whoever retried it did not come to publishing it, or is about to: then one of the two is refused.
+                RunState::Pending if is_past && record.is_just_retried() => {
+                    let left = self.task_of(run).await?;
+                    if left.as_ref().is_some_and(|holder| holder.is_as_new_as(stored.revision)) {
+                        self.forget_letter(&found).await?;
+                        return Ok(Retrying::Lives(record));
+                    }
                     let Some(task) = found.letter.task.clone() else {
                         return Ok(Retrying::Unreadable(Box::new(found.letter)));
                     };
-                    OnItsWay { record: stored.value, revision: stored.revision, found, task }
+                    OnItsWay { record: stored.value, revision: stored.revision, found, task, left }
                 }
                 status => {
                     if is_past {
@@ -163,11 +180,9 @@ impl Streams {
         {
             return Ok(Reopened::Said(Retrying::WholeLives(Box::new(whole.value))));
         }
-        // It has ended and is buried: what still lies in its queue is on its way out. Its worker's late answer is about that
-        // message, and must not be about the one that is published next.
-        if let Some(left) = self.task_of(&record.id).await? {
-            self.remove_finished(left.sequence).await?;
-        }
+        // It has ended and is buried: what still lies in its queue is on its way out. Looked up before the record is written,
+        // so that it is of the life before if that write is taken; removed after it, because until then another may be first.
+        let left = self.task_of(&record.id).await?;
         if self.overlap_of(record, &found.letter).await?.is_some_and(Overlap::is_exclusive) {
             match self.in_the_way(record).await? {
                 InTheWay::Nobody => {}
@@ -183,9 +198,13 @@ impl Streams {
         let cancel_before = self.last_cancel(&record.id).await?.map(|request| request.at);
         let waits = record.retried_by_hand(by, cancel_before, self.clock().now())?;
         Ok(match self.ledger().update(&waits, failed.revision).await? {
-            Update::Stored(revision) => {
-                Reopened::Goes(Box::new(OnItsWay { record: waits, revision, found: found.clone(), task }))
-            }
+            Update::Stored(revision) => Reopened::Goes(Box::new(OnItsWay {
+                record: waits,
+                revision,
+                found: found.clone(),
+                task,
+                left,
+            })),
             Update::Stale => Reopened::LookAgain,
         })
     }
@@ -212,7 +231,10 @@ impl Streams {
     /// Whether another run of the schedule is queued or running, under whatever subject.
     async fn in_the_way(&self, record: &RunRecord) -> Result<InTheWay, ReadError> {
         let Some(holder) = self.live_run(&record.id.name).await? else { return Ok(InTheWay::Nobody) };
-        let Some(run) = holder.run.filter(|run| *run != record.id) else { return Ok(InTheWay::Lives(None)) };
+        let Some(run) = holder.run else { return Ok(InTheWay::Lives(None)) };
+        if run == record.id {
+            return Ok(InTheWay::Nobody);
+        }
         let found = match self.ledger().get(&run).await {
             Ok(found) => found.map(|stored| stored.value),
             Err(ReadError::Corrupt { .. }) => None,
@@ -229,8 +251,17 @@ impl Streams {
 
     /// Publishes the task of a run that is PENDING again; it may have been done before.
     async fn place(&self, way: &OnItsWay) -> Result<Placed, RetryError> {
-        let OnItsWay { record, revision, found, task } = way;
+        let OnItsWay { record, revision, found, task, left } = way;
         let overlap = self.overlap_of(record, &found.letter).await?;
+        if let Some(left) = left {
+            self.remove_finished(left.sequence).await?;
+            // Behind it another may have been hidden.
+            if overlap.is_some_and(Overlap::is_exclusive)
+                && let InTheWay::Ended(run) | InTheWay::Lives(run) = self.in_the_way(record).await?
+            {
+                return Ok(Placed::Held(run));
+            }
+        }
         // Parts never hold the lock.
         let overlap = overlap.map(|overlap| if record.shard.is_some() { Overlap::Allow } else { overlap });
         let trace = record.trace_id.as_deref().and_then(TraceContext::within);
@@ -241,19 +272,21 @@ impl Streams {
                 self.dispatch(&due, *revision, overlap, trace).await
             } else {
                 let bytes = Bytes::from(serde_json::to_vec(task).unwrap_or_default());
-                self.submit_recorded(&record.queue, &record.id, &bytes, traceparent.as_deref()).await
+                self.submit_retried(&record.queue, &record.id, &bytes, *revision, traceparent.as_deref())
+                    .await
             };
             match published {
                 Ok(_) => return Ok(Placed::Queued),
-                Err(WriteError::Occupied { .. }) if !overlap.is_some_and(Overlap::is_exclusive) => {
-                    // The subject is the run's own: whatever is there, it is this run.
-                    return Ok(Placed::Queued);
-                }
                 Err(WriteError::Occupied { .. }) => {
-                    let holder = self.live_run(&record.id.name).await?;
-                    match holder.map(|holder| holder.run) {
-                        Some(Some(run)) if run == record.id => return Ok(Placed::Queued),
-                        Some(run) => return Ok(Placed::Held(run)),
+                    match self.task_of(&record.id).await? {
+                        Some(ours) if ours.is_as_new_as(*revision) => return Ok(Placed::Queued),
+                        // Submitted under its key meanwhile, maybe, and a worker that found it ended is about to drop it.
+                        Some(older) => self.remove_finished(older.sequence).await?,
+                        None if overlap.is_some_and(Overlap::is_exclusive) => {
+                            if let Some(holder) = self.live_run(&record.id.name).await? {
+                                return Ok(Placed::Held(holder.run));
+                            }
+                        }
                         // It left in this moment.
                         None => {}
                     }

@@ -101,11 +101,11 @@ pub(super) fn read(
 ) -> Result<Appointment, Unusable> {
     let run: Result<RunId, RunIdError> = format!("{name}.{key}").parse();
     let queue: Result<QueueName, NameError> = queue.parse();
-    let usable_run = run.as_ref().ok().filter(|run| !Names::is_reserved_key(&run.key)).cloned();
+    let usable_run = run.as_ref().ok().filter(|run| !Names::is_reserved(run)).cloned();
     let usable_queue = queue.as_ref().ok().cloned();
     let read = || {
         let (run, queue) = (run?, queue?);
-        if Names::is_reserved_key(&run.key) {
+        if Names::is_reserved(&run) {
             return Err(Fault::ReservedKey(run.key.to_string()));
         }
         let not_before = read_not_before(not_before, submitted_at)?;

@@ -32,7 +32,7 @@ pub use self::{
     door::{Appointment, Fault, Unusable, check_not_before, read_not_before},
     follow::{Entry, Follower, Heard},
     list::{Listed, Wanted},
-    parked::{Parked, Parking},
+    parked::{InPlace, Parked, Parking},
 };
 use crate::{
     ReadError, Streams, WriteError,

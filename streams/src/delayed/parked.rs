@@ -42,6 +42,16 @@ pub struct Parked {
     payload: crate::Bytes,
 }
 
+/// What lies in the queue in place of a run that is to be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InPlace {
+    /// This one, put back before.
+    PutBack,
+    /// The message it came by, or one that was submitted under its key meanwhile; at this place. Its worker found that the run
+    /// waits, and its late answer would take with it what is thought to be queued.
+    Other(u64),
+}
+
 /// What came of putting a run here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parking {
@@ -78,9 +88,12 @@ impl Delayed {
             Ok(_) => Ok(Parking::Parked),
             Err(WriteError::NoStream { .. }) => Ok(Parking::NoRoom),
             Err(WriteError::Occupied { .. }) => match self.find_parked(run).await {
-                // Ours, from before an answer was lost or a worker died. For this very message: what stands for another may
-                // be about to be deleted, because that one was put back.
-                Ok(Some(parked)) if (parked.revision, parked.came_by) == (revision, delivery.sequence) => {
+                // For this very message, from before an answer was lost or a worker died; or for the run, which was submitted
+                // once more. Not what was put back: that is the run, and the other is about to be deleted.
+                Ok(Some(parked))
+                    if parked.revision == revision
+                        && (parked.came_by == delivery.sequence || !delivery.is_put_back) =>
+                {
                     Ok(Parking::Parked)
                 }
                 _ => Ok(Parking::Occupied),
@@ -118,7 +131,14 @@ impl Delayed {
         // One that has ended is in nobody's way; it is deleted when its instant comes.
         let lives = record.is_some_and(|found| found.value.status == RunState::Retry);
         // No message of the queue, so it has no place there.
-        Ok(lives.then_some(Holder { run: Some(parked.run), queue: Some(parked.queue), sequence: 0, since }))
+        Ok(lives.then_some(Holder {
+            run: Some(parked.run),
+            queue: Some(parked.queue),
+            sequence: 0,
+            since,
+            revision: None,
+            came_by: None,
+        }))
     }
 
     async fn last_parked(&self, subject: &str) -> Result<Option<StreamMessage>, ReadError> {
@@ -166,7 +186,10 @@ impl Streams {
     }
 
     /// The place of the task that lies where this one goes back to.
-    pub async fn in_place_of(&self, parked: &Parked) -> Result<Option<u64>, ReadError> {
-        Ok(self.last_on(&parked.subject).await?.map(|holder| holder.sequence))
+    pub async fn in_place_of(&self, parked: &Parked) -> Result<Option<InPlace>, ReadError> {
+        Ok(self.last_on(&parked.subject).await?.map(|holder| match holder.came_by {
+            Some(came_by) if came_by == parked.came_by => InPlace::PutBack,
+            _ => InPlace::Other(holder.sequence),
+        }))
     }
 }

@@ -62,6 +62,14 @@ pub fn parse_key(text: &str) -> Result<RunKey, String> {
     Ok(key)
 }
 
+/// Refuses a run that nobody may submit, whatever its key alone looks like.
+pub fn check_run(run: &RunId) -> Result<(), String> {
+    if Names::is_reserved(run) {
+        return Err(format!("{run} is a name for tasks that nobody could read; take another key"));
+    }
+    Ok(())
+}
+
 /// The instant before which it may not run; none if it was not said.
 pub fn not_before(
     at: Option<Timestamp>,

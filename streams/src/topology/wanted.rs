@@ -157,8 +157,9 @@ pub(super) fn fixed_streams(names: &Names, replicas: Replicas) -> Vec<Config> {
             ..base(names.log_stream(), vec![names.log_all()], LOG_BYTES_MAX, replicas)
         },
         Config {
-            // The newest answer, the newest sign of life. A full stream refuses, and the target tries again.
-            max_messages_per_subject: 1,
+            // The first answer counts, also of several that come before it is heard. A full stream refuses, and the target tries
+            // again. A fleet whose stream was made to keep one has only the newest answer until one is heard.
+            max_messages_per_subject: limits::CALLBACKS_KEPT_EACH,
             max_age: limits::CALLBACK_KEPT,
             ..base(
                 names.callbacks_stream(),

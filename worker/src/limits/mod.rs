@@ -402,7 +402,14 @@ impl Inner {
         // In the lane of the gate that is closed; if that is its target's, in that of its own key, so that keys take turns.
         let lane = if closed.gate.lane.is_some() { &closed.gate } else { &passed.limits[0].gate };
         if !self.room.take_in(lane, delivery).await? {
-            let _ = delivery.hand_back(handed_back(delivery)).await;
+            // What stands there is the run. One that was submitted once more, or whose ack was lost, must not come again and again
+            // meanwhile: while it lies in its queue nobody can let the other go. But what has just been let go is the run itself,
+            // and the other is about to be removed; it says that it has a record.
+            let _ = if delivery.is_recorded {
+                delivery.hand_back(handed_back(delivery)).await
+            } else {
+                delivery.ack().await
+            };
             return Ok(Admission::Waits);
         }
         let _ = delivery.ack().await;

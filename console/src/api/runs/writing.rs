@@ -21,7 +21,7 @@ use streams::{
     dead::{RetryError, Retrying},
     operate::{
         refusals::refusal,
-        submit::{Sent, Submission, not_before, parse_key},
+        submit::{Sent, Submission, check_run, not_before, parse_key},
         unknown,
     },
 };
@@ -148,6 +148,7 @@ async fn submit(api: Arc<Api>, mut call: Call) -> Result<Answer, Problem> {
     check(&api, &queue, &task, call.wait()?.is_some() && at.is_none() && after.is_none()).await?;
     let has_key = key.is_some();
     let new = RunId { name: name.clone(), key: key.unwrap_or_else(RunKey::unique) };
+    check_run(&new).map_err(|words| Problem::new(&kinds::BAD_BODY, words).at("key"))?;
     let promised = promised(&api, &call, "runs.submit", new.to_string()).await?;
     let run: RunId = promised.id.parse().map_err(|_| odd_promise(&promised.id))?;
     // Of a request that is repeated the instant may be over by now: it was not when it was made.
