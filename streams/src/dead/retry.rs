@@ -290,6 +290,8 @@ impl Streams {
                         // It left in this moment.
                         None => {}
                     }
+                    // With three replicas a subject is free only a moment after its message is gone.
+                    self.clock().sleep(LOOK_AGAIN * publish).await;
                 }
                 Err(WriteError::Unknown { .. } | WriteError::NoStream { .. }) if publish < PUBLISHES_MAX => {
                     self.clock().sleep(LOOK_AGAIN * publish).await;
