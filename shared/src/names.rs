@@ -3,10 +3,10 @@
 //! All of them are 1 to 64 of `A-Z a-z 0-9 _ -`: at once a NATS token, a KV key part, a URL segment and a metric
 //! label. Dots, wildcards and blanks would change the meaning of a subject.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, fmt, marker::PhantomData, str::FromStr, sync::Arc};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
 use crate::{Timestamp, limits::NAME_CHARS_MAX};
 
@@ -52,6 +52,11 @@ fn is_allowed(c: char) -> bool {
 }
 
 fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
+    // Almost all are; what is wrong with the others is looked for then.
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if (1..=NAME_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_name) {
+        return Ok(());
+    }
     if text.is_empty() {
         return Err(NameError::Empty { kind });
     }
@@ -66,11 +71,27 @@ fn check(kind: &'static str, text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Reads a text as it lies in its document, and parses it there.
+pub(crate) struct Parsed<T>(pub(crate) PhantomData<T>);
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $type(String);
+        // Shared: names go into records, entries and messages of each run, and are never changed.
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// The name as text.
@@ -83,7 +104,7 @@ macro_rules! name {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
                 check($kind, text)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -107,8 +128,7 @@ macro_rules! name {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                deserializer.deserialize_str(Parsed(PhantomData))
             }
         }
 
@@ -171,7 +191,7 @@ name!(
 impl QueueName {
     /// The queue of tasks that name none.
     pub fn default_queue() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 }
 
@@ -181,7 +201,7 @@ impl MemberId {
         let host: String =
             host.chars().map(|c| if is_allowed(c) { c } else { '-' }).take(NAME_CHARS_MAX - 24).collect();
         let unique = uuid::Uuid::new_v4().simple().to_string();
-        Self(format!("{kind}-{host}-{}", &unique[..8]))
+        Self(format!("{kind}-{host}-{}", &unique[..8]).into())
     }
 
     /// Whether it is the id of a member of this kind on this machine.
@@ -195,13 +215,13 @@ impl MemberId {
 impl RunKey {
     /// A key nobody has used: it sorts by the time it was made.
     pub fn unique() -> Self {
-        Self(uuid::Uuid::now_v7().simple().to_string())
+        Self(uuid::Uuid::now_v7().simple().to_string().into())
     }
 
     /// A key for a run that was asked for by hand: when, and something nobody else has.
     pub fn by_hand(at: Timestamp) -> Self {
         let unique = uuid::Uuid::new_v4().simple().to_string();
-        Self(format!("manual-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]))
+        Self(format!("manual-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]).into())
     }
 }
 
@@ -209,7 +229,7 @@ impl BackfillId {
     /// A new id that is readable and unique: `backfill-20261124T020000Z-<8 hex digits>`.
     pub fn new(at: Timestamp) -> Self {
         let unique = uuid::Uuid::new_v4().simple().to_string();
-        Self(format!("backfill-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]))
+        Self(format!("backfill-{}-{}", at.format("%Y%m%dT%H%M%SZ"), &unique[..8]).into())
     }
 }
 

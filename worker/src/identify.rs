@@ -80,9 +80,8 @@ fn ad_hoc(
     trace: TraceContext,
 ) -> Result<Identified, Unreadable> {
     let (name, key) = parts.tokens;
-    let run: RunId = format!("{name}.{key}")
-        .parse()
-        .map_err(|error| Unreadable { run: None, why: format!("its subject: {error}") })?;
+    let no_run = |error| Unreadable { run: None, why: format!("its subject: {error}") };
+    let run = RunId { name: name.parse().map_err(no_run)?, key: key.parse().map_err(no_run)? };
     if Names::is_reserved(&run) {
         let why = format!(
             "its key {key:?} is reserved for planners; choose one that is no slot, begins with no _, and is none of \
