@@ -17,6 +17,7 @@ pub mod drain;
 pub mod files;
 pub mod get;
 pub mod guard;
+pub mod import;
 pub mod init;
 pub mod known;
 pub mod lists;
