@@ -39,6 +39,7 @@ pub mod trigger;
 pub mod unbegun;
 pub mod unreached;
 pub mod wait;
+pub mod watch;
 pub mod when;
 pub mod worker;
 
