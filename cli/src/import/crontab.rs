@@ -21,8 +21,30 @@ const FIELDS: usize = 5;
 const USUAL: [&str; 3] = ["HOME", "LOGNAME", "PATH"];
 /// Programs that run another: the name of the line is that of the other.
 const WRAPPERS: [&str; 24] = [
-    "sudo", "nice", "ionice", "nohup", "time", "env", "exec", "timeout", "flock", "chronic", "run-parts", "sh", "bash",
-    "zsh", "dash", "python", "python3", "php", "perl", "ruby", "node", "java", "root", "command",
+    "sudo",
+    "nice",
+    "ionice",
+    "nohup",
+    "time",
+    "env",
+    "exec",
+    "timeout",
+    "flock",
+    "chronic",
+    "run-parts",
+    "sh",
+    "bash",
+    "zsh",
+    "dash",
+    "python",
+    "python3",
+    "php",
+    "perl",
+    "ruby",
+    "node",
+    "java",
+    "root",
+    "command",
 ];
 /// Programs that only prepare: the line is about what comes after them.
 const PREPARING: [&str; 10] = ["cd", "test", "[", "[[", "export", "set", ".", "source", "sleep", "umask"];
@@ -111,7 +133,9 @@ impl Environment {
             "MAILTO" | "MAILFROM" => Some(format!(
                 "{name}: nobody is sent mail; what a run said is in its record, and in `cronfleet logs RUN`"
             )),
-            "RANDOM_DELAY" => Some("RANDOM_DELAY is not carried over; write `jitter: 5m` where it is wanted".to_owned()),
+            "RANDOM_DELAY" => {
+                Some("RANDOM_DELAY is not carried over; write `jitter: 5m` where it is wanted".to_owned())
+            }
             _ => {
                 self.variables.insert(name.to_owned());
                 Some(format!(
@@ -145,7 +169,11 @@ fn entry(
     let (user, command) = if options.has_users { split_words(rest, 1) } else { ("", rest) };
     let command = command.trim();
     if command.is_empty() {
-        return Err(format!("{:?} has no command{}", shown(line), if options.has_users { " after its user" } else { "" }));
+        return Err(format!(
+            "{:?} has no command{}",
+            shown(line),
+            if options.has_users { " after its user" } else { "" }
+        ));
     }
     let zone = match &environment.zone {
         Some(Ok(zone)) => Some(*zone),
@@ -170,7 +198,12 @@ fn entry(
             "it runs as {user:?} there; here it runs as the user of the worker: start a worker as {user:?} with this allow-list"
         ));
     }
-    Ok(Entry { name, fields, is_active: true, command: Some(Allowed { name: command_name, settings: Ok(settings) }) })
+    Ok(Entry {
+        name,
+        fields,
+        is_active: true,
+        command: Some(Allowed { name: command_name, settings: Ok(settings) }),
+    })
 }
 
 /// The fields, or the word, at the beginning of a line; and the rest.
@@ -179,7 +212,9 @@ fn when<'a>(line: &'a str, notes: &mut Vec<String>) -> Result<(String, &'a str),
         let (fields, rest) = split_words(line, FIELDS);
         let fields = match fields.strip_prefix('-') {
             Some(quiet) => {
-                notes.push("the - in front, which keeps it out of the log there, has no meaning here".to_owned());
+                notes.push(
+                    "the - in front, which keeps it out of the log there, has no meaning here".to_owned(),
+                );
                 quiet
             }
             None => fields,
@@ -227,7 +262,7 @@ fn script(command: &str, notes: &mut Vec<String>) -> String {
     }
     let mut parts = parts.into_iter();
     let command = parts.next().unwrap_or_default();
-    let input: Vec<String> = parts.collect();
+    let mut input: Vec<String> = parts.collect();
     if input.is_empty() {
         return command;
     }
@@ -235,11 +270,16 @@ fn script(command: &str, notes: &mut Vec<String>) -> String {
         "what stands behind the first % is the command's input there, a line for each %; on the allow-list it is a here-document"
             .to_owned(),
     );
+    if input.last().is_some_and(String::is_empty) {
+        // The last % ended the last line.
+        input.pop();
+    }
     let mut end = "INPUT".to_owned();
     while input.contains(&end) {
         end.push('_');
     }
-    format!("{{ {command}\n}} <<'{end}'\n{}\n{end}\n", input.join("\n"))
+    let lines: String = input.iter().map(|line| format!("{line}\n")).collect();
+    format!("{{ {command}\n}} <<'{end}'\n{lines}{end}\n")
 }
 
 fn push(parts: &mut [String], c: char) {
@@ -250,21 +290,33 @@ fn push(parts: &mut [String], c: char) {
 
 /// What to call a command line: the program it is about, without folders, ending and interpreters.
 fn name_in(command: &str) -> String {
-    let segments = command.split(['&', '|', ';', '(', ')', '{', '}', '%']).map(str::trim).filter(|part| !part.is_empty());
+    let segments = command
+        .split(['&', '|', ';', '(', ')', '{', '}', '%'])
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
     let is_about = |segment: &&str| {
         let first = segment.split_whitespace().next().unwrap_or_default();
         !PREPARING.contains(&first)
     };
     let all: Vec<&str> = segments.collect();
     let segment = all.iter().find(|segment| is_about(segment)).or(all.first()).copied().unwrap_or_default();
-    let base = |word: &str| word.trim_matches(['"', '\'']).trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    let base = |word: &str| {
+        word.trim_matches(['"', '\'']).trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
+    };
     let counts = |word: &&str| {
         let is_assignment = assignment(word).is_some();
         let has_letter = word.chars().any(|c| c.is_ascii_alphabetic());
-        !word.starts_with(['-', '>', '<', '$', '`']) && !is_assignment && has_letter && !WRAPPERS.contains(&base(word).as_str())
+        let is_lock = word.ends_with(".lock");
+        !word.starts_with(['-', '>', '<', '$', '`'])
+            && !is_lock
+            && !is_assignment
+            && has_letter
+            && !WRAPPERS.contains(&base(word).as_str())
     };
     let found = segment.split_whitespace().find(counts).or_else(|| segment.split_whitespace().next());
     let base = base(found.unwrap_or("command"));
-    let stem = [".sh", ".py", ".php", ".pl", ".rb", ".js", ".jar"].iter().find_map(|ending| base.strip_suffix(ending));
+    let stem = [".sh", ".py", ".php", ".pl", ".rb", ".js", ".jar"]
+        .iter()
+        .find_map(|ending| base.strip_suffix(ending));
     stem.unwrap_or(&base).to_owned()
 }

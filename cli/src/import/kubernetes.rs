@@ -15,7 +15,10 @@ use shared::{
 };
 use worker::executors::local::allow_list::CommandSettings;
 
-use super::{Allowed, Entry, Item, Names, attempts_of, blank, checked, command_task, number, set_when, shown, timeout_of};
+use super::{
+    Allowed, Entry, Item, Names, attempts_of, blank, checked, command_task, number, set_when, shown,
+    timeout_of,
+};
 
 /// Retries of a Job that says nothing.
 const BACKOFF_LIMIT: u64 = 6;
@@ -32,7 +35,10 @@ pub fn read(text: &str, zone: Option<Tz>, names: &mut Names) -> Vec<Item> {
             Err(error) => {
                 let reason = error.to_string();
                 let first = reason.lines().next().unwrap_or_default().to_owned();
-                items.push(Item::note(line, format!("not carried over: it is no YAML: {first} (lines are counted from this one)")));
+                items.push(Item::note(
+                    line,
+                    format!("not carried over: it is no YAML: {first} (lines are counted from this one)"),
+                ));
             }
         }
     }
@@ -41,7 +47,9 @@ pub fn read(text: &str, zone: Option<Tz>, names: &mut Names) -> Vec<Item> {
 
 /// The documents with their first lines. `---` at the beginning of a line ends a document, wherever it stands.
 fn documents(text: &str) -> Vec<(usize, String)> {
-    let is_mark = |line: &str| line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+    let is_mark = |line: &str| {
+        line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+    };
     let mut documents = vec![(1, String::new())];
     for (index, line) in text.lines().enumerate() {
         if is_mark(line) {
@@ -51,7 +59,9 @@ fn documents(text: &str) -> Vec<(usize, String)> {
         document.push_str(line);
         document.push('\n');
     }
-    let has_text = |document: &str| document.lines().any(|line| !is_mark(line) && !line.trim().is_empty() && !line.starts_with('#'));
+    let has_text = |document: &str| {
+        document.lines().any(|line| !is_mark(line) && !line.trim().is_empty() && !line.starts_with('#'))
+    };
     documents.retain(|(_, document)| has_text(document));
     documents
 }
@@ -78,11 +88,18 @@ fn read_document(
                 }
             }
         }
-        ("CronJob", _) => items.push(cron_job(value, line, zone, names)),
+        ("CronJob", _) => {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default();
+            let line = line_of_name(document, name).map_or(line, |index| line + index);
+            items.push(cron_job(value, line, zone, names));
+        }
         ("", _) => items.push(Item::note(line, "not carried over: it has no `kind`, so it is no CronJob")),
         (other, _) => {
             let name = value["metadata"]["name"].as_str().unwrap_or("without a name");
-            items.push(Item::note(line, format!("not carried over: {} {} is no CronJob", shown(other), shown(name))));
+            items.push(Item::note(
+                line,
+                format!("not carried over: {} {} is no CronJob", shown(other), shown(name)),
+            ));
         }
     }
 }
@@ -102,7 +119,12 @@ fn cron_job(value: &Value, line: usize, zone: Option<Tz>, names: &mut Names) -> 
     Item::of(line, notes, entry)
 }
 
-fn entry(value: &Value, zone: Option<Tz>, names: &mut Names, notes: &mut Vec<String>) -> Result<Entry, String> {
+fn entry(
+    value: &Value,
+    zone: Option<Tz>,
+    names: &mut Names,
+    notes: &mut Vec<String>,
+) -> Result<Entry, String> {
     let (spec, job) = (&value["spec"], &value["spec"]["jobTemplate"]["spec"]);
     let given = value["metadata"]["name"].as_str().unwrap_or_default();
     let when = spec["schedule"].as_str().ok_or_else(|| format!("CronJob {given:?} has no spec.schedule"))?;
@@ -115,7 +137,8 @@ fn entry(value: &Value, zone: Option<Tz>, names: &mut Names, notes: &mut Vec<Str
         notes.push(format!("it is called {:?} there", shown(given)));
     }
     let timeout = timeout_of(number(Some(&job["activeDeadlineSeconds"])), "activeDeadlineSeconds", notes);
-    let attempts = attempts_of(number(Some(&job["backoffLimit"])).unwrap_or(BACKOFF_LIMIT), "backoffLimit", notes);
+    let attempts =
+        attempts_of(number(Some(&job["backoffLimit"])).unwrap_or(BACKOFF_LIMIT), "backoffLimit", notes);
     let command = allowed(&job["template"]["spec"], name.as_str(), notes)?;
     let mut task = command_task(&command.name, timeout, attempts);
     if attempts > 1 {
@@ -185,24 +208,37 @@ fn allowed(pod: &Value, name: &str, notes: &mut Vec<String>) -> Result<Allowed, 
     let Some((program, own)) = command.split_first() else {
         let words = format!(
             "it has no command, so the image {image} says what runs; name the program on the allow-list{}",
-            if arguments.is_empty() { String::new() } else { format!(", with the arguments {}", shown(&format!("{arguments:?}"))) }
+            if arguments.is_empty() {
+                String::new()
+            } else {
+                format!(", with the arguments {}", shown(&format!("{arguments:?}")))
+            }
         );
         notes.push(words.clone());
         return Ok(Allowed { name, settings: Err(words) });
     };
-    notes.push(format!("the image {image} is not carried over: its command must be there on the worker's machine"));
+    notes.push(format!(
+        "the image {image} is not carried over: its command must be there on the worker's machine"
+    ));
     if [program].into_iter().chain(own).chain(&arguments).any(|word| word.contains("$(")) {
         notes.push("$(NAME) in a command is replaced by Kubernetes, and by nobody here: write it out on the allow-list".to_owned());
     }
     let (mut env, mut secrets) = (Vec::new(), Vec::new());
     for variable in container["env"].as_array().into_iter().flatten() {
-        let Some(named) = variable["name"].as_str().filter(|named| !named.is_empty() && !named.contains(['=', '\0'])) else { continue };
+        let Some(named) =
+            variable["name"].as_str().filter(|named| !named.is_empty() && !named.contains(['=', '\0']))
+        else {
+            continue;
+        };
         let is_secret = !variable["valueFrom"]["secretKeyRef"].is_null();
         if is_secret { &mut secrets } else { &mut env }.push(named.to_owned());
     }
     if !env.is_empty() || !secrets.is_empty() {
         let all: Vec<&str> = env.iter().chain(&secrets).map(String::as_str).collect();
-        notes.push(format!("set {} in the worker's environment; the allow-list passes them on", shown(&all.join(", "))));
+        notes.push(format!(
+            "set {} in the worker's environment; the allow-list passes them on",
+            shown(&all.join(", "))
+        ));
     }
     let folder = container["workingDir"].as_str().filter(|folder| folder.starts_with('/'));
     let rest = own.iter().chain(&arguments).cloned();
@@ -210,11 +246,15 @@ fn allowed(pod: &Value, name: &str, notes: &mut Vec<String>) -> Result<Allowed, 
     let (program, args) = if program.starts_with('/') {
         (program.clone(), rest.collect())
     } else {
-        notes.push(format!("{:?} is looked for in the worker's PATH by /usr/bin/env; better write where it is", shown(program)));
-        env.push("PATH".to_owned());
+        notes.push(format!(
+            "{:?} is looked for in the worker's PATH by /usr/bin/env; better write where it is",
+            shown(program)
+        ));
+        if !env.iter().any(|name| name == "PATH") {
+            env.push("PATH".to_owned());
+        }
         ("/usr/bin/env".to_owned(), std::iter::once(program.clone()).chain(rest).collect())
     };
-    env.dedup();
     let settings = CommandSettings {
         program: program.into(),
         args,
@@ -235,10 +275,20 @@ fn note_the_rest(job: &Value, notes: &mut Vec<String>) {
     }
     for field in ["parallelism", "completions"] {
         if let Some(count) = number(Some(&job[field])).filter(|count| *count > 1) {
-            notes.push(format!("{field} is {count}; `shards: {count}` runs a slot in parts, with overlap skip or allow"));
+            notes.push(format!(
+                "{field} is {count}; `shards: {count}` runs a slot in parts, with overlap skip or allow"
+            ));
         }
     }
-    let of_pod = ["initContainers", "volumes", "serviceAccountName", "nodeSelector", "affinity", "tolerations", "securityContext"];
+    let of_pod = [
+        "initContainers",
+        "volumes",
+        "serviceAccountName",
+        "nodeSelector",
+        "affinity",
+        "tolerations",
+        "securityContext",
+    ];
     let of_container = ["envFrom", "volumeMounts", "resources", "securityContext", "lifecycle"];
     let is_said = |value: &Value| match value {
         Value::Null => false,
@@ -247,7 +297,11 @@ fn note_the_rest(job: &Value, notes: &mut Vec<String>) {
         _ => true,
     };
     let mut rest: Vec<&str> = of_pod.into_iter().filter(|field| is_said(&pod[*field])).collect();
-    rest.extend(of_container.into_iter().filter(|field| is_said(&pod["containers"][0][*field]) && !pod[*field].is_object()));
+    rest.extend(
+        of_container
+            .into_iter()
+            .filter(|field| is_said(&pod["containers"][0][*field]) && !pod[*field].is_object()),
+    );
     rest.extend(["podFailurePolicy"].into_iter().filter(|field| is_said(&job[*field])));
     if !rest.is_empty() {
         notes.push(format!("not carried over: {}", rest.join(", ")));

@@ -150,7 +150,11 @@ fn set_when(fields: &mut ScheduleFields, text: &str, zone: Option<Tz>) -> Result
 fn timeout_of(seconds: Option<u64>, field: &str, notes: &mut Vec<String>) -> Option<Duration> {
     let asked = Duration::from_secs(seconds.filter(|seconds| *seconds > 0)?);
     if asked > TIMEOUT_MAX {
-        notes.push(format!("{field} is {}; an attempt may take {} at most", HumanDuration(asked), HumanDuration(TIMEOUT_MAX)));
+        notes.push(format!(
+            "{field} is {}; an attempt may take {} at most",
+            HumanDuration(asked),
+            HumanDuration(TIMEOUT_MAX)
+        ));
     }
     Some(asked.min(TIMEOUT_MAX))
 }

@@ -39,37 +39,62 @@ pub fn definitions(sources: &[Source], remarks: &[String]) -> anyhow::Result<Str
     if !targets.is_empty() {
         text.push_str("targets:\n");
         for (name, url) in targets {
-            let _ = writeln!(text, "  # Where is it? Requests go to <http>/actions/<action>.\n  {name}: {{http: '{url}'}}");
+            let _ = writeln!(
+                text,
+                "  # Where is it? Requests go to <http>/actions/<action>.\n  {name}: {{http: '{url}'}}"
+            );
         }
     }
     let is_empty = !entries(sources).any(|entry| entry.is_active);
-    text.push_str(if is_empty { "schedules: {}\n" } else { "schedules:\n" });
+    text.push_str(if is_empty {
+        "schedules: {}    # for what is commented out below, take the {} away\n"
+    } else {
+        "schedules:\n"
+    });
     for source in sources {
         for item in &source.items {
             for note in &item.notes {
-                let _ = writeln!(text, "  # {}", one_line(&format!("{}:{}: {note}", source.shown, item.line)));
+                let _ =
+                    writeln!(text, "  # {}", one_line(&format!("{}:{}: {note}", source.shown, item.line)));
             }
             let Some(entry) = &item.entry else { continue };
             let yaml = serde_saphyr::to_string(&json!({ entry.name.as_str(): concise(&entry.fields)? }))?;
             for line in yaml.lines() {
                 let sign = if entry.is_active { "  " } else { "  # " };
-                let _ = writeln!(text, "{}", format!("{sign}{line}").trim_end());
+                push_line(&mut text, sign, line);
             }
         }
     }
     Ok(text)
 }
 
+/// What is not commented out, as one value: for programs.
+pub fn value(sources: &[Source]) -> anyhow::Result<Value> {
+    let active = entries(sources).filter(|entry| entry.is_active);
+    let schedules: Map<String, Value> = active
+        .map(|entry| Ok((entry.name.to_string(), concise(&entry.fields)?)))
+        .collect::<anyhow::Result<_>>()?;
+    let targets: Map<String, Value> =
+        targets(sources).into_iter().map(|(name, url)| (name.to_string(), json!({ "http": url }))).collect();
+    Ok(json!({ "targets": targets, "schedules": schedules }))
+}
+
 /// The allow-list: each command once; those of which the source does not say how they are run as comments.
 pub fn allow_list(sources: &[Source]) -> anyhow::Result<String> {
     let mut commands: BTreeMap<&ActionName, &Allowed> = BTreeMap::new();
-    commands.extend(entries(sources).filter_map(|entry| entry.command.as_ref()).map(|allowed| (&allowed.name, allowed)));
+    commands.extend(
+        entries(sources).filter_map(|entry| entry.command.as_ref()).map(|allowed| (&allowed.name, allowed)),
+    );
     let mut text = String::from(
         "# The allow-list of the workers: cronfleet worker --commands THIS\n\
          # Who may change this file says what runs on the worker's machine. Schedules only name its entries.\n",
     );
     let is_empty = !commands.values().any(|allowed| allowed.settings.is_ok());
-    text.push_str(if is_empty { "commands: {}\n" } else { "commands:\n" });
+    text.push_str(if is_empty {
+        "commands: {}    # for what is commented out below, take the {} away\n"
+    } else {
+        "commands:\n"
+    });
     for (name, allowed) in commands {
         let settings = match &allowed.settings {
             Ok(settings) => serde_json::to_value(settings)?,
@@ -80,11 +105,13 @@ pub fn allow_list(sources: &[Source]) -> anyhow::Result<String> {
         };
         let mut settings = settings;
         if let Some(settings) = settings.as_object_mut() {
-            settings.retain(|_, value| value.as_object().is_none_or(|map| !map.is_empty() && !map.values().all(Value::is_null)));
+            settings.retain(|_, value| {
+                value.as_object().is_none_or(|map| !map.is_empty() && !map.values().all(Value::is_null))
+            });
             settings.remove("exit_codes");
         }
         for line in serde_saphyr::to_string(&json!({ name.as_str(): settings }))?.lines() {
-            let _ = writeln!(text, "{}", format!("  {line}").trim_end());
+            push_line(&mut text, "  ", line);
         }
     }
     Ok(text)
@@ -107,7 +134,7 @@ fn targets(sources: &[Source]) -> BTreeMap<&TargetName, String> {
 }
 
 /// A schedule as one would write it: without what goes without saying. Its policies are said: they are what was meant there.
-pub fn concise(fields: &ScheduleFields) -> anyhow::Result<Value> {
+fn concise(fields: &ScheduleFields) -> anyhow::Result<Value> {
     let mut value = serde_json::to_value(fields)?;
     let Some(map) = value.as_object_mut() else { return Ok(value) };
     map.retain(|name, value| name != "queue" || value != "default");
@@ -118,12 +145,17 @@ pub fn concise(fields: &ScheduleFields) -> anyhow::Result<Value> {
     if let Some(task) = map.get_mut("task").and_then(Value::as_object_mut) {
         let default = serde_json::to_value(RetryPolicy::default())?;
         if let Some(retry) = task.get_mut("retry").and_then(Value::as_object_mut) {
-            retry.retain(|name, value| default.get(name) != Some(value));
+            retry.retain(|name, value| name == "attempts" || default.get(name) != Some(value));
         }
-        task.retain(|name, value| name != "retry" || *value != Value::Object(Map::new()));
         task.retain(|name, _| name != "execution");
     }
     Ok(value)
+}
+
+/// A line that is moved to the right. Blanks at its end stay: in a block they are part of a text.
+fn push_line(text: &mut String, before: &str, line: &str) {
+    let before = if line.is_empty() { before.trim_end() } else { before };
+    let _ = writeln!(text, "{before}{line}");
 }
 
 /// A text that stays within its comment, whatever a stranger wrote.

@@ -11,7 +11,8 @@ struct Field {
     words: &'static [&'static str],
 }
 
-const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const MONTHS: [&str; 12] =
+    ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 const FIELDS: [Field; 7] = [
     Field { name: "second", least: 0, greatest: 59, words: &[] },
@@ -34,7 +35,9 @@ pub(super) fn to_unix(line: &str) -> Result<String, String> {
     }
     let both = |word: &str| word != "?" && word != "*";
     if both(words[DAY_OF_MONTH]) && both(words[DAY_OF_WEEK]) {
-        return Err(format!("{line:?} restricts both day fields, which Quartz refuses; write ? in one of them"));
+        return Err(format!(
+            "{line:?} restricts both day fields, which Quartz refuses; write ? in one of them"
+        ));
     }
     let mut fields = Vec::new();
     for (index, word) in words.iter().enumerate() {
@@ -70,7 +73,9 @@ fn item(index: usize, text: &str) -> Result<String, String> {
         }
     }
     let (range, step) = match text.split_once('/') {
-        Some((range, step)) => (range, Some(step.parse::<u32>().map_err(|_| format!("step {step:?} is no number"))?)),
+        Some((range, step)) => {
+            (range, Some(step.parse::<u32>().map_err(|_| format!("step {step:?} is no number"))?))
+        }
         None => (text.as_str(), None),
     };
     let (from, to) = match range.split_once('-') {
@@ -79,20 +84,20 @@ fn item(index: usize, text: &str) -> Result<String, String> {
         None if step.is_some() => (value(field, range)?, field.greatest),
         None => (value(field, range)?, value(field, range)?),
     };
-    written(index, from, to, step.unwrap_or(1), range == "*")
+    written(index, from, to, step.unwrap_or(1))
 }
 
 /// A value, as a number or a word.
 fn value(field: &Field, text: &str) -> Result<u32, String> {
     let of_word = field.words.iter().position(|word| *word == text).map(|index| index as u32 + field.least);
     let value = of_word.or_else(|| text.parse().ok());
-    value.filter(|value| (field.least..=field.greatest).contains(value)).ok_or_else(|| {
-        format!("{} {text:?} is not one of {} to {}", field.name, field.least, field.greatest)
-    })
+    value
+        .filter(|value| (field.least..=field.greatest).contains(value))
+        .ok_or_else(|| format!("{} {text:?} is not one of {} to {}", field.name, field.least, field.greatest))
 }
 
 /// A range with its step, as ours are written.
-fn written(index: usize, from: u32, to: u32, step: u32, is_star: bool) -> Result<String, String> {
+fn written(index: usize, from: u32, to: u32, step: u32) -> Result<String, String> {
     let field = &FIELDS[index];
     // Sunday is 1 there and 0 here.
     let ours = |value: u32| if index == DAY_OF_WEEK { value - 1 } else { value };
@@ -105,15 +110,18 @@ fn written(index: usize, from: u32, to: u32, step: u32, is_star: bool) -> Result
             return Err(format!("years {from}-{to} run backwards"));
         }
         let offsets = (0..=to + size - from).step_by(step as usize);
-        let values = offsets.map(|offset| ours((from - field.least + offset) % size + field.least).to_string());
+        let values =
+            offsets.map(|offset| ours((from - field.least + offset) % size + field.least).to_string());
         return Ok(values.collect::<Vec<_>>().join(","));
     }
     let (first, last) = (ours(from), ours(to));
+    let is_whole = (from, to) == (field.least, field.greatest);
     Ok(match step {
         _ if to - from < step => first.to_string(),
-        1 if is_star => "*".to_owned(),
+        // A star, so that it goes on by the wall clock where clocks are set, as it does there.
+        1 if is_whole => "*".to_owned(),
         1 => format!("{first}-{last}"),
-        _ if is_star => format!("*/{step}"),
+        _ if is_whole => format!("*/{step}"),
         _ => format!("{first}-{last}/{step}"),
     })
 }
@@ -128,7 +136,7 @@ mod tests {
     fn a_line_of_quartz_means_the_same_here() {
         for (quartz, unix) in [
             ("0 0 2 * * ?", "0 2 * * *"),
-            ("0 0/5 * * * ?", "0-59/5 * * * *"),
+            ("0 0/5 * * * ?", "*/5 * * * *"),
             ("0 */10 * * * ? *", "*/10 * * * *"),
             ("*/30 * * * * ?", "*/30 * * * * *"),
             ("0 0 0 ? * 1", "0 0 * * 0"),
@@ -145,7 +153,7 @@ mod tests {
             ("0 0 3 ? * L", "0 3 * * 6"),
             ("0 0/60 * * * ?", "0 * * * *"),
             ("0 15 10 * * ? 2027", "0 15 10 * * * 2027"),
-            ("0 0 0 1 1/3 ?", "0 0 1 1-12/3 *"),
+            ("0 0 0 1 1/3 ?", "0 0 1 */3 *"),
             ("0 0 0 ? * 2/2", "0 0 * * 1-6/2"),
         ] {
             assert_eq!(to_unix(quartz).as_deref(), Ok(unix), "{quartz}");

@@ -5,7 +5,6 @@ use std::{io::Write as _, process::ExitCode};
 use anyhow::{Context, bail};
 use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
 use shared::{cron::parse_zone, limits::DEFINITIONS_BYTES_MAX};
 
 use super::{files::read_text, runs::counted};
@@ -81,7 +80,8 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         bail!("`-` is given more than once; stdin can be read once");
     }
     let mut names = Names::default();
-    let sources = args.files.iter().map(|file| read(args, file, &mut names)).collect::<anyhow::Result<Vec<_>>>()?;
+    let sources =
+        args.files.iter().map(|file| read(args, file, &mut names)).collect::<anyhow::Result<Vec<_>>>()?;
     for note in print::notes(&sources) {
         talk(format!("note: {note}"));
     }
@@ -97,11 +97,17 @@ pub fn run(args: &ImportArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         talk(format!("the allow-list is in {file}; look at it, then start workers with --commands {file}"));
     }
     show(&text, &sources, global.output().format)?;
-    if has_commands && args.commands.is_none() && matches!(global.output().format, Format::Table | Format::Yaml) {
+    if has_commands
+        && args.commands.is_none()
+        && matches!(global.output().format, Format::Table | Format::Yaml)
+    {
         write(&format!("\n{}", print::commented(&allow_list)))?;
     }
     if text.len() > DEFINITIONS_BYTES_MAX {
-        talk(format!("the definitions have {} bytes; `apply` reads at most {DEFINITIONS_BYTES_MAX} from a file: split them", text.len()));
+        talk(format!(
+            "the definitions have {} bytes; `apply` reads at most {DEFINITIONS_BYTES_MAX} from a file: split them",
+            text.len()
+        ));
     }
     let read = items().filter(|item| item.entry.is_some()).count() as u64;
     talk(format!("{}, {}", counted(read, "schedule"), counted(print::notes(&sources).len() as u64, "note")));
@@ -118,7 +124,9 @@ fn read(args: &ImportArgs, file: &str, names: &mut Names) -> anyhow::Result<Sour
     let items = match args.source {
         Kind::Crontab => crontab::read(&text, crontab::Options { has_users: args.system, zone }, names),
         Kind::Kubernetes => kubernetes::read(&text, zone, names),
-        Kind::XxlJob => xxl_job::read(&text, zone, names).map_err(|reason| anyhow::anyhow!("{shown}: {reason}"))?,
+        Kind::XxlJob => {
+            xxl_job::read(&text, zone, names).map_err(|reason| anyhow::anyhow!("{shown}: {reason}"))?
+        }
     };
     Ok(Source { shown: shown.to_owned(), items })
 }
@@ -131,7 +139,8 @@ fn remarks(args: &ImportArgs) -> Vec<String> {
     };
     let of_source = match args.source {
         Kind::Crontab => "Cron never tries again, starts a line while it still runs, and leaves out what a machine slept through: so it is here, \
-             until you write `retry`, `overlap` and `missed` as you would have them."
+             until you write `retry`, `overlap` and `missed` as you would have them. Its commands begin in the user's home; here in /, unless \
+             `cwd` on the allow-list says else."
             .to_owned(),
         Kind::Kubernetes => "A Job's pods are gone here: a worker runs the command on its own machine, from its allow-list.".to_owned(),
         Kind::XxlJob => "Executors speak XXL-JOB's own protocol; a target here is asked over HTTP: POST <http>/actions/<action>.".to_owned(),
@@ -152,12 +161,7 @@ fn show(text: &str, sources: &[Source], format: Format) -> anyhow::Result<()> {
     match format {
         Format::Table | Format::Yaml => write(text),
         Format::Name => entries().try_for_each(|entry| line(&entry.name)),
-        Format::Json => {
-            let schedules: Map<String, Value> = entries()
-                .map(|entry| Ok((entry.name.to_string(), print::concise(&entry.fields)?)))
-                .collect::<anyhow::Result<_>>()?;
-            line(serde_json::to_string_pretty(&json!({ "schedules": schedules }))?)
-        }
+        Format::Json => line(serde_json::to_string_pretty(&print::value(sources)?)?),
     }
 }
 

@@ -43,7 +43,10 @@ pub async fn runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow::
             Ok(LedgerHeard::Changes(changes, _)) => {
                 is_away = false;
                 // What is no record of a run is none of a run that was asked for.
-                let records = changes.iter().filter(|change| change.value.is_some()).filter_map(|change| change.record().ok());
+                let records = changes
+                    .iter()
+                    .filter(|change| change.value.is_some())
+                    .filter_map(|change| change.record().ok());
                 for record in records.filter(|record| is_of(record, &args) && is_wanted(record, &args)) {
                     shown.change(streams, record)?;
                 }

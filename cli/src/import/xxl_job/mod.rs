@@ -19,7 +19,10 @@ use shared::{
 };
 
 use self::rows::Row;
-use super::{Allowed, Entry, Item, Names, attempts_of, blank, checked, command_task, names::legal, quartz, shown, timeout_of};
+use super::{
+    Allowed, Entry, Item, Names, attempts_of, blank, checked, command_task, names::legal, quartz, shown,
+    timeout_of,
+};
 
 /// Reads rows; or says why there are none.
 pub fn read(text: &str, zone: Option<Tz>, names: &mut Names) -> Result<Vec<Item>, String> {
@@ -36,7 +39,10 @@ pub fn read(text: &str, zone: Option<Tz>, names: &mut Names) -> Result<Vec<Item>
         match own_timing(row) {
             Ok(Some(timing)) => origins.push(Origin::Own(timing)),
             Ok(None) if ups.is_empty() => {
-                notes.push(format!("{} is due by hand only, so it is no schedule; run it with `cronfleet submit`", title(row)));
+                notes.push(format!(
+                    "{} is due by hand only, so it is no schedule; run it with `cronfleet submit`",
+                    title(row)
+                ));
             }
             Ok(None) => {}
             Err(reason) => notes.push(format!("not carried over: {}: {reason}", title(row))),
@@ -44,12 +50,17 @@ pub fn read(text: &str, zone: Option<Tz>, names: &mut Names) -> Result<Vec<Item>
         for up in ups {
             match made.get(&up) {
                 Some((name, is_active)) => origins.push(Origin::After(name.clone(), *is_active)),
-                None => notes.push(format!("{} follows {}, which is no schedule here: run it by hand, or give it a `cron`", title(row), title(&rows[up]))),
+                None => notes.push(format!(
+                    "{} follows {}, which is no schedule here: run it by hand, or give it a `cron`",
+                    title(row),
+                    title(&rows[up])
+                )),
             }
         }
+        let mut command = None;
         for (number, origin) in origins.into_iter().enumerate() {
             let mut of_entry = Vec::new();
-            let result = entry(row, &origin, zone, names, &mut of_entry);
+            let result = entry(row, &origin, zone, names, &mut command, &mut of_entry);
             if number > 0 {
                 let copy = Item::of(row.line, Vec::new(), result);
                 followers.push((index, copy));
@@ -96,13 +107,17 @@ fn upstreams(rows: &[Row], items: &mut [Item]) -> BTreeMap<usize, Vec<usize>> {
         rows.iter().enumerate().filter_map(|(index, row)| Some((row.get("id")?, index))).collect();
     let mut follows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (up, row) in rows.iter().enumerate() {
-        for id in row.get("childjobid").unwrap_or_default().split([',', ';', ' ']).filter(|id| !id.is_empty()) {
+        for id in row.get("childjobid").unwrap_or_default().split([',', ';', ' ']).filter(|id| !id.is_empty())
+        {
             let Some(down) = places.get(id).copied() else {
                 items[up].notes.push(format!("its child {} is not among the rows", shown(id)));
                 continue;
             };
             if leads_to(&follows, up, down) {
-                items[up].notes.push(format!("its child {} leads back to it: a chain has a beginning, so this link is left out", shown(id)));
+                items[up].notes.push(format!(
+                    "its child {} leads back to it: a chain has a beginning, so this link is left out",
+                    shown(id)
+                ));
                 continue;
             }
             let ups = follows.entry(down).or_default();
@@ -160,11 +175,14 @@ fn own_timing(row: &Row) -> Result<Option<Timing>, String> {
         ("NONE", _) => Ok(None),
         ("CRON", Some(line)) => quartz::to_unix(line).map(|line| Some(Timing::Cron(line))),
         ("FIX_RATE", Some(seconds)) => {
-            let seconds = seconds.parse().map_err(|_| format!("scheduleConf {seconds:?} is no number of seconds"))?;
+            let seconds =
+                seconds.parse().map_err(|_| format!("scheduleConf {seconds:?} is no number of seconds"))?;
             Ok(Some(Timing::Every(std::time::Duration::from_secs(seconds).into())))
         }
         ("CRON" | "FIX_RATE", None) => Err("it has no scheduleConf".to_owned()),
-        (other, _) => Err(format!("scheduleType {:?} is not known; CRON, FIX_RATE and NONE are", shown(other))),
+        (other, _) => {
+            Err(format!("scheduleType {:?} is not known; CRON, FIX_RATE and NONE are", shown(other)))
+        }
     }
 }
 
@@ -173,18 +191,28 @@ fn entry(
     origin: &Origin,
     zone: Option<Tz>,
     names: &mut Names,
+    script: &mut Option<ActionName>,
     notes: &mut Vec<String>,
 ) -> Result<Entry, String> {
     let handler = row.get("executorhandler");
     // A description in Chinese leaves nothing for a name; the handler's is readable then.
-    let called = row.get("jobdesc").filter(|called| called.is_ascii()).or(handler).or(row.get("jobdesc")).unwrap_or("row");
+    let called = row
+        .get("jobdesc")
+        .filter(|called| called.is_ascii())
+        .or(handler)
+        .or(row.get("jobdesc"))
+        .unwrap_or("row");
     let called = match origin {
         Origin::Own(_) => called.to_owned(),
-        Origin::After(up, _) if own_timing(row).is_ok_and(|own| own.is_some()) => format!("{called}-after-{up}"),
+        Origin::After(up, _) if own_timing(row).is_ok_and(|own| own.is_some()) => {
+            format!("{called}-after-{up}")
+        }
         Origin::After(..) => called.to_owned(),
     };
     let name = names.take(&called).map_err(|error| error.to_string())?;
-    let (task, command) = task(row, &name, notes)?;
+    let (task, command) = task(row, script.as_ref().map_or(name.as_str(), ActionName::as_str), notes)?;
+    // A row that is two schedules is one script.
+    *script = command.as_ref().map(|allowed| allowed.name.clone());
     let mut fields: ScheduleFields = blank(task)?;
     fields.description = row.get("jobdesc").map(shown);
     fields.overlap = overlap(row, notes);
@@ -232,19 +260,23 @@ fn overlap(row: &Row, notes: &mut Vec<String>) -> Overlap {
         Some("COVER_EARLY") => Overlap::Replace,
         None | Some("SERIAL_EXECUTION") => Overlap::BufferAll,
         Some(other) => {
-            notes.push(format!("executorBlockStrategy {:?} is not known; taken for SERIAL_EXECUTION", shown(other)));
+            notes.push(format!(
+                "executorBlockStrategy {:?} is not known; taken for SERIAL_EXECUTION",
+                shown(other)
+            ));
             Overlap::BufferAll
         }
     }
 }
 
-fn task(row: &Row, name: &Name, notes: &mut Vec<String>) -> Result<(TaskFields, Option<Allowed>), String> {
+fn task(row: &Row, script: &str, notes: &mut Vec<String>) -> Result<(TaskFields, Option<Allowed>), String> {
     let seconds = row.get("executortimeout").and_then(|text| text.parse().ok());
     let timeout = timeout_of(seconds, "executorTimeout", notes);
     let retries = row.get("executorfailretrycount").and_then(|text| text.parse().ok()).unwrap_or(0);
     let attempts = attempts_of(retries, "executorFailRetryCount", notes);
     let glue = row.get("gluetype").unwrap_or("BEAN");
-    let command_name: ActionName = name.as_str().parse().map_err(|error: shared::names::NameError| error.to_string())?;
+    let command_name: ActionName =
+        script.parse().map_err(|error: shared::names::NameError| error.to_string())?;
     let mut task = command_task(&command_name, timeout, attempts);
     task.parameters = parameters(row);
     if glue != "BEAN" {
@@ -255,8 +287,10 @@ fn task(row: &Row, name: &Name, notes: &mut Vec<String>) -> Result<(TaskFields, 
         notes.push(words.clone());
         return Ok((task, Some(Allowed { name: command_name, settings: Err(words) })));
     }
-    let handler = row.get("executorhandler").ok_or_else(|| format!("{} has no executorHandler", title(row)))?;
-    let action: ActionName = legal(handler).ok_or_else(|| format!("executorHandler {:?} makes no name of an action", shown(handler)))?;
+    let handler =
+        row.get("executorhandler").ok_or_else(|| format!("{} has no executorHandler", title(row)))?;
+    let action: ActionName = legal(handler)
+        .ok_or_else(|| format!("executorHandler {:?} makes no name of an action", shown(handler)))?;
     if action.as_str() != handler {
         notes.push(format!("the handler is called {:?} there", shown(handler)));
     }

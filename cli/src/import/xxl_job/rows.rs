@@ -23,7 +23,8 @@ impl Row {
 
     fn new<'a>(line: usize, fields: impl Iterator<Item = (&'a str, String)>) -> Self {
         let spelled = |name: &str| {
-            let spelled = name.trim().trim_start_matches('\u{feff}').replace(['_', '`', '"'], "").to_lowercase();
+            let spelled =
+                name.trim().trim_start_matches('\u{feff}').replace(['_', '`', '"'], "").to_lowercase();
             // Two names that one version and the next have for the same.
             match spelled.as_str() {
                 "childjobkey" => "childjobid".to_owned(),
@@ -37,12 +38,16 @@ impl Row {
 
 /// Reads rows.
 pub(super) fn read(text: &str) -> Result<Vec<Row>, String> {
-    if text.trim_start_matches('\u{feff}').trim_start().starts_with(['[', '{']) { from_json(text) } else { from_csv(text) }
+    if text.trim_start_matches('\u{feff}').trim_start().starts_with(['[', '{']) {
+        from_json(text)
+    } else {
+        from_csv(text)
+    }
 }
 
 fn from_json(text: &str) -> Result<Vec<Row>, String> {
-    let value: Value =
-        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| format!("it is no JSON: {error}"))?;
+    let value: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|error| format!("it is no JSON: {error}"))?;
     let Some(objects) = objects_in(&value, DEPTH_MAX) else {
         return Err("it holds no rows; export xxl_job_info as an array of objects".to_owned());
     };
@@ -53,7 +58,8 @@ fn from_json(text: &str) -> Result<Vec<Row>, String> {
         other => other.to_string(),
     };
     let row = |object: &&Value| {
-        let fields = object.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), cell(value)));
+        let fields =
+            object.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), cell(value)));
         let row = Row::new(1, fields);
         let line = row.get("id").and_then(|id| lines.get(id)).copied().unwrap_or(1);
         Row { line, ..row }
@@ -64,8 +70,12 @@ fn from_json(text: &str) -> Result<Vec<Row>, String> {
 /// The rows in a document: an array of objects, wherever it lies; or one object that is a row itself.
 fn objects_in(value: &Value, depth: usize) -> Option<Vec<&Value>> {
     match value {
-        Value::Array(all) if all.iter().any(Value::is_object) => Some(all.iter().filter(|one| one.is_object()).collect()),
-        Value::Object(map) if map.contains_key("jobDesc") || map.contains_key("job_desc") => Some(vec![value]),
+        Value::Array(all) if all.iter().any(Value::is_object) => {
+            Some(all.iter().filter(|one| one.is_object()).collect())
+        }
+        Value::Object(map) if map.contains_key("jobDesc") || map.contains_key("job_desc") => {
+            Some(vec![value])
+        }
         Value::Object(map) if depth > 0 => map.values().find_map(|inner| objects_in(inner, depth - 1)),
         _ => None,
     }
@@ -89,7 +99,10 @@ fn from_csv(text: &str) -> Result<Vec<Row>, String> {
     let header = reader.headers().map_err(|error| format!("it is no CSV: {error}"))?.clone();
     let known = Row::new(1, header.iter().map(|name| (name, "x".to_owned())));
     if known.get("jobdesc").is_none() && known.get("executorhandler").is_none() {
-        return Err("its first line names neither job_desc nor executor_handler; export xxl_job_info with a header".to_owned());
+        return Err(
+            "its first line names neither job_desc nor executor_handler; export xxl_job_info with a header"
+                .to_owned(),
+        );
     }
     let mut rows = Vec::new();
     for record in reader.records() {
