@@ -278,7 +278,7 @@ fn script(command: &str, notes: &mut Vec<String>) -> String {
     while input.contains(&end) {
         end.push('_');
     }
-    let lines: String = input.iter().map(|line| format!("{line}\n")).collect();
+    let lines: String = input.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
     format!("{{ {command}\n}} <<'{end}'\n{lines}{end}\n")
 }
 
@@ -306,7 +306,7 @@ fn name_in(command: &str) -> String {
     let counts = |word: &&str| {
         let is_assignment = assignment(word).is_some();
         let has_letter = word.chars().any(|c| c.is_ascii_alphabetic());
-        let is_lock = word.ends_with(".lock");
+        let is_lock = word.rsplit('.').next() == Some("lock");
         !word.starts_with(['-', '>', '<', '$', '`'])
             && !is_lock
             && !is_assignment

@@ -1,4 +1,4 @@
-//! CronJobs of Kubernetes: documents of YAML or JSON, and lists of them as `kubectl get cronjobs -o yaml` writes.
+//! What Kubernetes runs by the clock: documents of YAML or JSON, and lists of them as `kubectl get cronjobs -o yaml` writes.
 //!
 //! What the container runs becomes an entry of the worker's allow-list, with all its arguments: the image, and whatever else makes
 //! a pod, has no counterpart here, and is noted.
@@ -129,7 +129,7 @@ fn entry(
     let given = value["metadata"]["name"].as_str().unwrap_or_default();
     let when = spec["schedule"].as_str().ok_or_else(|| format!("CronJob {given:?} has no spec.schedule"))?;
     let zone = match spec["timeZone"].as_str() {
-        Some(named) => Some(parse_zone(named).map_err(|error| format!("CronJob {given:?}: {error}"))?),
+        Some(zone) => Some(parse_zone(zone).map_err(|error| format!("CronJob {given:?}: {error}"))?),
         None => zone,
     };
     let name = names.take(given).map_err(|error| error.to_string())?;

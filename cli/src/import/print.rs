@@ -119,7 +119,7 @@ pub fn allow_list(sources: &[Source]) -> anyhow::Result<String> {
 
 /// A text as comments, for who wants one file.
 pub fn commented(text: &str) -> String {
-    text.lines().map(|line| format!("# {line}\n")).collect()
+    text.lines().flat_map(|line| ["# ", line, "\n"]).collect()
 }
 
 fn entries(sources: &[Source]) -> impl Iterator<Item = &Entry> {

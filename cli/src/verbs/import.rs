@@ -60,7 +60,7 @@ pub struct ImportArgs {
 pub enum Kind {
     /// A crontab
     Crontab,
-    /// CronJobs of Kubernetes, YAML or JSON
+    /// Resources of kind `CronJob` of Kubernetes, YAML or JSON
     #[value(name = "k8s-cronjob")]
     Kubernetes,
     /// The rows of XXL-JOB's table `xxl_job_info`, JSON or CSV with a header

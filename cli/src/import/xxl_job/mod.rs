@@ -203,11 +203,10 @@ fn entry(
         .or(row.get("jobdesc"))
         .unwrap_or("row");
     let called = match origin {
-        Origin::Own(_) => called.to_owned(),
         Origin::After(up, _) if own_timing(row).is_ok_and(|own| own.is_some()) => {
             format!("{called}-after-{up}")
         }
-        Origin::After(..) => called.to_owned(),
+        _ => called.to_owned(),
     };
     let name = names.take(&called).map_err(|error| error.to_string())?;
     let (task, command) = task(row, script.as_ref().map_or(name.as_str(), ActionName::as_str), notes)?;
@@ -294,12 +293,11 @@ fn task(row: &Row, script: &str, notes: &mut Vec<String>) -> Result<(TaskFields,
     if action.as_str() != handler {
         notes.push(format!("the handler is called {:?} there", shown(handler)));
     }
-    let target: TargetName = match row.get("appname").and_then(legal) {
-        Some(target) => target,
-        None => {
-            let target = format!("executor-group-{}", row.get("jobgroup").unwrap_or("0"));
-            legal(&target).ok_or_else(|| format!("jobGroup {target:?} makes no name of a target"))?
-        }
+    let target: TargetName = if let Some(target) = row.get("appname").and_then(legal) {
+        target
+    } else {
+        let target = format!("executor-group-{}", row.get("jobgroup").unwrap_or("0"));
+        legal(&target).ok_or_else(|| format!("jobGroup {target:?} makes no name of a target"))?
     };
     let task = TaskFields { command: Vec::new(), target_service: Some(target), action: Some(action), ..task };
     Ok((task, None))
