@@ -114,6 +114,8 @@ pub enum Verb {
     Apply(verbs::apply::ApplyArgs),
     /// Shows what `apply` would change
     Diff(verbs::diff::DiffArgs),
+    /// Prints what other schedulers were told as definitions of ours
+    Import(verbs::import::ImportArgs),
     /// Lists schedules, runs, queues, workers, planners or targets
     Get(verbs::get::GetArgs),
     /// Shows all that is known of a schedule or a run

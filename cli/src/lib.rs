@@ -7,6 +7,7 @@ pub mod args;
 pub mod example;
 pub mod exit;
 pub mod help;
+pub mod import;
 pub mod output;
 pub mod settings;
 pub mod signals;
@@ -55,6 +56,8 @@ pub fn main_with(clock: SharedClock) -> ExitCode {
         // No runtime and no threads: the guard forks nothing it could not vouch for.
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
         Verb::Completion(args) => verbs::completion::run(&args),
+        // Files in, text out: it needs no server.
+        Verb::Import(args) => verbs::import::run(&args, &global),
         verb => run(verb, &global),
     };
     result.unwrap_or_else(|error| exit::report(&error))
@@ -118,5 +121,6 @@ async fn dispatch(verb: Verb, global: &GlobalArgs) -> anyhow::Result<ExitCode> {
         Verb::Guard(args) => Ok(verbs::guard::run(args)),
         Verb::Probe(args) => verbs::probe::run(args, global).await,
         Verb::Completion(args) => verbs::completion::run(&args),
+        Verb::Import(args) => verbs::import::run(&args, global),
     }
 }

@@ -111,17 +111,36 @@ impl Table {
 
     /// The table as text, no line wider than this if that can be.
     fn render_in(&self, colours: bool, room: Option<usize>) -> String {
-        let header: Vec<Cell> = self.header.iter().map(|title| Cell::from(*title)).collect();
-        let lines: Vec<&Vec<Cell>> = std::iter::once(&header).chain(&self.rows).collect();
-        let width = |column: usize| {
-            lines
-                .iter()
-                .filter_map(|cells| cells.get(column))
-                .map(|cell| cell.text.width())
-                .max()
-                .unwrap_or(0)
+        self.render_as(self.widths(), true, colours, room)
+    }
+
+    /// The rows as they follow others of the same table, for what comes one after the other: columns are as wide as anything
+    /// that was shown in them, and the header comes with the first rows.
+    pub fn render_more(&self, before: &mut Vec<usize>, colours: bool) -> String {
+        self.render_more_in(before, colours, terminal_columns())
+    }
+
+    fn render_more_in(&self, before: &mut Vec<usize>, colours: bool, room: Option<usize>) -> String {
+        let is_first = before.is_empty();
+        before.resize(self.header.len(), 0);
+        for (widest, width) in before.iter_mut().zip(self.widths()) {
+            *widest = width.max(*widest);
+        }
+        self.render_as(before.clone(), is_first, colours, room)
+    }
+
+    /// How wide each column is by itself.
+    fn widths(&self) -> Vec<usize> {
+        let width = |(column, title): (usize, &&str)| {
+            let cells = self.rows.iter().filter_map(|cells| cells.get(column));
+            cells.map(|cell| cell.text.width()).max().unwrap_or(0).max(title.width())
         };
-        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
+        self.header.iter().enumerate().map(width).collect()
+    }
+
+    fn render_as(&self, widths: Vec<usize>, with_header: bool, colours: bool, room: Option<usize>) -> String {
+        let header: Vec<Cell> = self.header.iter().map(|title| Cell::from(*title)).collect();
+        let lines: Vec<&Vec<Cell>> = with_header.then_some(&header).into_iter().chain(&self.rows).collect();
         let Some(room) = room else {
             return lines.iter().map(|cells| render_line(cells, &widths, colours)).collect();
         };
@@ -189,6 +208,19 @@ mod tests {
         assert!(text.lines().all(|line| line.width() <= 40), "{text}");
         assert!(text.contains("47ed  RETRY") && text.contains("eee…"), "{text}");
         assert!(table.render_in(false, None).contains(id));
+    }
+
+    #[test]
+    fn rows_that_come_later_stand_under_the_same_header() {
+        let mut widths = Vec::new();
+        let mut shown = table().render_more_in(&mut widths, false, None);
+        let mut more = Table::new(&["NAME", "STATUS", "ERROR"]);
+        more.row(vec!["c".into(), Cell::state(RunState::Pending), "e".into()]);
+        shown.push_str(&more.render_more_in(&mut widths, false, None));
+        assert_eq!(shown.lines().last(), Some("c         PENDING  e"));
+        assert_eq!(shown.matches("NAME").count(), 1);
+        let narrow = more.render_more_in(&mut widths, false, Some(20));
+        assert!(narrow.width() <= 21, "{narrow}");
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod fetching;
 mod generated;
 mod handlers;
 mod holding;
+mod importing;
 mod layout;
 mod limits;
 mod limits_cluster;

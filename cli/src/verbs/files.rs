@@ -132,7 +132,8 @@ pub fn read_all(files: &[String]) -> anyhow::Result<Files> {
     Ok(Files { definitions: all, sources })
 }
 
-fn read_text(file: &str) -> anyhow::Result<String> {
+/// The text of a file, or of stdin, as far as any is read.
+pub(super) fn read_text(file: &str) -> anyhow::Result<String> {
     // One byte more than is allowed, so that the parser sees that it is too much; never a whole disk.
     let limit = DEFINITIONS_BYTES_MAX as u64 + 1;
     let mut bytes = Vec::new();

@@ -20,8 +20,8 @@ use super::{
     delayed::{self, DelayedArgs},
     known::{slip, unknown},
     lists,
-    progress::with_progress,
-    runs, targets, unbegun,
+    progress::{RunItem, with_progress},
+    runs, targets, unbegun, watch,
     when::utc,
 };
 use crate::{
@@ -39,6 +39,7 @@ Lists are arrays in JSON and YAML; with a NAME it is that one object.
 
 Examples:
   cronfleet get schedules
+  cronfleet get runs --watch --status FAILED
   cronfleet get runs --schedule daily_data_archive --status FAILED
   cronfleet get dead --target data-storage-service --since 2h --where region=eu --error timeout
   cronfleet get workers -o json | jq -r '.[].id'";
@@ -108,6 +109,10 @@ pub struct RunsArgs {
     /// At most so many, from 1
     #[arg(long, value_name = "N", default_value_t = RUNS_DEFAULT, value_parser = parse_limit)]
     pub limit: usize,
+
+    /// Then go on with a line for each change, until ctrl-C. As JSON it is one run per line
+    #[arg(long, short = 'w')]
+    pub watch: bool,
 }
 
 /// Reads a state, in any case.
@@ -127,6 +132,7 @@ pub async fn run(args: GetArgs, global: &GlobalArgs) -> anyhow::Result<ExitCode>
     let output = global.output();
     match args.what {
         What::Schedules(args) => schedules(&streams, output, args.name.as_deref()).await?,
+        What::Runs(args) if args.watch => watch::runs(&streams, output, args).await?,
         What::Runs(args) => list_runs(&streams, output, args).await?,
         What::Delayed(args) => delayed::list(&streams, output, args).await?,
         What::Dead(args) => dead::list(&streams, output, args).await?,
@@ -215,6 +221,28 @@ async fn schedules(streams: &Streams, output: Output, wanted: Option<&str>) -> a
 
 async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow::Result<()> {
     let now = streams.clock().now();
+    match found(streams, &args).await? {
+        Found::One(item) => {
+            let table = || runs::table_with_progress(std::slice::from_ref(&item), now).render(output.colours);
+            output.one(&item, || item.run.id.to_string(), table)
+        }
+        Found::List(items, when_empty) => {
+            let table = || runs::table_with_progress(&items, now);
+            output.list(&items, |item| item.run.id.to_string(), table, &when_empty)
+        }
+    }
+}
+
+/// What was asked for.
+pub(super) enum Found {
+    /// A run by its id.
+    One(Box<RunItem>),
+    /// Those that are as was asked for; and what to say if there are none.
+    List(Vec<RunItem>, String),
+}
+
+/// Looks for the runs that were asked for.
+pub(super) async fn found(streams: &Streams, args: &RunsArgs) -> anyhow::Result<Found> {
     let name = match args.name.as_deref() {
         Some(text) if text.contains('.') => {
             let id: RunId = text.parse()?;
@@ -228,9 +256,9 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
                     id.name
                 );
             };
-            let items = with_progress(streams, vec![record]).await?;
-            let table = || runs::table_with_progress(&items, now).render(output.colours);
-            return items.first().map_or(Ok(()), |item| output.one(item, || id.to_string(), table));
+            let items = with_progress(streams, vec![record.clone()]).await?;
+            let item = items.into_iter().next().unwrap_or(RunItem { run: record, progress: None });
+            return Ok(Found::One(Box::new(item)));
         }
         Some(text) => Some(text.parse::<Name>()?),
         None => args.schedule.clone(),
@@ -244,15 +272,14 @@ async fn list_runs(streams: &Streams, output: Output, args: RunsArgs) -> anyhow:
         let unbegun = unbegun::records(streams, name.as_ref(), |run| known.contains(run), room).await?;
         all.extend(unbegun);
     }
-    let found = with_progress(streams, newest(all, &args)).await?;
-    let mut when_empty = no_runs(name.as_ref(), &args);
+    let found = with_progress(streams, newest(all, args)).await?;
+    let mut when_empty = no_runs(name.as_ref(), args);
     if found.is_empty()
         && let Some(slip) = slip(streams, args.queue.as_ref(), None).await?
     {
         when_empty = format!("{when_empty}; {slip}");
     }
-    let table = || runs::table_with_progress(&found, now);
-    output.list(&found, |item| item.run.id.to_string(), table, &when_empty)
+    Ok(Found::List(found, when_empty))
 }
 
 /// What to say when no run is as it was asked for: others there may be.
@@ -273,12 +300,15 @@ fn no_runs(name: Option<&Name>, args: &RunsArgs) -> String {
     }
 }
 
+/// Whether a run of the right name is in a state and on a queue that were asked for.
+pub(super) fn is_wanted(run: &RunRecord, args: &RunsArgs) -> bool {
+    (args.status.is_empty() || args.status.contains(&run.status))
+        && args.queue.as_ref().is_none_or(|queue| run.queue == *queue)
+}
+
 /// The runs that were asked for, the newest first.
 fn newest(mut runs: Vec<RunRecord>, args: &RunsArgs) -> Vec<RunRecord> {
-    runs.retain(|run| {
-        (args.status.is_empty() || args.status.contains(&run.status))
-            && args.queue.as_ref().is_none_or(|queue| run.queue == *queue)
-    });
+    runs.retain(|run| is_wanted(run, args));
     runs.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
     runs.truncate(args.limit);
     runs

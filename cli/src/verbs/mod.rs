@@ -17,6 +17,7 @@ pub mod drain;
 pub mod files;
 pub mod get;
 pub mod guard;
+pub mod import;
 pub mod init;
 pub mod known;
 pub mod lists;
@@ -38,6 +39,7 @@ pub mod trigger;
 pub mod unbegun;
 pub mod unreached;
 pub mod wait;
+pub mod watch;
 pub mod when;
 pub mod worker;
 
