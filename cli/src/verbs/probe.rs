@@ -110,10 +110,14 @@ mod tests {
         let url = format!("http://{}/healthz", listener.local_addr().expect("address"));
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a connection");
-            let mut request = [0; 1024];
-            let read = stream.read(&mut request).expect("a request");
+            let (mut request, mut part) = (Vec::new(), [0; 1024]);
+            while !request.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut part).expect("a request");
+                assert_ne!(read, 0, "{}", String::from_utf8_lossy(&request));
+                request.extend_from_slice(&part[..read]);
+            }
             stream.write_all(answer.as_bytes()).expect("answered");
-            String::from_utf8_lossy(&request[..read]).into_owned()
+            String::from_utf8_lossy(&request).into_owned()
         });
         let status = ask(&url);
         let request = server.join().expect("request");
