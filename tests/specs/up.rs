@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use harness::{Process, eventually, nats::server_binary, process, within};
+use harness::{
+    Process, eventually,
+    nats::{free_port, server_binary},
+    process, within,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,21 +20,27 @@ const BINARY: &str = env!("CARGO_BIN_EXE_cronfleet-under-test");
 /// A folder in which `up` is run.
 pub(crate) struct Up {
     folder: TempDir,
+    port: u16,
 }
 
 impl Up {
     pub(crate) fn new() -> Self {
-        Self { folder: TempDir::new().expect("a folder") }
+        Self { folder: TempDir::new().expect("a folder"), port: free_port() }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join(".cronfleet")
     }
 
-    /// Starts `up`, with its output piped into a file.
+    /// Starts `up`, with its output piped into a file. On a port of its own: at the usual one another spec's server could take the
+    /// place of one that died, and its clients with it.
     pub(crate) fn start(&self, arguments: &[&str]) -> Process {
         let mut command = Command::new(BINARY);
-        command.arg("up").args(arguments).current_dir(self.folder.path());
+        command
+            .arg("up")
+            .args(arguments)
+            .args(["--port", &self.port.to_string()])
+            .current_dir(self.folder.path());
         command.env("CRONFLEET_NATS_SERVER", server_binary()).env_remove("NATS_URL");
         Process::start("up", command, self.folder.path())
     }
