@@ -1,6 +1,6 @@
 //! Connecting, and refusing servers that cannot keep the promises.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, jetstream};
 use shared::{clock::SharedClock, known_timings::KnownTimings};
@@ -14,7 +14,7 @@ pub const SERVER_VERSION_MIN: (u32, u32, u32) = (2, 14, 5);
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// How to reach NATS. The usual `NATS_*` variables fill it; see the command line's help.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ConnectSettings {
     /// Server addresses, separated by commas.
     pub url: String,
@@ -40,6 +40,26 @@ pub struct ConnectSettings {
     pub key: Option<PathBuf>,
     /// Go on trying when no server answers at first; otherwise that is an error.
     pub wait_for_server: bool,
+}
+
+impl fmt::Debug for ConnectSettings {
+    /// Without what must not get into a log: of secrets only whether they are there. The address may hold some, too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = |value: &Option<String>| value.as_ref().map(|_| "…");
+        f.debug_struct("ConnectSettings")
+            .field("namespace", &self.namespace)
+            .field("client_name", &self.client_name)
+            .field("credentials", &self.credentials)
+            .field("nkey", &secret(&self.nkey))
+            .field("user", &self.user)
+            .field("password", &secret(&self.password))
+            .field("token", &secret(&self.token))
+            .field("ca", &self.ca)
+            .field("certificate", &self.certificate)
+            .field("key", &self.key)
+            .field("wait_for_server", &self.wait_for_server)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why there is no connection to work with.
@@ -202,6 +222,20 @@ fn check_version(url: &str, found: &str) -> Result<(), ConnectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_are_printed_tell_no_secret() {
+        let secret = || Some("s3cret".to_owned());
+        let settings = ConnectSettings {
+            url: "nats://me:s3cret@127.0.0.1".to_owned(),
+            nkey: secret(),
+            password: secret(),
+            token: secret(),
+            ..ConnectSettings::default()
+        };
+        let printed = format!("{settings:?}");
+        assert!(!printed.contains("s3cret") && printed.contains("password: Some"), "{printed}");
+    }
 
     #[test]
     fn servers_too_old_are_refused_and_newer_ones_are_not() {

@@ -235,6 +235,9 @@ impl Worker {
     }
 
     /// Works until it is told to stop and has finished, or handed back, what it had.
+    ///
+    /// To drop this before it returns, as a `select!` beside a signal does, is to die: what runs is aborted and comes out again
+    /// only after the acknowledge wait, with one attempt spent. Cancel `stop.drain` instead, and wait.
     pub async fn run(self, stop: Stop) -> Result<(), WorkerError> {
         let result = self.work(stop).await;
         if self.closes_connection {
