@@ -51,7 +51,7 @@ impl Streams {
 }
 
 impl Lookups {
-    /// Returns when nobody reads any more, which is a fault: everybody who asks from then on asks in vain.
+    /// Returns when nobody reads any more, which is a fault: whoever asks from then on asks the leader alone.
     pub async fn ended(&self) {
         self.asks.closed().await;
     }

@@ -10,7 +10,6 @@ use shared::{
     limits::BULK_MAX,
     names::{Name, QueueName, TargetName},
     run::RunId,
-    run_record::RunRecord,
     run_state::RunState,
 };
 use streams::dead::{DeadLetter, Wanted};
@@ -79,18 +78,7 @@ pub const VERBS: &[Verb] = &[
         about: "The same as retrying its run.",
         parameters: &[RUN, PREFER, BY],
         body: None,
-        answers: &[
-            AnswerOf {
-                status: 200,
-                means: "The run has ended; its record",
-                schema: Some(schema_of::<RunRecord>),
-            },
-            AnswerOf {
-                status: 202,
-                means: "It is queued; `Location` is where it is found",
-                schema: Some(schema_of::<waiting::Accepted>),
-            },
-        ],
+        answers: &waiting::ANSWERS,
         run: Run::Once(|api, call| Box::pin(retry(api, call))),
     },
     Verb {

@@ -89,18 +89,7 @@ pub const VERBS: &[Verb] = &[
         about: "Its task is the one in its dead letter, and its attempts are granted anew. What ended otherwise, or has not ended, is refused.",
         parameters: &[RUN, PREFER, BY],
         body: None,
-        answers: &[
-            AnswerOf {
-                status: 200,
-                means: "The run has ended; its record",
-                schema: Some(schema_of::<RunRecord>),
-            },
-            AnswerOf {
-                status: 202,
-                means: "It is queued; `Location` is where it is found",
-                schema: Some(schema_of::<waiting::Accepted>),
-            },
-        ],
+        answers: &waiting::ANSWERS,
         run: Run::Once(|api, call| Box::pin(retry(api, call))),
     },
 ];
